@@ -6,7 +6,9 @@ add the thing; a test resolves every path.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 # What a picture shows of her, and the tag that says so (danbooru's words, which the base models were trained on).
@@ -19,6 +21,16 @@ VIEWS = {
     "below": "from below",
 }
 FRAMINGS = {"full_body": "full body", "upper_body": "upper body", "portrait": "portrait"}
+
+# Words of a feature tag that a view or a framing can't show. Naming them there would teach a lie.
+HIDDEN_BY_VIEW: dict[str, tuple[str, ...]] = {
+    "behind": ("eyes", "smile", "mouth", "glasses", "blush", "freckles"),
+    "above": ("shoes", "boots"),
+}
+HIDDEN_BY_FRAMING: dict[str, tuple[str, ...]] = {
+    "portrait": ("tail", "pants", "skirt", "shorts", "shoes", "boots", "socks", "thighhighs", "legs", "belt", "gloves"),
+    "upper_body": ("shoes", "boots", "socks", "thighhighs", "legs"),
+}
 
 CAPTION_POLICIES = ("full", "prune", "mixed")
 LR_SCHEDULERS = ("constant", "linear", "cosine")
@@ -94,6 +106,25 @@ BASE_MODELS = {
         license="Apache-2.0", description="A tiny base model of our own that draws chibi figures; runs on a CPU.",
     )
 }
+
+
+def base_models(models_file: Path | None = None) -> dict[str, BaseModel]:
+    """The base models of this installation: those that ship, and those of its own TOML file.
+
+    A row of the file is a table `[name]` with the fields of `BaseModel`; a relative `path` is taken
+    from the file's folder.
+    """
+    models = {
+        name: replace(row, path=str(Path(__file__).resolve().parent.parent / row.path))
+        for name, row in BASE_MODELS.items()
+    }
+    if models_file is not None:
+        for name, row in tomllib.loads(models_file.read_text()).items():
+            path = str((models_file.parent / row.pop("path")).resolve())
+            models[name] = BaseModel(name=name, path=path, **row)
+            if models[name].family not in FAMILIES:
+                raise ValueError(f"{models_file}: base model {name!r} is of the unknown family {models[name].family!r}")
+    return models
 
 
 @dataclass(frozen=True)
