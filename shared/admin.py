@@ -11,8 +11,8 @@ from alembic.config import Config
 from shared import users
 from shared.db import Database
 from shared.errors import BootloraError
+from shared.runtime import open_storage
 from shared.settings import Settings
-from shared.storage import storage_from_settings
 
 
 @click.group(help="Look after a Bootlora installation. Settings are read from the environment (BOOTLORA_*).")
@@ -36,7 +36,7 @@ def upgrade(database_url: str) -> None:
 @main.command()
 def create_bucket() -> None:
     """Make the bucket, if it isn't there."""
-    storage_from_settings(Settings.from_env()).ensure_bucket()
+    open_storage(Settings.from_env()).prepare()
 
 
 @main.command()
@@ -51,7 +51,9 @@ def create_user(name: str, role: str) -> None:
 @main.command()
 @click.argument("user_name")
 @click.option("--name", default="command line", show_default=True, help="What the key is for.")
-@click.option("--scope", "scopes", multiple=True, type=click.Choice(list(users.SCOPES)), help="Default: all of the role.")
+@click.option(
+    "--scope", "scopes", multiple=True, type=click.Choice(list(users.SCOPES)), help="Default: all of the role."
+)
 def create_key(user_name: str, name: str, scopes: tuple[str, ...]) -> None:
     """Make an API key and print it, this once."""
     settings = Settings.from_env()

@@ -60,12 +60,21 @@ FAMILIES = {
     "chibi": Family(
         code="workers.diffusion.families.chibi:Chibi",
         train={
-            "rank": 8, "alpha": 8.0, "lora_modules": "all", "learning_rate": 2e-3, "train_steps": 160,
-            "batch_size": 8, "min_snr_gamma": 0.0,
+            "rank": 8,
+            "alpha": 8.0,
+            "lora_modules": "all",
+            "learning_rate": 2e-3,
+            "train_steps": 160,
+            "batch_size": 8,
+            "min_snr_gamma": 0.0,
         },
         character_train={"train_steps": 240},
         generate={
-            "inference_steps": 12, "guidance_scale": 3.0, "sampler": "dpmpp_2m", "negative_prompt": "", "batch_size": 16,
+            "inference_steps": 12,
+            "guidance_scale": 3.0,
+            "sampler": "dpmpp_2m",
+            "negative_prompt": "",
+            "batch_size": 16,
         },
         score={"scorer": "plain"},
         quality_tags=("cel shading", "white background"),
@@ -73,13 +82,21 @@ FAMILIES = {
     "sd15": Family(
         code="workers.diffusion.families.sd15:StableDiffusion15",
         train={
-            "rank": 16, "alpha": 8.0, "lora_modules": "attention_ff", "learning_rate": 3e-4, "train_steps": 800,
-            "batch_size": 2, "min_snr_gamma": 5.0,
+            "rank": 16,
+            "alpha": 8.0,
+            "lora_modules": "attention_ff",
+            "learning_rate": 3e-4,
+            "train_steps": 800,
+            "batch_size": 2,
+            "min_snr_gamma": 5.0,
         },
         character_train={"learning_rate": 5e-4, "train_steps": 1600},
         generate={
-            "inference_steps": 28, "guidance_scale": 7.0, "sampler": "dpmpp_2m_karras",
-            "negative_prompt": "lowres, bad anatomy, bad hands, worst quality, low quality, watermark", "batch_size": 4,
+            "inference_steps": 28,
+            "guidance_scale": 7.0,
+            "sampler": "dpmpp_2m_karras",
+            "negative_prompt": "lowres, bad anatomy, bad hands, worst quality, low quality, watermark",
+            "batch_size": 4,
         },
         score={"scorer": "plain"},
         quality_tags=("masterpiece", "best quality", "white background"),
@@ -102,8 +119,13 @@ class BaseModel:
 
 BASE_MODELS = {
     "chibi": BaseModel(
-        name="chibi", family="chibi", path="models/chibi/base", resolution=64, prediction_type="v_prediction",
-        license="Apache-2.0", description="A tiny base model of our own that draws chibi figures; runs on a CPU.",
+        name="chibi",
+        family="chibi",
+        path="models/chibi/base",
+        resolution=64,
+        prediction_type="v_prediction",
+        license="Apache-2.0",
+        description="A tiny base model of our own that draws chibi figures; runs on a CPU.",
     )
 }
 

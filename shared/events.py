@@ -53,16 +53,21 @@ def of_job(session: Session, job: Job, type_: str, **data: Any) -> Event:
     """An event about a job, in its project."""
     project = session.get_one(Project, job.project_id)
     return record(
-        session, project, type_, job_id=job.id, kind=job.kind, round_id=job.round_id, attempt=job.attempt,
-        metadata=job.labels, **data,
+        session,
+        project,
+        type_,
+        job_id=job.id,
+        kind=job.kind,
+        round_id=job.round_id,
+        attempt=job.attempt,
+        metadata=job.labels,
+        **data,
     )
 
 
 def of_round(session: Session, round_: Round, type_: str, **data: Any) -> Event:
     """An event about a round, in its project."""
-    return record(
-        session, round_.project, type_, round_id=round_.id, number=round_.number, kind=round_.kind, **data
-    )
+    return record(session, round_.project, type_, round_id=round_.id, number=round_.number, kind=round_.kind, **data)
 
 
 def after(session: Session, project_id: str, seq: int, limit: int) -> list[Event]:

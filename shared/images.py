@@ -41,8 +41,14 @@ def add_upload(
         )
     _check_room(session, project, max_images)
     image = Image(
-        project_id=project.id, role="reference", source="upload", decision=Decision.ACCEPTED, view=view,
-        framing=framing, tags=plans.image_tags(project.feature_tags, view, framing, tags or []), **stored,
+        project_id=project.id,
+        role="reference",
+        source="upload",
+        decision=Decision.ACCEPTED,
+        view=view,
+        framing=framing,
+        tags=plans.image_tags(project.feature_tags, view, framing, tags or []),
+        **stored,
     )
     return _added(session, project, image)
 
@@ -52,9 +58,18 @@ def add_edit(session: Session, project: Project, original: Image, stored: dict[s
     if original.round_id is not None:
         check_curating(session, original)
     image = Image(
-        project_id=project.id, round_id=original.round_id, parent_id=original.id, role=original.role,
-        source="edited", decision=Decision.ACCEPTED, view=original.view, framing=original.framing,
-        tags=original.tags, prompt=original.prompt, seed=original.seed, **stored,
+        project_id=project.id,
+        round_id=original.round_id,
+        parent_id=original.id,
+        role=original.role,
+        source="edited",
+        decision=Decision.ACCEPTED,
+        view=original.view,
+        framing=original.framing,
+        tags=original.tags,
+        prompt=original.prompt,
+        seed=original.seed,
+        **stored,
     )
     original.decision = Decision.REJECTED
     return _added(session, project, image)
@@ -71,7 +86,8 @@ def check_crops(image: Image, mode: str, boxes: list[dict[str, Any]]) -> None:
         if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
             raise Invalid(
                 f"box {number} lies outside the picture, which is {image.width} x {image.height} pixels",
-                code="box_outside", errors=[{"pointer": f"/boxes/{number}/box", "detail": "outside the picture"}],
+                code="box_outside",
+                errors=[{"pointer": f"/boxes/{number}/box", "detail": "outside the picture"}],
             )
         if min(right - left, bottom - top) < MIN_CROP_SIDE:
             raise Invalid(f"box {number} is smaller than {MIN_CROP_SIDE} pixels", code="box_too_small")
@@ -89,9 +105,16 @@ def add_crops(session: Session, job: Job, result: dict[str, Any]) -> list[Image]
         known = {*VIEWS.values(), *FRAMINGS.values(), *project.feature_tags}
         others = [tag for tag in parent.tags if tag not in known]
         image = Image(
-            project_id=project.id, job_id=job.id, parent_id=parent.id, role="reference", source="crop",
-            decision=Decision.ACCEPTED, view=view, framing=framing,
-            tags=plans.image_tags(project.feature_tags, view, framing, [*crop.pop("tags", []), *others]), **crop,
+            project_id=project.id,
+            job_id=job.id,
+            parent_id=parent.id,
+            role="reference",
+            source="crop",
+            decision=Decision.ACCEPTED,
+            view=view,
+            framing=framing,
+            tags=plans.image_tags(project.feature_tags, view, framing, [*crop.pop("tags", []), *others]),
+            **crop,
         )
         made.append(_added(session, project, image))
     return made
@@ -105,8 +128,17 @@ def add_generated(session: Session, job: Job, result: dict[str, Any], role: str)
         view, framing = drawn.get("view"), drawn.get("framing")
         head = {project.trigger_word, *project.subject_tags}
         tags = captions.clean(tag for tag in map(str.strip, drawn["prompt"].split(",")) if tag not in head)
-        made.append(Image(project_id=project.id, round_id=job.round_id, job_id=job.id, role=role,
-                          source="generated", tags=tags, **{**drawn, "view": view, "framing": framing}))
+        made.append(
+            Image(
+                project_id=project.id,
+                round_id=job.round_id,
+                job_id=job.id,
+                role=role,
+                source="generated",
+                tags=tags,
+                **{**drawn, "view": view, "framing": framing},
+            )
+        )
     session.add_all(made)
     session.flush()
     return made
@@ -177,9 +209,7 @@ def reference(image: Image) -> dict[str, Any]:
 def _added(session: Session, project: Project, image: Image) -> Image:
     session.add(image)
     session.flush()
-    events.record(
-        session, project, "image.added", image_id=image.id, source=image.source, round_id=image.round_id
-    )
+    events.record(session, project, "image.added", image_id=image.id, source=image.source, round_id=image.round_id)
     return image
 
 

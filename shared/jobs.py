@@ -349,9 +349,7 @@ def _guarded(session: Session, held: ClaimedJob, **values: Any) -> None:
 
 
 def _end(session: Session, held: ClaimedJob, state: JobState, **values: Any) -> Job:
-    _guarded(
-        session, held, state=state, finished_at=clock(), lease_token=None, lease_until=None, **values
-    )
+    _guarded(session, held, state=state, finished_at=clock(), lease_token=None, lease_until=None, **values)
     job = session.get_one(Job, held.id, populate_existing=True)
     _count_gpu_seconds(session, job)
     wake(session)

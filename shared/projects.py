@@ -42,7 +42,8 @@ def base_model(base_models: dict[str, BaseModel], name: str) -> BaseModel:
     if name not in base_models:
         raise Invalid(
             f"there is no base model {name!r}; this installation has: {', '.join(sorted(base_models))}",
-            code="unknown_base_model", errors=[{"pointer": "/base_model", "detail": "unknown"}],
+            code="unknown_base_model",
+            errors=[{"pointer": "/base_model", "detail": "unknown"}],
         )
     return base_models[name]
 
@@ -89,13 +90,9 @@ def start(session: Session, project: Project) -> Job:
     check_ready(session, project)
     rounds.move_project(project, ProjectState.RUNNING)
     for number, plan in enumerate(project.plan["rounds"], 1):
-        session.add(
-            Round(project=project, number=number, kind=plan["kind"], target=plan["target"], plan=plan)
-        )
+        session.add(Round(project=project, number=number, kind=plan["kind"], target=plan["target"], plan=plan))
     session.flush()
-    events.record(
-        session, project, "project.started", rounds=len(project.plan["rounds"]), metadata=project.labels
-    )
+    events.record(session, project, "project.started", rounds=len(project.plan["rounds"]), metadata=project.labels)
     return rounds.begin(session, rounds.get(session, project.id, 1))
 
 
@@ -128,8 +125,11 @@ def add_round(session: Session, project: Project, given: dict[str, Any], base_mo
     plan = plans.resolve({"rounds": with_end}, base_model(base_models, project.base_model))["rounds"][0]
     rounds.move_project(project, ProjectState.RUNNING)
     round_ = Round(
-        project=project, number=len(before) + 1, kind=plan["kind"],
-        target=plan["target"] or before[-1].target, plan=plan,
+        project=project,
+        number=len(before) + 1,
+        kind=plan["kind"],
+        target=plan["target"] or before[-1].target,
+        plan=plan,
     )
     session.add(round_)
     session.flush()
@@ -149,9 +149,7 @@ def cancel(session: Session, project: Project) -> Project:
 
 def delete(session: Session, project: Project) -> None:
     """Forget a project, its rows at once; the caller removes its objects. It must not be at work."""
-    busy = session.scalar(
-        select(Job.id).where(Job.project_id == project.id, Job.state.in_(jobs.OPEN_STATES)).limit(1)
-    )
+    busy = session.scalar(select(Job.id).where(Job.project_id == project.id, Job.state.in_(jobs.OPEN_STATES)).limit(1))
     if busy or any(round_.state in OPEN_ROUND_STATES for round_ in rounds.of_project(session, project.id)):
         raise Conflict("the project is at work; cancel it first", code="project_running")
     session.delete(project)
@@ -180,8 +178,9 @@ def draw(
     for each in given["pictures"]:
         _check_prompt(each["prompt"])
         wanted += [
-            Picture(prompt=each["prompt"], seed=each["seed"] + offset, view=each.get("view"),
-                    framing=each.get("framing"))
+            Picture(
+                prompt=each["prompt"], seed=each["seed"] + offset, view=each.get("view"), framing=each.get("framing")
+            )
             for offset in range(each["count"])
         ]
     if len(wanted) > settings.max_pictures_per_job:
@@ -196,7 +195,12 @@ def draw(
     }
     params = plans.generate_params(base_model(base_models, project.base_model), given.get("params"))
     return jobs.enqueue(
-        session, project, "generate", params=params, inputs=inputs, priority=given["priority"],
+        session,
+        project,
+        "generate",
+        params=params,
+        inputs=inputs,
+        priority=given["priority"],
         labels=given.get("metadata") or project.labels,
     )
 
@@ -207,12 +211,12 @@ def _check_words(project: Project) -> None:
     if trigger.lower() in known:
         raise Invalid(
             f"the trigger word {trigger!r} is already a tag; choose a word that means nothing yet",
-            code="trigger_is_a_tag", errors=[{"pointer": "/trigger_word", "detail": "is already a tag"}],
+            code="trigger_is_a_tag",
+            errors=[{"pointer": "/trigger_word", "detail": "is already a tag"}],
         )
     both = set(project.feature_tags) & set(project.subject_tags)
     if both:
-        raise Invalid(f"{', '.join(sorted(both))}: a tag is of the subject or a feature, not both",
-                      code="tag_in_both")
+        raise Invalid(f"{', '.join(sorted(both))}: a tag is of the subject or a feature, not both", code="tag_in_both")
     for tag in (*project.feature_tags, *project.subject_tags):
         if tag in DENIED_TAGS:
             raise Invalid(f"the tag {tag!r} is not allowed here", code="denied_tag")

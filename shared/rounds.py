@@ -124,8 +124,13 @@ def curate(session: Session, round_: Round) -> None:
     move(round_, RoundState.CURATING)
     waiting = images.pending(session, round_.id)
     events.of_round(
-        session, round_, "round.candidates_ready", candidates=len(waiting), target=round_.target,
-        missing=missing(session, round_), curation=round_.project.curation,
+        session,
+        round_,
+        "round.candidates_ready",
+        candidates=len(waiting),
+        target=round_.target,
+        missing=missing(session, round_),
+        curation=round_.project.curation,
     )
     if round_.project.curation == Curation.AUTO:
         score(session, round_)
@@ -162,9 +167,7 @@ def complete(session: Session, round_: Round) -> None:
         begin(session, following)
         return
     move_project(round_.project, ProjectState.COMPLETED)
-    events.record(
-        session, round_.project, "project.completed", lora_id=round_.lora_id, metadata=round_.project.labels
-    )
+    events.record(session, round_.project, "project.completed", lora_id=round_.lora_id, metadata=round_.project.labels)
 
 
 # --- what a client may do while a round is being curated ------------------------------------------------------
@@ -276,8 +279,14 @@ def retry(session: Session, project: Project) -> Job:
     move_project(project, ProjectState.RUNNING)
     round_.error = round_.failed_in = round_.finished_at = project.error = None
     return jobs.enqueue(
-        session, project, last.kind, round_id=round_.id, params=last.params, inputs=last.inputs,
-        labels=last.labels, checkpoint=last.checkpoint,
+        session,
+        project,
+        last.kind,
+        round_id=round_.id,
+        params=last.params,
+        inputs=last.inputs,
+        labels=last.labels,
+        checkpoint=last.checkpoint,
     )
 
 

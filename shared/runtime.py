@@ -17,7 +17,7 @@ from shared.db import Database
 from shared.errors import Unavailable
 from shared.secrets import Vault
 from shared.settings import Settings
-from shared.storage import Storage, storage_from_settings
+from shared.storage import Storage, storage_from_url
 
 log = structlog.get_logger()
 
@@ -28,6 +28,17 @@ class Sender(Protocol):
     def send(self, queue: str, job_id: str, attempt: int) -> None: ...
 
     def ping(self) -> None: ...
+
+
+def open_storage(settings: Settings) -> Storage:
+    return storage_from_url(
+        settings.storage_url,
+        endpoint=settings.s3_endpoint,
+        public_endpoint=settings.s3_public_endpoint,
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key,
+        region=settings.s3_region,
+    )
 
 
 @dataclass(kw_only=True)
@@ -46,7 +57,7 @@ class Runtime:
         return Runtime(
             settings=settings,
             db=Database(settings.database_url),
-            storage=storage_from_settings(settings),
+            storage=open_storage(settings),
             broker=Broker(settings),
             vault=Vault(settings.secret_key),
             base_models=catalog.base_models(settings.models_file),

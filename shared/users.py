@@ -58,8 +58,13 @@ def create_key(
     if scopes is None:
         scopes = list(SCOPES) if user.role == "admin" else MEMBER_SCOPES
     row = ApiKey(
-        user=user, user_id=user.id, name=name, prefix=prefix, digest=secrets.digest(secret_key, text),
-        scopes=scopes, expires_at=expires_at,
+        user=user,
+        user_id=user.id,
+        name=name,
+        prefix=prefix,
+        digest=secrets.digest(secret_key, text),
+        scopes=scopes,
+        expires_at=expires_at,
     )
     session.add(row)
     session.flush()
