@@ -6,7 +6,9 @@ add the thing; a test resolves every path.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 # What a picture shows of her, and the tag that says so (danbooru's words, which the base models were trained on).
@@ -19,6 +21,16 @@ VIEWS = {
     "below": "from below",
 }
 FRAMINGS = {"full_body": "full body", "upper_body": "upper body", "portrait": "portrait"}
+
+# Words of a feature tag that a view or a framing can't show. Naming them there would teach a lie.
+HIDDEN_BY_VIEW: dict[str, tuple[str, ...]] = {
+    "behind": ("eyes", "smile", "mouth", "glasses", "blush", "freckles"),
+    "above": ("shoes", "boots"),
+}
+HIDDEN_BY_FRAMING: dict[str, tuple[str, ...]] = {
+    "portrait": ("tail", "pants", "skirt", "shorts", "shoes", "boots", "socks", "thighhighs", "legs", "belt", "gloves"),
+    "upper_body": ("shoes", "boots", "socks", "thighhighs", "legs"),
+}
 
 CAPTION_POLICIES = ("full", "prune", "mixed")
 LR_SCHEDULERS = ("constant", "linear", "cosine")
@@ -48,12 +60,21 @@ FAMILIES = {
     "chibi": Family(
         code="workers.diffusion.families.chibi:Chibi",
         train={
-            "rank": 8, "alpha": 8.0, "lora_modules": "all", "learning_rate": 2e-3, "train_steps": 160,
-            "batch_size": 8, "min_snr_gamma": 0.0,
+            "rank": 8,
+            "alpha": 8.0,
+            "lora_modules": "all",
+            "learning_rate": 2e-3,
+            "train_steps": 160,
+            "batch_size": 8,
+            "min_snr_gamma": 0.0,
         },
         character_train={"train_steps": 240},
         generate={
-            "inference_steps": 12, "guidance_scale": 3.0, "sampler": "dpmpp_2m", "negative_prompt": "", "batch_size": 16,
+            "inference_steps": 12,
+            "guidance_scale": 3.0,
+            "sampler": "dpmpp_2m",
+            "negative_prompt": "",
+            "batch_size": 16,
         },
         score={"scorer": "plain"},
         quality_tags=("cel shading", "white background"),
@@ -61,13 +82,21 @@ FAMILIES = {
     "sd15": Family(
         code="workers.diffusion.families.sd15:StableDiffusion15",
         train={
-            "rank": 16, "alpha": 8.0, "lora_modules": "attention_ff", "learning_rate": 3e-4, "train_steps": 800,
-            "batch_size": 2, "min_snr_gamma": 5.0,
+            "rank": 16,
+            "alpha": 8.0,
+            "lora_modules": "attention_ff",
+            "learning_rate": 3e-4,
+            "train_steps": 800,
+            "batch_size": 2,
+            "min_snr_gamma": 5.0,
         },
         character_train={"learning_rate": 5e-4, "train_steps": 1600},
         generate={
-            "inference_steps": 28, "guidance_scale": 7.0, "sampler": "dpmpp_2m_karras",
-            "negative_prompt": "lowres, bad anatomy, bad hands, worst quality, low quality, watermark", "batch_size": 4,
+            "inference_steps": 28,
+            "guidance_scale": 7.0,
+            "sampler": "dpmpp_2m_karras",
+            "negative_prompt": "lowres, bad anatomy, bad hands, worst quality, low quality, watermark",
+            "batch_size": 4,
         },
         score={"scorer": "plain"},
         quality_tags=("masterpiece", "best quality", "white background"),
@@ -90,10 +119,34 @@ class BaseModel:
 
 BASE_MODELS = {
     "chibi": BaseModel(
-        name="chibi", family="chibi", path="models/chibi/base", resolution=64, prediction_type="v_prediction",
-        license="Apache-2.0", description="A tiny base model of our own that draws chibi figures; runs on a CPU.",
+        name="chibi",
+        family="chibi",
+        path="models/chibi/base",
+        resolution=64,
+        prediction_type="v_prediction",
+        license="Apache-2.0",
+        description="A tiny base model of our own that draws chibi figures; runs on a CPU.",
     )
 }
+
+
+def base_models(models_file: Path | None = None) -> dict[str, BaseModel]:
+    """The base models of this installation: those that ship, and those of its own TOML file.
+
+    A row of the file is a table `[name]` with the fields of `BaseModel`; a relative `path` is taken
+    from the file's folder.
+    """
+    models = {
+        name: replace(row, path=str(Path(__file__).resolve().parent.parent / row.path))
+        for name, row in BASE_MODELS.items()
+    }
+    if models_file is not None:
+        for name, row in tomllib.loads(models_file.read_text()).items():
+            path = str((models_file.parent / row.pop("path")).resolve())
+            models[name] = BaseModel(name=name, path=path, **row)
+            if models[name].family not in FAMILIES:
+                raise ValueError(f"{models_file}: base model {name!r} is of the unknown family {models[name].family!r}")
+    return models
 
 
 @dataclass(frozen=True)

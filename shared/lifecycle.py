@@ -77,9 +77,7 @@ PROJECT_MOVES = {
 }
 
 TERMINAL_JOB_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
-OPEN_ROUND_STATES = frozenset(
-    {RoundState.TRAINING, RoundState.GENERATING, RoundState.CURATING, RoundState.EVALUATING}
-)
+OPEN_ROUND_STATES = frozenset({RoundState.TRAINING, RoundState.GENERATING, RoundState.CURATING, RoundState.EVALUATING})
 
 # The stage of a round that each kind of job carries; the round waits in that stage until the job ends.
 STAGE_JOBS = {
