@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 
 from embedded import servers
-from embedded.supervisor import Program, StartFailed, Supervisor
+from embedded.supervisor import Program, Supervisor
 
 POSTGRES_USER = "nobody"  # who runs Postgres where we are root, which it refuses to run as
 
@@ -33,29 +33,17 @@ class S3:
 
 
 def start_valkey(supervisor: Supervisor) -> str:
-    port = started(supervisor, lambda port: servers.valkey(supervisor.folder / "valkey", port))
-    return f"redis://{servers.HOST}:{port}/0"
+    password = secrets.token_hex(16)
+    (port,) = servers.free_ports(1)
+    supervisor.start(servers.valkey(supervisor.folder / "valkey", port, password))
+    return f"redis://:{password}@{servers.HOST}:{port}/0"
 
 
 def start_seaweedfs(supervisor: Supervisor) -> S3:
     keys = "test", secrets.token_hex(16)
-    port = started(supervisor, lambda port: servers.seaweedfs(supervisor.folder / "seaweedfs", port, *keys))
-    return S3(f"http://{servers.HOST}:{port}", *keys)
-
-
-def started(supervisor: Supervisor, program: Callable[[int], Program]) -> int:
-    """Start a server on a free port; on another one if somebody was faster."""
-    for attempt in range(3):
-        (port,) = servers.free_ports(1)
-        try:
-            supervisor.start(program(port))
-        except StartFailed:
-            supervisor.stop(program(port).name)
-            if attempt == 2:
-                raise
-        else:
-            return port
-    raise AssertionError("unreachable")
+    ports = servers.free_ports(5)
+    supervisor.start(servers.seaweedfs(supervisor.folder / "seaweedfs", ports, *keys))
+    return S3(f"http://{servers.HOST}:{ports[0]}", *keys)
 
 
 class Postgres:
