@@ -174,7 +174,7 @@ def stop(session: Session, held: ClaimedJob) -> Job:
 
 def give_back(session: Session, held: ClaimedJob) -> Job:
     """A worker that shuts down puts its job back, unfinished; that is no failed attempt."""
-    _guarded(session, held)
+    _guarded(session, held, worker=None)
     job = session.get_one(Job, held.id, populate_existing=True)
     _requeue(session, job, "the worker was shut down")
     return job
