@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import queue
+import re
 import secrets
 import socket
 import ssl
@@ -349,7 +350,7 @@ def retry_after(text: str | None) -> float | None:
     """`Retry-After` in either of its forms, as seconds from now."""
     if text is None:
         return None
-    if text.strip().isdigit():
+    if re.fullmatch(r"\s*[0-9]+\s*", text):
         return float(text.strip()[:12])
     try:
         at: datetime = parsedate_to_datetime(text)
