@@ -6,11 +6,11 @@ import hashlib
 import random
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -20,8 +20,12 @@ BUSY = {429, 502, 503, 504}  # the same request may succeed later
 IN_PROGRESS = "idempotency_in_progress"  # an earlier try of this very request is still being worked on
 TRIES = 6
 LONGEST_PAUSE_SECONDS = 60.0
+FIRST_PAUSE_SECONDS = 0.5  # doubled after each try that nobody answered
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
+CHUNK_BYTES = 1 << 16
+
+T = TypeVar("T")
 
 
 class ApiError(Exception):
@@ -35,8 +39,10 @@ class ApiError(Exception):
         self.errors = errors or []
 
     def __str__(self) -> str:
-        places = [f"{each['pointer']}: {each['detail']}" for each in self.errors if each.get("pointer")]
-        return self.detail + (f" ({'; '.join(places)})" if places else "")
+        if len(self.errors) < 2:
+            return self.detail
+        places = (f"{each.get('pointer') or each.get('parameter')}: {each['detail']}" for each in self.errors)
+        return "; ".join(places)
 
 
 class Bearer(requests.auth.AuthBase):
@@ -91,66 +97,71 @@ class Http:
         """Download a presigned link to a file, which appears only when it is whole and as it should be."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
-        for last in _tries():
-            answer = self._try("GET", url, last, stream=True)  # no API key: the link itself is the right to read
-            if answer is None:
-                continue
-            try:
-                found = hashlib.sha256()
-                with answer, part.open("wb") as file:
-                    for chunk in answer.iter_content(1 << 16):
-                        found.update(chunk)
-                        file.write(chunk)
-            except requests.RequestException as error:
-                if last:
-                    raise _unheard(url, error) from error
-                continue
-            if found.hexdigest() == sha256:
-                return part.replace(path)
-        part.unlink(missing_ok=True)
-        raise ApiError(0, "sha256_mismatch", f"{path.name} did not arrive as it was sent; download it again")
+        try:
+            return _patiently(lambda: self._receive(url, part, sha256)).replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def _call(self, method: str, path: str, *, patience: float = 0, **request: Any) -> requests.Response:
         headers = {"Accept": "application/json", **request.pop("headers", {})}
         if method != "GET":
             headers["Idempotency-Key"] = str(uuid.uuid4())  # the same for every try: it is done once
-        request |= {"auth": self._key, "headers": headers, "patience": patience}
-        for last in _tries():
-            answer = self._try(method, self.url + path, last, **request)
-            if answer is not None:
-                return answer
-        raise AssertionError("unreachable")
+        request |= {"auth": self._key, "headers": headers, "timeout": (CONNECT_SECONDS, READ_SECONDS + patience)}
+        return _patiently(lambda: self._send(method, self.url + path, **request))
 
-    def _try(
-        self, method: str, url: str, last: bool, *, patience: float = 0, **request: Any
-    ) -> requests.Response | None:
-        """The answer, or None after a pause when it is worth another try."""
+    def _send(self, method: str, url: str, **request: Any) -> requests.Response:
         try:
-            timeout = (CONNECT_SECONDS, READ_SECONDS + patience)
-            answer = self._session.request(method, url, timeout=timeout, **request)
+            answer = self._session.request(method, url, **request)
         except (requests.ConnectionError, requests.Timeout) as error:
-            if last:
-                raise _unheard(url, error) from error
-            time.sleep(_pause(None))
-            return None
+            raise _Again(_unheard(url, error)) from error
         if answer.ok:
             return answer
         problem = _problem(answer)
-        if last or (answer.status_code not in BUSY and problem.code != IN_PROGRESS):
-            raise problem
-        time.sleep(_pause(answer.headers.get("Retry-After")))
-        return None
+        if answer.status_code in BUSY or problem.code == IN_PROGRESS:
+            raise _Again(problem, answer.headers.get("Retry-After"))
+        raise problem
+
+    def _receive(self, url: str, part: Path, sha256: str) -> Path:
+        found = hashlib.sha256()
+        timeout = (CONNECT_SECONDS, READ_SECONDS)
+        try:
+            # without the API key: the link itself is the right to read
+            with self._send("GET", url, stream=True, timeout=timeout) as answer, part.open("wb") as file:
+                for chunk in answer.iter_content(CHUNK_BYTES):
+                    found.update(chunk)
+                    file.write(chunk)
+        except requests.RequestException as error:
+            raise _Again(_unheard(url, error)) from error
+        if found.hexdigest() != sha256:
+            name = part.name.removesuffix(".part")
+            raise _Again(ApiError(0, "sha256_mismatch", f"{name} did not arrive as it was sent; download it again"))
+        return part
 
 
-def _tries() -> Iterator[bool]:
-    """One for each try; true for the last."""
-    return (number == TRIES for number in range(1, TRIES + 1))
+class _Again(Exception):
+    """Worth another try, after a pause."""
+
+    def __init__(self, problem: ApiError, retry_after: str | None = None):
+        self.problem = problem
+        self.retry_after = retry_after
 
 
-def _pause(retry_after: str | None) -> float:
-    """As long as the service asks for, else a second or so; others wait too, so never exactly as long as they do."""
+def _patiently(attempt: Callable[[], T]) -> T:
+    """What an attempt gives, at one of its tries."""
+    for number in range(TRIES):
+        try:
+            return attempt()
+        except _Again as again:
+            if number + 1 == TRIES:
+                raise again.problem from again
+            time.sleep(_pause(again.retry_after, number))
+    raise AssertionError("unreachable")
+
+
+def _pause(retry_after: str | None, number: int) -> float:
+    """As long as the service asks for, else longer each time. Others wait too, so never exactly as long as they do."""
     if retry_after is None:
-        return random.uniform(0.2, 1.5)
+        return random.uniform(0.5, 1) * FIRST_PAUSE_SECONDS * 2**number
     if retry_after.isdigit():
         seconds = float(retry_after)
     else:
