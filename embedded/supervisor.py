@@ -30,6 +30,7 @@ POLL_SECONDS = 0.05
 BACK_OFF_SECONDS = (0.2, 0.5, 1, 2, 5, 10)  # before each next restart of a process that keeps ending
 STEADY_SECONDS = 30  # up for so long, it counts as healthy again
 LEFTOVER_GRACE_SECONDS = 10
+START_TRIES = 3  # a process that ends so often before it was ever ready won't get there
 
 
 class StartFailed(Exception):
@@ -51,6 +52,7 @@ class Program:
     start_seconds: float = 60
     stop_signal: int = signal.SIGTERM
     stop_seconds: float = 10
+    folder: Path | None = None  # where it runs
     user: str = "-"  # who runs it, where we are root
 
 
@@ -94,11 +96,13 @@ class Supervisor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self, program: Program) -> None:
-        """Start a program and wait until it's ready."""
+    def start(self, *programs: Program) -> None:
+        """Start programs side by side, and wait until all are ready."""
         with self._lock:
-            self._spawn(program, failures=0)
-        self._await_ready(program)
+            for program in programs:
+                self._spawn(program, failures=0)
+        for program in programs:
+            self._await_ready(program, tries=START_TRIES)
 
     def stop(self, name: str) -> None:
         """Ask a process to end, wait for its grace, then kill what is left of its group."""
@@ -172,6 +176,7 @@ class Supervisor:
             popen = subprocess.Popen(
                 [*tether, *program.command],
                 env={**os.environ, **program.environment},
+                cwd=program.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -185,11 +190,11 @@ class Supervisor:
             pids = {name: identity(process.popen.pid) for name, process in list(self.processes.items())}
             write_private(self._pids_file, json.dumps(pids))
 
-    def _await_ready(self, program: Program) -> None:
+    def _await_ready(self, program: Program, tries: int = 0) -> None:
         deadline = time.monotonic() + program.start_seconds
         while time.monotonic() < deadline and not self._stopping.is_set():
             process = self.processes.get(program.name)
-            if process is None or (process.popen.poll() is not None and process.failures >= 2):
+            if process is None or (tries and process.failures >= tries):
                 break
             if process.popen.poll() is None and answers(program.is_ready):
                 return

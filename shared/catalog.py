@@ -6,6 +6,7 @@ add the thing; a test resolves every path.
 
 from __future__ import annotations
 
+import importlib
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,6 +114,7 @@ class BaseModel:
     path: str
     resolution: int
     prediction_type: str = "epsilon"
+    config: str = ""  # for a single file: a diffusers folder with its configs and tokenizer
     license: str = ""
     description: str = ""
 
@@ -169,3 +171,9 @@ JOB_KINDS = {
 # Which code chooses among candidates, and which names what a picture shows.
 SCORERS = {"plain": "workers.scorers.plain:PlainScorer"}
 TAGGERS: dict[str, str] = {}
+
+
+def resolve(code: str) -> Any:
+    """The object that a dotted path `package.module:name` names; imported only now."""
+    module, _, name = code.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import Select, and_, exists, func, or_, select, update
+from sqlalchemy import and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared import events
@@ -174,7 +174,7 @@ def stop(session: Session, held: ClaimedJob) -> Job:
 
 def give_back(session: Session, held: ClaimedJob) -> Job:
     """A worker that shuts down puts its job back, unfinished; that is no failed attempt."""
-    _guarded(session, held)
+    _guarded(session, held, worker=None)
     job = session.get_one(Job, held.id, populate_existing=True)
     _requeue(session, job, "the worker was shut down")
     return job
@@ -325,10 +325,6 @@ def place(session: Session, job: Job) -> int | None:
         or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id)),
     )
     return session.scalar(select(func.count()).where(before)) or 0
-
-
-def owned_by(user_id: str) -> Select[tuple[Job]]:
-    return select(Job).where(Job.user_id == user_id)
 
 
 def _occupies(settings: Settings) -> Any:

