@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Stack:
         self._secrets: dict[str, Any] = {}
 
     def __enter__(self) -> Stack:
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.supervisor.__enter__()
         try:
             self._start()
@@ -101,8 +102,8 @@ class Stack:
             ),
         )
         self.report("preparing the tables and the bucket")
-        self.admin("migrate")
-        self.admin("create-bucket")
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self.admin, ["migrate", "create-bucket"]))
         self.api_key = self._first_key()
         self.report("starting the workers and the api")
         self.supervisor.start(self._gpu_worker(), self._io_worker(), self._api(api_port))
