@@ -114,6 +114,7 @@ class BaseModel:
     path: str
     resolution: int
     prediction_type: str = "epsilon"
+    config: str = ""  # for a single file: a diffusers folder with its configs and tokenizer
     license: str = ""
     description: str = ""
 

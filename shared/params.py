@@ -37,7 +37,7 @@ class TrainParams:
     noise_offset: float = 0.0
 
     # the run
-    precision: str = "auto"  # auto, fp32, bf16 or fp16
+    precision: str = "auto"  # a name from catalog.PRECISIONS; auto: bf16 where the hardware is faster with it
     gradient_checkpointing: bool = False
     checkpoint_every_steps: int = 50
     seed: int = 0
@@ -55,6 +55,7 @@ class GenerateParams:
     negative_prompt: str | None = None
     clip_skip: int = 0
     batch_size: int = 8
+    precision: str = "auto"  # a name from catalog.PRECISIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,4 +74,5 @@ class ScoreParams:
 
     scorer: str | None = None  # a name from catalog.SCORERS
     min_score: float = 0.0  # a candidate below this is never taken
+    min_view_score: float = 0.0  # a view whose best candidates are below this on average is left out as a whole
     near_duplicate_bits: int = 4  # of 64: a candidate this near to a taken one is left out

@@ -161,7 +161,7 @@ def test_the_next_turn_is_that_of_the_user_served_least_recently(runtime: Runtim
     with runtime.transaction() as session:
         greedy = make_project(session, user)
         modest = make_project(session, make_user(session, "bob"))
-        first = [make_job(session, greedy) for _ in range(5)][0]
+        first, *_ = [make_job(session, greedy) for _ in range(5)]
         other = make_job(session, modest)
         jobs.check_in(session, "gpu@one", "gpu", 2)
     runtime.dispatch()
