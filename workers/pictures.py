@@ -42,7 +42,9 @@ def quadrants(image: Image.Image) -> list[Crop]:
     return [Crop((x, y, x + w, y + h)) for y in (0, image.height - h) for x in (0, image.width - w)]
 
 
-def boxes(image: Image.Image, wanted: Sequence[Box], *, framing: str | None = None, view: str | None = None) -> list[Crop]:
+def boxes(
+    image: Image.Image, wanted: Sequence[Box], *, framing: str | None = None, view: str | None = None
+) -> list[Crop]:
     """Explicit boxes, each of which must lie inside."""
     for left, top, right, bottom in wanted:
         if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
