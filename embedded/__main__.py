@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing runs yet: a Ctrl-C while we load just ends it
+
 import sys
 import time
 from pathlib import Path
@@ -16,6 +19,7 @@ from embedded.supervisor import InUse, StartFailed
 
 @click.group(help="Run the whole service on this machine, with servers that come from pip.")
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
 
