@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bootlora import saving, selection
-from bootlora.client import ENDED, Bootlora, succeeded
+from bootlora.client import Bootlora
 from bootlora.display import Display
 from bootlora.following import follow
 from bootlora.http import ApiError
 from bootlora.types import Image, Job
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)  # names and tags may hold brackets
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -138,7 +138,7 @@ def show_project(bootlora: Bootlora, project: str) -> None:
         value = found.get(name)
         console.print(f"{name:14} {', '.join(value) if isinstance(value, list) else value}")
     if error := found.get("error"):
-        console.print(f"{'error':14} [red]{error['message']}")
+        console.print(f"{'error':14} {error['message']}", style="red")
     console.print()
     console.print(_image_table(bootlora.images.all(project, role="reference")))
     rounds = Table("round", "kind", "state", "target", "trained on", "LoRA", box=None, pad_edge=False)
@@ -240,7 +240,7 @@ def watch(bootlora: Bootlora, project: str) -> None:
         for moment in follow(bootlora, project):
             display.show(moment)
     if moment.waits_for:
-        console.print(f"[yellow]it waits for you[/]: {moment.waits_for}")
+        console.print(f"it waits for you: {moment.waits_for}", style="yellow")
     else:
         console.print(f"the project is {moment.project['state']}")
     if moment.project["state"] == "failed":
@@ -380,12 +380,8 @@ def events(bootlora: Bootlora, project: str, after: int) -> None:
 
 
 def _watched(bootlora: Bootlora, job: Job) -> Job:
-    """The job at its end, with a bar until then."""
     with Display(console) as display:
-        while job["state"] not in ENDED:
-            display.show_job(job)
-            job = bootlora.jobs.get(job["id"], wait_seconds=1)
-    return succeeded(job)
+        return display.wait(bootlora, job)
 
 
 def _image_table(images: Any) -> Table:

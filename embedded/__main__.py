@@ -1,4 +1,4 @@
-"""`python -m embedded serve`: the whole service in the foreground, until Ctrl-C."""
+"""`python -m embedded`: `serve`, the whole service in the foreground until Ctrl-C, and `demo`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import FrameType
 
 import click
 
+from embedded.demo import demo
 from embedded.stack import ROOT, Stack
 from embedded.supervisor import InUse, StartFailed
 
@@ -18,6 +19,9 @@ from embedded.supervisor import InUse, StartFailed
 def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
+
+
+main.add_command(demo)
 
 
 @main.command()
