@@ -97,11 +97,11 @@ def list_projects(bootlora: Bootlora) -> None:
 
 
 @projects.command("create")
-@click.option("--name", help="What you call her; the trigger word if you don't say.")
+@click.argument("name", required=False)
 @click.option("--trigger", required=True, help="A word that means nothing yet, such as eiei21girl.")
-@click.option("--tags", type=TagList(), default="", help="What she is: 'fox ears, blonde hair, ...'.")
+@click.option("--features", type=TagList(), default="", help="What she is: 'fox ears, blonde hair, ...'.")
 @click.option("--subject", type=TagList(), default="1girl, solo", show_default=True)
-@click.option("--base-model", help="One of this service's base models.")
+@click.option("--base-model", help="The service's first one, if you name none.")
 @click.option("--curation", type=click.Choice(["manual", "auto"]), default="manual", show_default=True)
 @click.option("--plan", type=click.File(), help="A JSON file with the rounds; the default is 4 -> 16 -> 40.")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Your own ids; they come back in every event.")
@@ -110,21 +110,21 @@ def create_project(
     bootlora: Bootlora,
     name: str | None,
     trigger: str,
-    tags: list[str],
+    features: list[str],
     subject: list[str],
     base_model: str | None,
     curation: str,
     plan: Any,
     metadata: Sequence[str],
 ) -> None:
-    """Make a draft; its id is printed."""
+    """Make a draft called NAME, or like its trigger word; its id is printed."""
     more: dict[str, Any] = {"subject_tags": subject, "curation": curation}
     more["base_model"] = base_model or bootlora.base_models()[0]["name"]
     if plan:
         more["plan"] = json.load(plan)
     if metadata:
         more["metadata"] = dict(each.partition("=")[::2] for each in metadata)
-    project = bootlora.projects.create(name=name or trigger, trigger_word=trigger, feature_tags=tags, **more)
+    project = bootlora.projects.create(name=name or trigger, trigger_word=trigger, feature_tags=features, **more)
     click.echo(project["id"])
 
 
@@ -143,10 +143,8 @@ def show_project(bootlora: Bootlora, project: str) -> None:
     console.print(_image_table(bootlora.images.all(project, role="reference")))
     rounds = Table("round", "kind", "state", "target", "trained on", "LoRA", box=None, pad_edge=False)
     for each in bootlora.rounds.all(project):
-        trained_on = len(bootlora.rounds.get(project, each["number"])["dataset"])
-        rounds.add_row(
-            str(each["number"]), each["kind"], each["state"], str(each["target"]), str(trained_on), each.get("lora_id")
-        )
+        counts = (str(each["target"]), str(len(each["dataset"])))
+        rounds.add_row(str(each["number"]), each["kind"], each["state"], *counts, each.get("lora_id"))
     if rounds.row_count:
         console.print()
         console.print(rounds)

@@ -146,7 +146,7 @@ def play(
 
 def prepare(bootlora: Bootlora, character: Character, display: Display, plan: dict[str, Any] | None) -> Project:
     """Upload, crop into four, tag."""
-    more = {"plan": plan} if plan else {}
+    more: dict[str, Any] = {"plan": plan} if plan else {}
     project = bootlora.projects.create(
         name=f"demo of {character.trigger}",
         trigger_word=character.trigger,
