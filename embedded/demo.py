@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -182,8 +183,7 @@ def bootstrap(bootlora: Bootlora, project_id: str, display: Display) -> list[Eve
 def compare(bootlora: Bootlora, story: Story, folder: Path, display: Display) -> None:
     """Prompts and seeds that the service tried the final LoRA with, drawn again without it, and with round 1's."""
     project_id = story.project["id"]
-    tried = by_age(bootlora.images.all(project_id, role="evaluation"))
-    tried.sort(key=lambda image: not is_first_of_its_view(image, tried))
+    tried = in_turn(by_age(bootlora.images.all(project_id, role="evaluation")))
     story.views = [str(image["view"]) for image in tried]
     loras = bootlora.loras.all(project_id)
     wanted: list[Any] = [{"prompt": image["prompt"], "seed": image["seed"], "count": 1} for image in tried]
@@ -207,8 +207,14 @@ def compare(bootlora: Bootlora, story: Story, folder: Path, display: Display) ->
     sheets.comparison(lines, story.views[:per_row]).save(folder / "sheets/before-after.png")
 
 
-def is_first_of_its_view(image: Image, images: list[Image]) -> bool:
-    return next(each for each in images if each["view"] == image["view"])["id"] == image["id"]
+def in_turn(images: list[Image]) -> list[Image]:
+    """One of each view, then the next of each."""
+    seen: Counter[str | None] = Counter()
+    lines: list[tuple[int, Image]] = []
+    for image in images:
+        lines.append((seen[image["view"]], image))
+        seen[image["view"]] += 1
+    return [image for _, image in sorted(lines, key=lambda line: line[0])]
 
 
 def collect(bootlora: Bootlora, story: Story, folder: Path) -> None:
