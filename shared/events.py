@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
+from shared.db import clock
 from shared.models import Delivery, Event, Job, Project, Round, Webhook
 
 # Every type, and what it says. Clients are told to ignore types that they don't know.
@@ -45,7 +46,7 @@ def record(session: Session, project: Project, type_: str, **data: Any) -> Event
     session.refresh(project, ["seq"])
     for webhook in session.scalars(_listening(project)):
         if not webhook.event_types or type_ in webhook.event_types:
-            session.add(Delivery(webhook_id=webhook.id, event_id=event.id))
+            session.add(Delivery(webhook_id=webhook.id, event_id=event.id, due_at=clock()))
     return event
 
 
@@ -86,8 +87,10 @@ def payload(event: Event) -> dict[str, Any]:
 
 
 def _listening(project: Project) -> Any:
-    return select(Webhook).where(
+    """Its webhooks, kept from being deleted before the delivery is written: that would undo the whole transaction."""
+    query = select(Webhook).where(
         Webhook.user_id == project.user_id,
         Webhook.disabled_at.is_(None),
         or_(Webhook.project_id.is_(None), Webhook.project_id == project.id),
     )
+    return query.with_for_update(read=True, key_share=True)

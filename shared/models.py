@@ -230,6 +230,10 @@ class Webhook(Base):
     disabled_at: Mapped[datetime | None]
     disabled_reason: Mapped[str | None]
     failing_since: Mapped[datetime | None]  # start of the run of failures that lasts until now
+    failures: Mapped[int] = mapped_column(default=0)  # in that run
+    paused_until: Mapped[datetime | None]  # an endpoint that fails is left alone for a while
+    lease_token: Mapped[str | None]  # the sender at work: one request at a time to each endpoint
+    lease_until: Mapped[datetime | None]  # in the past: when it was last served
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
 
 
@@ -243,7 +247,6 @@ class Delivery(Base):
     state: Mapped[str] = mapped_column(default="pending")  # pending, delivered or failed
     tries: Mapped[int] = mapped_column(default=0)
     due_at: Mapped[datetime] = mapped_column(default=utcnow)
-    lease_until: Mapped[datetime | None]
     attempts: Mapped[list[Any]] = mapped_column(default=list)  # [{at, status, seconds, answer, error}]
     delivered_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
@@ -251,6 +254,8 @@ class Delivery(Base):
     webhook: Mapped[Webhook] = relationship(lazy="joined")
     __table_args__ = (
         Index("deliveries_due", "state", "due_at"),
+        Index("deliveries_next", "webhook_id", "state", "due_at"),
+        Index("deliveries_of_event", "event_id"),
         Index("deliveries_by_webhook", "webhook_id", "created_at", "id"),
     )
 

@@ -161,7 +161,8 @@ def crop(session: Session, project: Project, image: Image, given: dict[str, Any]
     if project.state != ProjectState.DRAFT:
         raise Conflict(f"the project is {project.state}; crops are made before it starts", code="project_not_draft")
     images.check_crops(image, given["mode"], given.get("boxes") or [])
-    return jobs.enqueue(session, project, "crop", params=given, inputs={"image": images.reference(image)})
+    inputs = {"image": images.reference(image), "base_model": project.base_model}
+    return jobs.enqueue(session, project, "crop", params=given, inputs=inputs)
 
 
 def draw(

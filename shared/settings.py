@@ -53,8 +53,12 @@ class Settings:
     # webhooks
     webhook_allow_http: bool = False
     webhook_allow_networks: tuple[str, ...] = ()  # networks that are private and yet allowed, as CIDR
-    webhook_timeout_seconds: float = 15.0
+    webhook_connect_seconds: float = 5.0
+    webhook_timeout_seconds: float = 15.0  # for one request, all in all
     webhook_retry_seconds: tuple[int, ...] = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+    webhook_disable_seconds: float = 432_000.0  # an endpoint at which every attempt fails for so long is disabled
+    webhook_threads: int = 16  # requests at once; endpoints that fail or are slow get half of them at most
+    max_webhooks_per_user: int = 20
 
     log_format: str = "json"  # json or console
 

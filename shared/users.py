@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from shared import secrets
@@ -86,7 +86,11 @@ def authenticate(session: Session, text: str, secret_key: str) -> ApiKey:
     return row
 
 
+def is_stale(row: ApiKey) -> bool:
+    """Whether the last use on record is old. Once a minute is enough: a read should not become a write."""
+    return row.last_used_at is None or row.last_used_at < utcnow() - timedelta(minutes=1)
+
+
 def touch(session: Session, row: ApiKey) -> None:
-    """Remember that the key is in use, once a minute at most: a read should not become a write."""
-    if row.last_used_at is None or row.last_used_at < utcnow() - timedelta(minutes=1):
-        session.get_one(ApiKey, row.id).last_used_at = utcnow()
+    """Remember that the key is in use."""
+    session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=utcnow()))

@@ -16,14 +16,14 @@ from tests.domain import make_project, make_runtime, make_user
 from workers.runner import run_job
 
 
-@pytest.fixture()
+@pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[Runtime]:
     runtime = make_runtime(tmp_path, heartbeat_seconds=0.05, lease_seconds=5.0)
     yield runtime
     runtime.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def make(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
     """A waiting job whose handler is a function of tests.workers.handlers."""
     with runtime.transaction() as session:
