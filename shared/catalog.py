@@ -168,9 +168,8 @@ JOB_KINDS = {
     "generate": JobKind("gpu", "workers.handlers.generate:run", 7200),
 }
 
-# Which code chooses among candidates, and which names what a picture shows.
+# Which code judges candidates.
 SCORERS = {"plain": "workers.scorers.plain:PlainScorer"}
-TAGGERS: dict[str, str] = {}
 
 
 def resolve(code: str) -> Any:

@@ -74,4 +74,5 @@ class ScoreParams:
 
     scorer: str | None = None  # a name from catalog.SCORERS
     min_score: float = 0.0  # a candidate below this is never taken
+    min_view_score: float = 0.0  # a view whose best candidates are below this on average is left out as a whole
     near_duplicate_bits: int = 4  # of 64: a candidate this near to a taken one is left out

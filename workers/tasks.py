@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import functools
 import mmap
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ from shared.broker import TASK, make_celery
 from shared.runtime import Runtime
 from shared.settings import Settings
 from workers.clock import Clock
+from workers.delivery import Sender
 from workers.runner import run_job
 
 settings = Settings.from_env()
@@ -35,11 +35,45 @@ class Node:
     slots = 1
     runtime: Runtime
     clock: Clock | None = None
+    sender: Sender | None = None  # worker-io only
+
+    def start(self, *, with_control: bool) -> None:
+        """Connect, put back what a dead predecessor held, and give a sign of life from now on."""
+        self.runtime = Runtime.from_settings(settings)
+        self.runtime.bury_predecessor(self.name)
+        chores: dict[Callable[[], object], float] = {self.check_in: settings.heartbeat_seconds}
+        if with_control:
+            self.sender = Sender(self.runtime)
+            chores |= {self.runtime.dispatch: 1.0, self.runtime.reap: 2.0, self.sender.tick: 1.0}
+        self.clock = Clock(chores)
+        self.clock.start()
+
+    def check_in(self) -> None:
+        if draining():
+            return
+        with self.runtime.transaction() as session:
+            jobs.check_in(session, self.name, self.queue, self.slots)
+            jobs.wake(session)
+
+    def stop(self) -> None:
+        """Take no more, and say so."""
+        if self.clock is None:
+            return
+        self.clock.stop()
+        self.clock = None
+        if self.sender is not None:
+            self.sender.close()
+        with self.runtime.transaction() as session:
+            jobs.check_out(session, self.name)
+        self.runtime.close()
+
+
+node = Node()
 
 
 @app.task(name=TASK)
 def run(job_id: str, attempt: int) -> None:
-    run_job(Node.runtime, job_id, attempt, Node.name, draining)
+    run_job(node.runtime, job_id, attempt, node.name, draining)
 
 
 def draining() -> bool:
@@ -52,41 +86,24 @@ def _log(**_: Any) -> None:
 
 
 @signals.celeryd_init.connect
-def _name(sender: str, instance: Any, options: dict[str, Any], **_: Any) -> None:
-    Node.name = sender
+def _name(sender: str, options: dict[str, Any], **_: Any) -> None:
     queues = options.get("queues") or []
-    Node.queue = (queues.split(",") if isinstance(queues, str) else list(queues))[0]
-    Node.slots = int(options.get("concurrency") or 1)
+    node.name = sender
+    node.queue = (queues.split(",") if isinstance(queues, str) else list(queues))[0]
+    node.slots = int(options.get("concurrency") or 1)
 
 
 @signals.worker_process_init.connect
 def _start_child(**_: Any) -> None:
-    """A prefork child: its own connections, and its own sign of life."""
-    _start({})
+    """A prefork child has its own connections, and dies with its torch."""
+    node.start(with_control=False)
 
 
 @signals.worker_ready.connect
 def _start_threads(sender: Any, **_: Any) -> None:
-    """A pool of threads: everything lives in this one process, the clock of the whole service too."""
-    if "prefork" in type(sender.pool).__module__:
-        return
-    _start({Runtime.dispatch: 1.0, Runtime.reap: 2.0})
-
-
-def _start(chores: dict[Callable[[Runtime], object], float]) -> None:
-    Node.runtime = Runtime.from_settings(settings)
-    Node.runtime.bury_predecessor(Node.name)
-    bound: dict[Callable[[], object], float] = {_check_in: settings.heartbeat_seconds}
-    bound |= {functools.partial(chore, Node.runtime): seconds for chore, seconds in chores.items()}
-    Node.clock = Clock(bound)
-    Node.clock.start()
-
-
-def _check_in() -> None:
-    if not draining():
-        with Node.runtime.transaction() as session:
-            jobs.check_in(session, Node.name, Node.queue, Node.slots)
-            jobs.wake(session)
+    """A pool of threads lives in this one process, and the clock of the whole service with it."""
+    if "prefork" not in type(sender.pool).__module__:
+        node.start(with_control=True)
 
 
 @signals.worker_shutting_down.connect
@@ -97,11 +114,4 @@ def _drain(**_: Any) -> None:
 @signals.worker_process_shutdown.connect
 @signals.worker_shutdown.connect
 def _stop(**_: Any) -> None:
-    """The end of a child, or of the whole worker: take no more, and say so."""
-    if Node.clock is None:
-        return
-    Node.clock.stop()
-    Node.clock = None
-    with Node.runtime.transaction() as session:
-        jobs.check_out(session, Node.name)
-    Node.runtime.close()
+    node.stop()

@@ -72,7 +72,9 @@ def encode(
     texts = list(dict.fromkeys(prompts if negative is None else [*prompts, negative]))
     with torch.no_grad(), adapter.merged(base, weights), base.autocast(params.precision):
         parts = [base.encode_prompts(texts[start : start + 16], params.clip_skip) for start in range(0, len(texts), 16)]
-    return Prompts({name: torch.cat([p[name] for p in parts]) for name in parts[0]} if parts else {}, texts, prompts, negative)
+    return Prompts(
+        {name: torch.cat([p[name] for p in parts]) for name in parts[0]} if parts else {}, texts, prompts, negative
+    )
 
 
 def draw(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.catalog import SCORERS
+from shared.catalog import SCORERS, resolve
 from shared.errors import JobFailed
 from shared.params import ScoreParams
-from workers.paths import resolve
+from workers.scorers.base import Score, Scorer
+from workers.scorers.choice import Candidate, choose
 from workers.work import Work
 
 
@@ -16,8 +17,25 @@ def run(work: Work) -> dict[str, Any]:
     params, inputs = ScoreParams(**work.job.params), work.job.inputs
     if params.scorer not in SCORERS:
         raise JobFailed("unknown_scorer", f"this worker has no scorer {params.scorer!r}")
-    scorer = resolve(SCORERS[params.scorer])()
+    scorer: Scorer = resolve(SCORERS[params.scorer])()
+    work.step("scoring", 0, len(inputs["candidates"]))
     references = [work.image(each) for each in inputs["references"]]
-    images = [work.image(each) for each in inputs["candidates"]]
-    scores = scorer.score(references, images)
-    return {"scores": scores, "accepted": []}
+    candidates = [work.image(each) for each in inputs["candidates"]]
+    known = scorer.score(references, references)
+    scores = scorer.score(references, candidates)
+    accepted = choose(
+        [Candidate(each["view"], each["framing"]) for each in inputs["candidates"]],
+        scores,
+        inputs["quota"],
+        params,
+        taken=[score.hash for score in known],
+    )
+    ids = [each["id"] for each in inputs["candidates"]]
+    return {
+        "scores": {image_id: _shown(score) for image_id, score in zip(ids, scores, strict=True)},
+        "accepted": [ids[index] for index in accepted],
+    }
+
+
+def _shown(score: Score) -> dict[str, Any]:
+    return {"identity": round(score.identity, 4), **{name: round(value, 4) for name, value in score.details.items()}}

@@ -154,7 +154,9 @@ def _load(row: BaseModel, dtype: torch.dtype) -> StableDiffusionPipeline:
     if path.suffix != ".safetensors":
         raise ValueError(f"base model {row.name}: {path.name} must be a .safetensors file")
     if not row.config:
-        raise ValueError(f"base model {row.name}: a single file needs `config`, a folder with its configs and tokenizer")
+        raise ValueError(
+            f"base model {row.name}: a single file needs `config`, a folder with its configs and tokenizer"
+        )
     pipeline = StableDiffusionPipeline.from_single_file(
         str(path), config=row.config, torch_dtype=dtype, local_files_only=True, safety_checker=None
     )
