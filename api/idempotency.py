@@ -44,7 +44,8 @@ class Replay(Exception):
         self.row = row
 
     def answer(self) -> Response:
-        answer = current_app.response_class(self.row.body, status=self.row.status)
+        body = context.runtime().vault.open(self.row.body or "")
+        answer = current_app.response_class(body, status=self.row.status)
         answer.headers.update(self.row.headers)
         answer.headers["Idempotent-Replayed"] = "true"
         return answer
@@ -76,7 +77,7 @@ def keep(answer: Response) -> None:
     session = context.writing()
     row = session.get_one(IdempotencyKey, _identity())
     row.status = answer.status_code
-    row.body = answer.get_data(as_text=True)
+    row.body = context.runtime().vault.seal(answer.get_data(as_text=True))  # it may show a key or a secret
     row.headers = {name: value for name, value in answer.headers.items() if name in KEPT_HEADERS}
     session.flush()
 
