@@ -110,7 +110,9 @@ def test_kohya_keys_are_those_that_other_tools_know(live):
     tensors = load_file(files["kohya"])
     assert not set(KNOWN_KEYS) - set(tensors)
     sides = {"lora_down.weight", "lora_up.weight", "alpha"}
-    assert all(key.split(".", 1)[1] in sides and key.startswith(("lora_unet_", "lora_te_text_model_")) for key in tensors)
+    assert all(
+        key.split(".", 1)[1] in sides and key.startswith(("lora_unet_", "lora_te_text_model_")) for key in tensors
+    )
     down = tensors["lora_unet_down_blocks_0_resnets_0_conv1.lora_down.weight"]
     up = tensors["lora_unet_down_blocks_0_resnets_0_conv1.lora_up.weight"]
     assert (down.dtype, down.shape[0], down.shape[2:]) == (torch.float16, 4, (3, 3))
