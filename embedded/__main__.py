@@ -1,4 +1,4 @@
-"""`python -m embedded serve`: the whole service in the foreground, until Ctrl-C."""
+"""`python -m embedded`: `serve`, the whole service in the foreground until Ctrl-C, and `demo`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from types import FrameType
 
 import click
 
+from embedded.demo import demo
 from embedded.stack import ROOT, Stack
 from embedded.supervisor import InUse, StartFailed
 
@@ -22,6 +23,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
+
+
+main.add_command(demo)
 
 
 @main.command()
