@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .world import Character, Shot, draw, sample_character, sample_shot
+from .world import Character, Shot, draw, sample_character, sample_held_out, sample_shot
 
 SHARD = 1024  # pictures
+HELD_OUT_SEED = 1_000_000  # added to the seed for pictures of held-out characters
 
 
 @dataclass(frozen=True)
@@ -29,20 +30,20 @@ class Record:
         return Record(character, shot, frozenset(values["seen"]))
 
 
-def sample(rng: np.random.Generator, size: int) -> tuple[np.ndarray, Record]:
-    """One training picture; held-out characters never come out of here."""
-    character, shot = sample_character(rng), sample_shot(rng)
+def sample(rng: np.random.Generator, size: int, choose=sample_character) -> tuple[np.ndarray, Record]:
+    """One picture; as it stands, for training: held-out characters never come out of it."""
+    character, shot = choose(rng), sample_shot(rng)
     drawing = draw(character, shot, size)
     return drawing.pixels, Record(character, shot, drawing.seen)
 
 
-def render_shard(folder: Path, index: int, seed: int, size: int, count: int = SHARD) -> None:
+def render_shard(folder: Path, index: int, seed: int, size: int, count: int = SHARD, choose=sample_character) -> None:
     """Write one shard unless it is there already."""
     captions = folder / f"records-{index:04d}.json"
     if captions.exists():
         return
     rng = np.random.default_rng((seed, index))
-    pictures, records = zip(*(sample(rng, size) for _ in range(count)), strict=True)
+    pictures, records = zip(*(sample(rng, size, choose) for _ in range(count)), strict=True)
     np.save(folder / f"pictures-{index:04d}.npy", np.stack(pictures))
     unfinished = captions.with_suffix(".part")
     unfinished.write_text(json.dumps([r.to_dict() for r in records]))
@@ -58,6 +59,12 @@ def render_set(folder: Path, shards: int, seed: int, size: int, workers: int, co
         return
     with multiprocessing.get_context("fork").Pool(workers) as pool:
         pool.starmap(render_shard, jobs, chunksize=1)
+
+
+def render_held_out(folder: Path, seed: int, size: int, count: int) -> None:
+    """Pictures of held-out characters: only ever measured on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    render_shard(folder, 0, seed + HELD_OUT_SEED, size, count, sample_held_out)
 
 
 class PictureSet:

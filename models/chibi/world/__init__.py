@@ -5,8 +5,10 @@ from .character import (
     Look,
     held_out_characters,
     is_for_training,
+    is_held_out,
     practice_characters,
     sample_character,
+    sample_held_out,
 )
 from .render import Drawing, draw, render
 from .shot import VIEWS, Shot, sample_shot
@@ -23,10 +25,12 @@ __all__ = [
     "feature_tags",
     "held_out_characters",
     "is_for_training",
+    "is_held_out",
     "picture_tags",
     "practice_characters",
     "render",
     "sample_character",
+    "sample_held_out",
     "sample_shot",
     "shot_tags",
 ]

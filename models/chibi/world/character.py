@@ -1,5 +1,6 @@
 """Who she is: the attributes that have words, and the look that has none."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
@@ -149,33 +150,36 @@ def is_for_training(character: Character) -> bool:
     return fold(character) not in (HELD_OUT_FOLD, PRACTICE_FOLD)
 
 
-def sample_character(rng: np.random.Generator) -> Character:
-    """A character that the base model may be trained on."""
+def is_held_out(character: Character) -> bool:
+    return fold(character) == HELD_OUT_FOLD
+
+
+def sample_where(rng: np.random.Generator, wanted: Callable[[Character], bool]) -> Character:
     while True:
         character = sample_any(rng)
-        if is_for_training(character):
+        if wanted(character):
             return character
 
 
-def characters_of(wanted_fold: int, n: int) -> list[Character]:
-    """The first `n` characters of a fold, always the same."""
-    rng = np.random.default_rng(1000 + wanted_fold)
-    found: list[Character] = []
-    while len(found) < n:
-        character = sample_any(rng)
-        if fold(character) == wanted_fold:
-            found.append(character)
-    return found
+def sample_character(rng: np.random.Generator) -> Character:
+    """A character that the base model may be trained on."""
+    return sample_where(rng, is_for_training)
+
+
+def sample_held_out(rng: np.random.Generator) -> Character:
+    return sample_where(rng, is_held_out)
 
 
 def held_out_characters(n: int) -> list[Character]:
     """Characters for the bench: nothing trains on them and nobody tunes for them."""
-    return characters_of(HELD_OUT_FOLD, n)
+    rng = np.random.default_rng(1000)
+    return [sample_held_out(rng) for _ in range(n)]
 
 
 def practice_characters(n: int) -> list[Character]:
     """Characters that were not rendered for training either, free to tune presets on."""
-    return characters_of(PRACTICE_FOLD, n)
+    rng = np.random.default_rng(1001)
+    return [sample_where(rng, lambda c: fold(c) == PRACTICE_FOLD) for _ in range(n)]
 
 
 ATTRIBUTES = tuple(f.name for f in fields(Character) if f.name != "look")

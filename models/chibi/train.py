@@ -1,0 +1,151 @@
+"""Make the chibi base model, stage by stage; every stage goes on where it was stopped.
+
+    python -m models.chibi.train all --config models/chibi/config.toml --run DIR
+    python -m models.chibi.train unet --run DIR --start models/chibi/base   # from shipped weights, fresh optimizer
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from .config import HERE, Config
+from .data import PictureSet, render_held_out, render_set
+from .reader import Reader, accuracy, train_reader
+from .sheet import save_sheet
+from .text import make_text_encoder, train_text
+from .tokenizer import TagEncoder, make_tokenizer
+from .unet import Batches, make_unet, train_unet
+from .vae import encode_all, make_vae, psnr, to_pictures, to_tensor, train_decoder, train_vae
+
+
+class Run:
+    """One training: its config and its folder."""
+
+    def __init__(self, config: Config, folder: Path, start: Path | None = None):
+        self.config, self.folder, self.start = config, folder, start
+        self.model = folder / "model"
+
+    def data(self) -> None:
+        c, seed = self.config.data, self.config.seed
+        render_held_out(self.folder / "held-out", seed, c.size, c.held_out)
+        render_set(self.folder / "data", c.shards, seed, c.size, c.workers, c.shard)
+
+    def pictures(self, records: bool = True) -> PictureSet:
+        return PictureSet(self.folder / "data", records)
+
+    def held_out(self) -> PictureSet:
+        return PictureSet(self.folder / "held-out")
+
+    def tokenizer(self) -> None:
+        make_tokenizer(self.model / "tokenizer")
+
+    def load_tokenizer(self) -> CLIPTokenizer:
+        return CLIPTokenizer.from_pretrained(self.model / "tokenizer")
+
+    def text(self) -> None:
+        model = train_text(self.config.text, self.load_tokenizer(), self.folder, self.config.seed)
+        model.save_pretrained(self.model / "text_encoder")
+
+    def load_text(self) -> CLIPTextModel:
+        return CLIPTextModel.from_pretrained(self.model / "text_encoder").eval().requires_grad_(False)
+
+    def vae(self) -> None:
+        """The autoencoder, then all latents."""
+        c = self.config
+        vae = train_vae(c.vae, c.data.size, self.pictures(False), self.folder, c.seed)
+        latents = encode_all(vae.eval(), self.pictures(False))
+        vae.register_to_config(scaling_factor=float(1 / latents.float().std()))
+        vae.save_pretrained(self.model / "vae")
+        torch.save(latents, self.folder / "latents.pt")
+        self.show_vae(vae)
+
+    def load_vae(self) -> AutoencoderKL:
+        return AutoencoderKL.from_pretrained(self.model / "vae").eval()
+
+    def decoder(self) -> None:
+        c = self.config
+        vae = train_decoder(c.vae, self.load_vae(), self.pictures(False), self.folder, c.seed)
+        vae.eval().save_pretrained(self.model / "vae")
+        self.show_vae(vae)
+
+    def show_vae(self, vae: AutoencoderKL) -> None:
+        pictures = self.held_out().pictures(range(128))
+        print(f"PSNR on held-out characters: {psnr(vae, pictures):.2f} dB", flush=True)
+        with torch.no_grad():
+            x = to_tensor(pictures[:24])
+            back = to_pictures(vae.decode(vae.encode(x).latent_dist.mean).sample)
+        rows = [row for i in range(0, 24, 12) for row in (*pictures[i : i + 12], *back[i : i + 12])]
+        save_sheet(self.folder / "sheets" / "vae.png", rows, 12)
+
+    def latents(self) -> torch.Tensor:
+        """Scaled as the pipeline scales them."""
+        scale = self.load_vae().config.scaling_factor
+        return torch.load(self.folder / "latents.pt", mmap=True).float().mul_(scale).half()
+
+    def new_unet(self) -> UNet2DConditionModel:
+        """Fresh, or from the weights of `start`."""
+        if self.start:
+            return UNet2DConditionModel.from_pretrained(self.start / "unet", torch_dtype=torch.float32)
+        c = self.config
+        torch.manual_seed(c.seed)
+        return make_unet(c.unet, c.vae.latent_channels, c.data.size // 8, c.text.width)
+
+    def unet(self) -> None:
+        c, text = self.config, self.load_text()
+        batches = Batches(self.latents(), self.pictures().records, TagEncoder(self.load_tokenizer()), c.unet, c.seed)
+
+        @torch.no_grad()
+        def text_encode(ids: torch.Tensor) -> torch.Tensor:
+            return text(ids).last_hidden_state
+
+        def keep(step: int, average: UNet2DConditionModel) -> None:
+            average.save_pretrained(self.model / "unet")
+
+        train_unet(c.unet, self.new_unet(), batches, text_encode, self.folder, c.seed, keep)
+
+    def reader(self) -> None:
+        """Two of them: what curates must not be what judges."""
+        c = self.config
+        for kind, seed in (("reader", c.seed), ("judge", c.seed + 1)):
+            reader = train_reader(kind, c.reader, self.pictures(), self.folder, seed)
+            card = {"seed": seed, "accuracy": accuracy(reader, self.held_out())}
+            reader.save(self.folder / "reader", card)
+            print(kind, card, flush=True)
+
+    def load_reader(self, kind: str) -> Reader:
+        return Reader.load(self.folder / "reader", kind)
+
+    def follow(self) -> None:
+        """Measure how far the prompts are obeyed."""
+        from .following import measure
+
+        measure(self)
+
+    def export(self) -> None:
+        from .export import export
+
+        export(self, HERE / "base")
+
+
+STAGES = ("data", "tokenizer", "text", "vae", "decoder", "reader", "unet", "follow", "export")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=["all", *STAGES])
+    parser.add_argument("--config", type=Path, default=HERE / "config.toml")
+    parser.add_argument("--run", type=Path, default=Path("runs/chibi"))
+    parser.add_argument("--start", type=Path, help="a pipeline folder whose weights to begin from")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    run = Run(Config.load(arguments.config), arguments.run, arguments.start)
+    for stage in STAGES if arguments.stage == "all" else [arguments.stage]:
+        getattr(run, stage)()
+
+
+if __name__ == "__main__":
+    main()
