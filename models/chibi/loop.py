@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from . import parallel
+
 SAVE_SECONDS = 120
 LOG_STEPS = 50
 
@@ -45,6 +47,8 @@ class Loop:
         return saved["step"]
 
     def save(self, step: int) -> None:
+        if parallel.rank() > 0:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.checkpoint.with_suffix(".part")
         torch.save({"step": step, **{k: v.state_dict() for k, v in self.state.items()}}, unfinished)
@@ -65,6 +69,8 @@ class Loop:
                 saved_at = time.time()
 
     def log(self, step: int, steps_per_second: float) -> None:
+        if parallel.rank() > 0:
+            return
         mean = {k: sum(f[k] for f in self.figures) / len(self.figures) for k in self.figures[-1]}
         self.figures.clear()
         line = {"stage": self.name, "step": step, "steps_per_second": round(steps_per_second, 2)}

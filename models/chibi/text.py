@@ -15,6 +15,7 @@ from .captions import LETTERS, caption_tags
 from .config import TextConfig
 from .data import Record
 from .loop import Loop, learning_rate
+from .muon import Muon
 from .tokenizer import MAX_LENGTH, TagEncoder
 from .world import all_tags, sample_character, sample_shot
 from .world.tags import feature_parts
@@ -69,8 +70,8 @@ def train_text(config: TextConfig, tokenizer: CLIPTokenizer, folder: Path, seed:
     encode = TagEncoder(tokenizer)
     model = make_text_encoder(config, tokenizer)
     head = nn.Linear(config.width, len(TAGS) + len(LETTERS))
-    parameters = [*model.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=1e-4)
+    both = nn.ModuleDict({"model": model, "head": head})
+    optimizer = Muon(both)
 
     def step_fn(step: int) -> dict[str, float]:
         for group in optimizer.param_groups:
@@ -79,12 +80,12 @@ def train_text(config: TextConfig, tokenizer: CLIPTokenizer, folder: Path, seed:
         logits = head(model(ids).last_hidden_state.mean(1))
         loss = F.binary_cross_entropy_with_logits(logits, y)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return {"loss": loss.item(), **recall(logits, y)}
 
-    Loop(folder, "text", {"model": model, "head": head, "optimizer": optimizer}, step_fn).run(config.steps)
+    Loop(folder, "text", {"both": both, "optimizer": optimizer}, step_fn).run(config.steps)
     return model.eval().requires_grad_(False)
 
 

@@ -5,12 +5,15 @@
 """
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from . import parallel
 from .config import HERE, Config
 from .data import PictureSet, render_held_out, render_set
 from .reader import Reader, accuracy, train_reader
@@ -56,6 +59,8 @@ class Run:
         """The autoencoder, then all latents."""
         c = self.config
         vae = train_vae(c.vae, c.data.size, self.pictures(False), self.folder, c.seed)
+        if parallel.rank() > 0:
+            return
         latents = encode_all(vae.eval(), self.pictures(False))
         vae.register_to_config(scaling_factor=float(1 / latents.float().std()))
         vae.save_pretrained(self.model / "vae")
@@ -68,6 +73,8 @@ class Run:
     def decoder(self) -> None:
         c = self.config
         vae = train_decoder(c.vae, self.load_vae(), self.pictures(False), self.folder, c.seed)
+        if parallel.rank() > 0:
+            return
         vae.eval().save_pretrained(self.model / "vae")
         self.show_vae(vae)
 
@@ -139,8 +146,12 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
     parser.add_argument("--run", type=Path, default=Path("runs/chibi"))
     parser.add_argument("--start", type=Path, help="a pipeline folder whose weights to begin from")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1, help="copies that share the UNet's batches")
     arguments = parser.parse_args()
+    if arguments.processes > 1 and "RANK" not in os.environ:
+        sys.exit(parallel.relaunch(arguments.processes, sys.argv[1:]))
+    parallel.join()
     torch.set_num_threads(arguments.threads)
     run = Run(Config.load(arguments.config), arguments.run, arguments.start)
     for stage in STAGES if arguments.stage == "all" else [arguments.stage]:

@@ -9,6 +9,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
+from . import parallel
 from .captions import caption_tags
 from .config import UNetConfig
 from .data import Record
@@ -59,12 +60,13 @@ class Batches:
         self.latents, self.records, self.encode, self.config, self.seed = latents, records, encode, config, seed
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng((self.seed, step))
-        indices = self.indices(step)
-        captions = [
-            [] if rng.random() < self.config.caption_dropout else caption_tags(self.records[i], rng) for i in indices
-        ]
-        return self.latents[indices].float(), torch.tensor([self.encode(c) for c in captions])
+        rng = np.random.default_rng((self.seed, step, parallel.rank()))
+        mine = self.indices(step)[parallel.share(self.config.batch)]
+        captions = [self.caption(i, rng) for i in mine]
+        return self.latents[mine].float(), torch.tensor([self.encode(c) for c in captions])
+
+    def caption(self, index: int, rng: np.random.Generator) -> list[str]:
+        return [] if rng.random() < self.config.caption_dropout else caption_tags(self.records[index], rng)
 
     def indices(self, step: int) -> np.ndarray:
         """Each epoch is its own shuffle."""
@@ -84,7 +86,6 @@ def train_unet(
     on_save: Callable[[int, UNet2DConditionModel], None] | None = None,
 ) -> UNet2DConditionModel:
     """Trains `unet` in place, resuming from the folder; returns the average of its weights over time."""
-    torch.manual_seed(seed)
     unet.to(memory_format=torch.channels_last)
     average = copy.deepcopy(unet).requires_grad_(False)
     optimizer = torch.optim.AdamW(weight_groups(unet), lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
@@ -93,9 +94,11 @@ def train_unet(
     def step_fn(step: int) -> dict[str, float]:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config.steps, config.learning_rate, decay=config.decay)
+        torch.manual_seed((seed << 32) + (step << 8) + parallel.rank())
         z, ids = batches(step)
         loss = v_loss(unet, z, text_encode(ids), alphas)
         loss.backward()
+        parallel.average_gradients(unet)
         norm = torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

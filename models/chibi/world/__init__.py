@@ -10,12 +10,16 @@ from .character import (
     sample_character,
     sample_held_out,
 )
+from .palette import FRAMINGS, STYLES, VIEW_TAGS
 from .render import Drawing, draw, render
 from .shot import VIEWS, Shot, sample_shot
 from .tags import all_tags, feature_tags, picture_tags, shot_tags
 
 __all__ = [
+    "FRAMINGS",
+    "STYLES",
     "VIEWS",
+    "VIEW_TAGS",
     "Character",
     "Drawing",
     "Look",
