@@ -1,0 +1,64 @@
+# Two commands do everything on a machine with Python 3.11+ and make: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Extra words for pip when it fetches torch, such as an index of builds without CUDA.
+TORCH_PIP_ARGS ?=
+# Extra words for pytest, such as `make test PYTEST_ARGS="-k webhooks"`.
+PYTEST_ARGS ?=
+TEST_PROCESSES ?= 2
+ONLY ?=
+
+STAMP := $(VENV)/.installed
+REQUIREMENTS := $(wildcard requirements/*)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test test-fast check format openapi migrate bench base-model clean
+
+help:  ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## Make .venv and install everything, pinned
+
+$(STAMP): $(REQUIREMENTS) pyproject.toml
+	@VENV="$(VENV)" PYTHON="$(PYTHON)" TORCH_PIP_ARGS="$(TORCH_PIP_ARGS)" bash requirements/install
+	@touch $@
+
+demo: setup  ## One picture to a character LoRA, all on this machine; results in demo-output/
+	@$(BIN)/python -m embedded demo
+
+serve: setup  ## Run the whole service here until Ctrl-C; prints its URL and a first API key
+	@$(BIN)/python -m embedded serve
+
+test: setup  ## Run all tests, with real servers
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 15 $(PYTEST_ARGS)
+
+test-fast: setup  ## Run the tests that need no server and no minute
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not servers and not slow" --durations 5 $(PYTEST_ARGS)
+
+check: setup  ## Style, types and who may import whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup  ## Put the code in the house style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+openapi: setup  ## Write openapi.yaml from the routes
+	@$(BIN)/python -m api.spec > openapi.yaml.part && mv openapi.yaml.part openapi.yaml
+
+migrate: setup  ## Bring the tables of BOOTLORA_DATABASE_URL up to date
+	@$(BIN)/python -m shared.admin migrate
+
+bench: setup  ## Measure against the bare floors; ONLY=name for one of them
+	@$(BIN)/python -m benchmarks ONLY=$(ONLY)
+
+base-model: setup  ## Train the tiny base model that ships, from nothing
+	@$(BIN)/python -m models.chibi.train
+
+clean:  ## Remove what was made here, the environment included
+	rm -rf $(VENV) data demo-output runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

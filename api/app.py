@@ -1,0 +1,57 @@
+"""The application: routes, errors, limits and headers on one runtime."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+import uuid
+
+import structlog
+from flask import Flask, Response, g, request
+
+from api import converters, limits, problems, spec
+from api.routes import health, service
+from shared.runtime import Runtime
+
+log = structlog.get_logger()
+
+RESOURCES = (service, health)
+LATE_RESOURCES = ("api.routes.webhooks",)
+
+
+def create_app(runtime: Runtime) -> Flask:
+    app = Flask("api", static_folder=None)
+    app.extensions["bootlora"] = runtime
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.config["MAX_FORM_PARTS"] = 20
+    app.url_map.converters["id"] = converters.Id
+    app.before_request(_begin)
+    app.after_request(_finish)
+    problems.register(app)
+    limits.register(app, runtime.settings)
+    api = spec.make_api(app)
+    for resource in RESOURCES:
+        api.register_blueprint(resource.blp)
+    for name in LATE_RESOURCES:
+        if importlib.util.find_spec(name):
+            api.register_blueprint(importlib.import_module(name).blp)
+    return app
+
+
+def _begin() -> None:
+    g.request_id = str(uuid.uuid4())
+    g.began = time.perf_counter()
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id, **(request.view_args or {}))
+
+
+def _finish(answer: Response) -> Response:
+    answer.headers["X-Request-Id"] = g.request_id
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    answer.headers.setdefault("Cache-Control", "no-store")
+    if g.get("link"):
+        answer.headers["Link"] = g.link
+    route = request.url_rule.rule if request.url_rule else None
+    seconds = round(time.perf_counter() - g.began, 4)
+    log.info("request", method=request.method, route=route, status=answer.status_code, seconds=seconds)
+    return answer

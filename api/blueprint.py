@@ -1,0 +1,178 @@
+"""A flask-smorest blueprint whose routes can't forget who may use them, and end their session with the answer."""
+
+from __future__ import annotations
+
+import http
+import json
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import flask_smorest
+from flask import Request, Response, make_response, request
+from marshmallow import Schema
+from webargs import core
+from webargs.flaskparser import FlaskParser, abort, is_json_request
+
+from api import auth, context, etags, idempotency
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+class Parser(FlaskParser):
+    """webargs, but strict: another content type is 415 and no empty body, and nothing unknown is let pass."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = {  # noqa: RUF012  (the base class's own)
+        **FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION,
+        "query": "raise",
+        "multipart": "raise",
+    }
+    __location_map__ = {**FlaskParser.__location_map__, "multipart": "load_multipart"}  # noqa: RUF012
+
+    def _raw_load_json(self, req: Request) -> Any:
+        body = req.get_data(cache=True)
+        if not body:
+            return core.missing
+        if not is_json_request(req):
+            abort(415)
+        try:
+            return json.loads(body, parse_constant=_no_constant)
+        except RecursionError:
+            abort(400, messages={"json": ["nested too deeply"]})
+        except UnicodeDecodeError:
+            abort(400, messages={"json": ["not UTF-8"]})
+
+    def load_multipart(self, req: Request, schema: Schema) -> Any:
+        """The fields and files of a form, together."""
+        if req.mimetype != "multipart/form-data":
+            abort(415)
+        both = req.form.copy()
+        for name, files in req.files.lists():
+            both.setlist(name, files)  # type: ignore[arg-type]
+        return self._makeproxy(both, schema)
+
+
+def _no_constant(name: str) -> Any:
+    raise json.JSONDecodeError(f"{name} is no JSON", name, 0)
+
+
+class Blueprint(flask_smorest.Blueprint):
+    """Declares, besides what flask-smorest does: the scope, what may go wrong, Idempotency-Key, ETag and If-Match."""
+
+    ARGUMENTS_PARSER = Parser()
+    DEFAULT_LOCATION_CONTENT_TYPE_MAPPING = {  # noqa: RUF012
+        **flask_smorest.Blueprint.DEFAULT_LOCATION_CONTENT_TYPE_MAPPING,
+        "multipart": "multipart/form-data",
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._prepare_doc_cbks.append(_prepare_headers_doc)
+
+    def add_url_rule(
+        self, rule: str, endpoint: str | None = None, view_func: Any = None, *args: Any, **options: Any
+    ) -> None:  # type: ignore[override]
+        if not hasattr(view_func, "scope"):
+            raise TypeError(f"{view_func.__name__} must say which scope it needs, or that it is open")
+        super().add_url_rule(rule, endpoint or view_func.__name__, answered(view_func), *args, **options)
+
+    # --- what a route says of itself --------------------------------------------------------------------------
+
+    @staticmethod
+    def needs(scope: str) -> Callable[[View], View]:
+        """The scope that a key must have. `""`: any good key will do."""
+
+        def declare(view: View) -> View:
+            _document(view, security=[{auth.SECURITY_SCHEME: [scope] if scope else []}], **{"x-scope": scope})
+            view.__dict__["scope"] = scope
+            return Blueprint.fails(401, *([403] if scope else []), 429)(view)
+
+        return declare
+
+    @staticmethod
+    def open(view: View) -> View:
+        """No key is asked for."""
+        _document(view, security=[])
+        view.__dict__["scope"] = None
+        return view
+
+    @staticmethod
+    def fails(*statuses: int) -> Callable[[View], View]:
+        """The errors that a client must expect, each as a problem."""
+
+        def declare(view: View) -> View:
+            responses = _apidoc(view).setdefault("response", {}).setdefault("responses", {})
+            for status in statuses:
+                responses[status] = [http.HTTPStatus(status).name]
+            return view
+
+        return declare
+
+    @staticmethod
+    def idempotent(view: View) -> View:
+        """With the same `Idempotency-Key` the same request is done once, however often it is sent."""
+        _parameter(view, idempotency.HEADER)
+        view.__dict__["idempotent"] = True
+        return Blueprint.fails(409, 422)(view)
+
+    @staticmethod
+    def etag(view: View) -> View:  # type: ignore[override]
+        """The answer carries an ETag. Stands above `response`."""
+        view.__dict__["etag"] = True
+        for responses in _apidoc(view)["response"]["responses"].values():
+            for response in responses:
+                if isinstance(response, dict):
+                    response["headers"] = {**response.get("headers", {}), "ETag": etags.ETAG}
+        return view
+
+    @staticmethod
+    def if_match(view: View) -> View:
+        """The request must say which version it is based on; the view compares with `etags.check`."""
+        _parameter(view, etags.IF_MATCH)
+        view.__dict__["if_match"] = True
+        return Blueprint.fails(412, 428)(view)
+
+
+def _apidoc(view: Any) -> dict[str, Any]:
+    found: dict[str, Any] = view.__dict__.setdefault("_apidoc", {})
+    return found
+
+
+def _document(view: Any, **manual: Any) -> None:
+    _apidoc(view).setdefault("manual_doc", {}).update(manual)
+
+
+def _parameter(view: Any, parameter: dict[str, Any]) -> None:
+    _apidoc(view).setdefault("headers", []).append(parameter)
+
+
+def _prepare_headers_doc(doc: dict[str, Any], doc_info: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """Write the declared headers into the spec, beside the other parameters."""
+    if doc_info.get("headers"):
+        doc.setdefault("parameters", []).extend(doc_info["headers"])
+    return doc
+
+
+def answered(view: Callable[..., Any]) -> Callable[..., Response]:
+    """A view from the door to the commit: key, scope, body, service, answer; and only then is it true."""
+    marks = view.__dict__
+
+    @wraps(view)
+    def whole(*args: Any, **kwargs: Any) -> Response:
+        try:
+            with context.sessions():
+                if marks["scope"] is not None:
+                    auth.authenticate(marks["scope"])
+                if marks.get("if_match"):
+                    etags.require()
+                if marks.get("idempotent"):
+                    idempotency.announce()
+                answer = make_response(view(*args, **kwargs))
+                if marks.get("etag"):
+                    etags.put_on(answer)
+                idempotency.keep(answer)
+        except idempotency.Replay as earlier:
+            return earlier.answer()
+        return answer.make_conditional(request) if request.method == "GET" else answer
+
+    return whole

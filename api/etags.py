@@ -1,0 +1,60 @@
+"""Strong ETags: a hash of what is shown. Who changes something says which version they saw."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from flask import Response, request
+from marshmallow import Schema
+
+from shared.errors import PreconditionFailed, PreconditionRequired
+
+# Presigned links differ each time they are made, and say nothing about the thing itself.
+VOLATILE = frozenset({"url", "url_expires_at", "expires_at"})
+
+ETAG = {"schema": {"type": "string"}, "description": "Names this version. Send it as If-Match when you change it."}
+IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "The ETag of the version that this change is based on, or `*` for whatever is there.",
+    "example": "*",
+}
+
+
+def of(shown: Any) -> str:
+    """The tag of a representation."""
+    return hashlib.sha256(json.dumps(_lasting(shown), sort_keys=True).encode()).hexdigest()[:32]
+
+
+def put_on(answer: Response) -> None:
+    if answer.is_json and 200 <= answer.status_code < 300:
+        answer.set_etag(of(answer.get_json()))
+
+
+def require() -> None:
+    """A write without If-Match could undo what its author never saw."""
+    if not request.if_match:
+        raise PreconditionRequired(
+            "send the ETag of what you have seen as If-Match, so that nothing is overwritten unseen"
+        )
+
+
+def check(schema: type[Schema], row: Any) -> None:
+    """Refuse when the thing isn't any more what the client saw. Call it with the row locked."""
+    if not request.if_match or request.if_match.star_tag:
+        return
+    now = of(json.loads(json.dumps(schema().dump(row))))
+    if not request.if_match.contains(now):
+        raise PreconditionFailed("this has changed since you read it; read it again and decide anew")
+
+
+def _lasting(shown: Any) -> Any:
+    if isinstance(shown, dict):
+        return {name: _lasting(value) for name, value in shown.items() if name not in VOLATILE}
+    if isinstance(shown, list):
+        return [_lasting(each) for each in shown]
+    return shown

@@ -1,0 +1,134 @@
+"""Idempotency-Key: the same request sent again is answered again, and done once.
+
+The key's row and the request's effect are one transaction, the answer included. Either all of it is there
+and a repetition is answered from it, or nothing is and a repetition does it. Answers that say no are not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+from flask import Response, current_app, g, request
+from sqlalchemy import text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from api import context
+from shared.errors import BootloraError, Conflict, Invalid
+from shared.models import IdempotencyKey
+
+HEADER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"},
+    "description": "Any text of yours that names this request. Sent again with the same key, it is done only once, "
+    "and the first answer comes again with `Idempotent-Replayed: true`. Keys are kept for a day.",
+}
+LOCK_SECONDS = 5
+KEPT_HEADERS = ("Content-Type", "Location", "ETag", "Link")
+
+
+class BadKey(BootloraError):
+    status = 400
+    code = "bad_idempotency_key"
+
+
+class Replay(Exception):
+    """This request has been answered before."""
+
+    def __init__(self, row: IdempotencyKey):
+        super().__init__(row.key)
+        self.row = row
+
+    def answer(self) -> Response:
+        answer = current_app.response_class(self.row.body, status=self.row.status)
+        answer.headers.update(self.row.headers)
+        answer.headers["Idempotent-Replayed"] = "true"
+        return answer
+
+
+def announce() -> None:
+    """Note the key of the request, if it has one; a known one is answered at once."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return
+    if not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
+        raise BadKey("an Idempotency-Key is 1 to 255 visible ASCII characters")
+    g.idempotency = {
+        "user_id": context.user().id,
+        "route": f"{request.method} {request.path}",
+        "key": key,
+        "fingerprint": _fingerprint(),
+    }
+    known = context.reading().get(IdempotencyKey, _identity())
+    if known is not None:
+        _replay(known)
+    context.first(_claim)
+
+
+def keep(answer: Response) -> None:
+    """Store the answer with the key, in the request's transaction."""
+    if not g.get("idempotency") or not 200 <= answer.status_code < 300:
+        return
+    session = context.writing()
+    row = session.get_one(IdempotencyKey, _identity())
+    row.status = answer.status_code
+    row.body = answer.get_data(as_text=True)
+    row.headers = {name: value for name, value in answer.headers.items() if name in KEPT_HEADERS}
+    session.flush()
+
+
+def _claim(session: Session) -> None:
+    """Take the key for this request. One that came a moment before is waited for, and its answer given."""
+    postgres = session.get_bind().dialect.name == "postgresql"
+    insert = postgresql.insert if postgres else sqlite.insert
+    mine = {name: g.idempotency[name] for name in ("user_id", "route", "key", "fingerprint")}
+    if postgres:
+        session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
+    try:
+        taken = session.execute(insert(IdempotencyKey).values(**mine, headers={}).on_conflict_do_nothing())
+    except OperationalError as error:
+        raise Conflict(
+            "the first request with this Idempotency-Key is still under way; ask again in a moment",
+            code="idempotency_in_progress",
+        ) from error
+    if postgres:
+        session.execute(text("SET LOCAL lock_timeout = 0"))
+    if taken.rowcount == 0:  # type: ignore[attr-defined]
+        _replay(session.get_one(IdempotencyKey, _identity()))
+
+
+def _identity() -> tuple[str, str, str]:
+    return (g.idempotency["user_id"], g.idempotency["route"], g.idempotency["key"])
+
+
+def _replay(row: IdempotencyKey) -> None:
+    if row.fingerprint != g.idempotency["fingerprint"]:
+        raise Invalid(
+            "this Idempotency-Key came with another request before; use a new one", code="idempotency_key_reused"
+        )
+    raise Replay(row)
+
+
+def _fingerprint() -> str:
+    """What was asked, however it was written: JSON in any order, a form with any boundary."""
+    digest = hashlib.sha256(request.query_string)
+    if request.mimetype == "multipart/form-data":
+        digest.update(json.dumps(sorted(request.form.items(multi=True))).encode())
+        for name, file in sorted(request.files.items(multi=True), key=lambda item: item[0]):
+            digest.update(name.encode())
+            digest.update(hashlib.file_digest(file.stream, "sha256").digest())
+            file.stream.seek(0)
+    else:
+        digest.update(_canonical(request.get_data(cache=True)))
+    return digest.hexdigest()
+
+
+def _canonical(body: bytes) -> bytes:
+    try:
+        return json.dumps(json.loads(body), sort_keys=True).encode()
+    except (ValueError, RecursionError):
+        return body

@@ -1,0 +1,73 @@
+"""The one place that says what is whose: every look-up of a request goes through here. A foreign id does not exist.
+
+For a write the project's row is locked first, whatever is looked up. So all writes to one project stand in a
+queue, and what was checked still holds when it is written.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from api import context
+from shared.errors import NotFound
+from shared.models import ApiKey, Image, Job, Lora, Project, Round
+
+Row = TypeVar("Row", Project, Image, Job, Lora, Round)
+
+
+def project(session: Session, project_id: str) -> Project:
+    query = select(Project).where(Project.id == project_id, Project.user_id == context.user().id)
+    found = session.scalar(query.with_for_update() if session is context.current_writing() else query)
+    if found is None:
+        raise NotFound(f"there is no project {project_id}")
+    return found
+
+
+def image(session: Session, image_id: str) -> Image:
+    return _part(session, Image, image_id, "image")
+
+
+def job(session: Session, job_id: str) -> Job:
+    return _part(session, Job, job_id, "job")
+
+
+def lora(session: Session, lora_id: str) -> Lora:
+    return _part(session, Lora, lora_id, "LoRA")
+
+
+def round_(session: Session, project_id: str, number: int) -> Round:
+    owner = project(session, project_id)
+    found = session.scalar(select(Round).where(Round.project_id == owner.id, Round.number == number))
+    if found is None:
+        raise NotFound(f"the project has no round {number}")
+    return found
+
+
+def key(session: Session, key_id: str) -> ApiKey:
+    found = session.scalar(select(ApiKey).where(ApiKey.id == key_id, ApiKey.user_id == context.user().id))
+    if found is None:
+        raise NotFound(f"there is no key {key_id}")
+    return found
+
+
+def projects() -> Select[tuple[Project]]:
+    return select(Project).where(Project.user_id == context.user().id)
+
+
+def jobs() -> Select[tuple[Job]]:
+    return select(Job).where(Job.user_id == context.user().id)
+
+
+def _part(session: Session, model: type[Row], id_: str, noun: str) -> Row:
+    table: Any = model
+    owner = select(table.project_id).join(Project, Project.id == table.project_id)
+    project_id = session.scalar(owner.where(table.id == id_, Project.user_id == context.user().id))
+    if project_id is not None and session is context.current_writing():
+        session.scalar(select(Project.id).where(Project.id == project_id).with_for_update())
+    found = session.get(model, id_) if project_id is not None else None
+    if found is None:
+        raise NotFound(f"there is no {noun} {id_}")
+    return found

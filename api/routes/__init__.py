@@ -1,0 +1,1 @@
+"""One file for each resource. A view declares, then delegates."""

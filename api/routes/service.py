@@ -1,0 +1,37 @@
+"""What this installation offers and allows, and who is asking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.blueprint import Blueprint
+from api.context import api_key, reading, runtime
+from api.schemas.service import BaseModelListSchema, LimitsSchema, MeSchema
+from shared import usage
+
+blp = Blueprint("service", __name__, url_prefix="/v1", description="What this installation offers and allows")
+
+
+@blp.get("/base-models")
+@blp.needs("")
+@blp.response(200, BaseModelListSchema)
+def list_base_models() -> Any:
+    """List the base models"""
+    return {"items": list(runtime().base_models.values())}
+
+
+@blp.get("/limits")
+@blp.needs("")
+@blp.response(200, LimitsSchema)
+def show_limits() -> Any:
+    """Show the limits of this installation"""
+    return runtime().settings
+
+
+@blp.get("/me")
+@blp.needs("")
+@blp.response(200, MeSchema)
+def show_me() -> Any:
+    """Show who the key belongs to, what it may do and what has been used"""
+    key = api_key()
+    return {"user": key.user, "key": key, "scopes": key.scopes, "usage": usage.of_user(reading(), key.user)}

@@ -1,0 +1,195 @@
+"""Fields as strict as JSON: a number is no text, and text holds no control characters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from marshmallow import Schema as _Schema
+from marshmallow import ValidationError, fields, validate
+from marshmallow.validate import Length, OneOf, Range
+
+from api import context
+from shared.db import utcnow
+
+MAX_INTEGER = 2**53 - 1  # what every JSON reader can hold
+METADATA_PAIRS = 16
+
+
+class Schema(_Schema):
+    """Refuses fields that it doesn't know."""
+
+    class Meta:
+        unknown = "raise"
+
+
+class _Printable(validate.Regexp):
+    """No control characters, none that turn the direction of a line, no half characters."""
+
+    def __init__(self, *, lines: bool = False):
+        spared = r"\t\n" if lines else ""
+        low = r"\u0000-\u0008\u000b-\u001f" if lines else r"\u0000-\u001f"
+        super().__init__(rf"^[^{low}\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]*$")
+        self.spared = spared
+
+    def __call__(self, value: Any) -> Any:
+        if not re.fullmatch(self.regex, value):
+            raise ValidationError("must not hold control characters")
+        return value
+
+
+class Text(fields.String):
+    """Text of a bounded length that a person can read."""
+
+    def __init__(self, max_length: int, *, min_length: int = 1, lines: bool = False, **kwargs: Any):
+        super().__init__(
+            validate=[Length(min_length or None, max_length), _Printable(lines=lines), *kwargs.pop("checks", ())],
+            **kwargs,
+        )
+
+
+class Tag(Text):
+    """One tag: no commas, for they part tags."""
+
+    def __init__(self, **kwargs: Any):
+        fields.String.__init__(self, validate=[Length(1, 100), _TagPattern()], **kwargs)
+
+
+class _TagPattern(validate.Regexp):
+    def __init__(self) -> None:
+        super().__init__(
+            r"^[^\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff,]*"
+            r"[^\u0000-\u0020\u007f-\u00a0\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff,_]"
+            r"[^\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff,]*$"
+        )
+
+    def __call__(self, value: Any) -> Any:
+        if "," in value:
+            raise ValidationError("is one tag; a comma parts tags")
+        if not re.fullmatch(self.regex, value) or not value.replace("_", " ").strip():
+            raise ValidationError("must be a readable word or words")
+        return value
+
+
+class Whole(fields.Integer):
+    """A JSON integer. `"5"` is none."""
+
+    def __init__(self, low: int = -MAX_INTEGER, high: int = MAX_INTEGER, **kwargs: Any):
+        super().__init__(strict=True, validate=Range(low, high), **kwargs)
+
+
+class Count(fields.Integer):
+    """A whole number in an address, where everything is text."""
+
+    def __init__(self, low: int, high: int, **kwargs: Any):
+        super().__init__(validate=Range(low, high), **kwargs)
+
+
+class Real(fields.Float):
+    """A JSON number. `"5"` is none."""
+
+    def __init__(self, low: float | None = None, high: float | None = None, **kwargs: Any):
+        super().__init__(validate=Range(low, high), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> float:
+        if isinstance(value, str):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Flag(fields.Boolean):
+    """JSON true or false, and nothing that looks like it."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+class Choice(fields.String):
+    """One of a few words."""
+
+    def __init__(self, choices: Any, **kwargs: Any):
+        super().__init__(validate=OneOf([str(choice) for choice in choices]), **kwargs)
+
+
+class Tags(fields.List):
+    def __init__(self, max_length: int = 100, **kwargs: Any):
+        super().__init__(Tag(), validate=Length(max=max_length), **kwargs)
+
+
+class Metadata(fields.Dict):
+    """The client's own ids: a few pairs of text, given back and filtered by, never read."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(
+            keys=fields.String(validate=[Length(1, 64), validate.Regexp(r"^[A-Za-z0-9_.-]+$")]),
+            values=Text(512, min_length=0),
+            validate=Length(max=METADATA_PAIRS),
+            metadata={"description": f"Up to {METADATA_PAIRS} pairs of your own, such as ids of your pipeline."},
+            **kwargs,
+        )
+
+
+class Id(fields.String):
+    def __init__(self, **kwargs: Any):
+        super().__init__(validate=validate.Regexp(r"^[a-z]{3}_[0-9a-hjkmnp-tv-z]{26}\Z"), **kwargs)
+
+
+class Links(fields.Field):
+    """Full addresses of what belongs to a thing, so that no client has to put them together."""
+
+    def __init__(self, **templates: str):
+        super().__init__(dump_only=True)
+        self.templates = templates
+        self.metadata = {
+            "type": "object",
+            "properties": {name: {"type": "string", "format": "uri"} for name in templates},
+        }
+
+    def get_value(self, obj: Any, attr: str, accessor: Any = None, default: Any = None) -> Any:
+        return obj
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> dict[str, str]:
+        return {name: address(template.format(it=value)) for name, template in self.templates.items()}
+
+
+def address(path: str) -> str:
+    """The full address of a path of this service."""
+    return context.runtime().settings.public_url.rstrip("/") + path
+
+
+class Download(fields.String):
+    """A presigned link to the object of a row with `key`: for whoever holds the scope, as long as the settings say."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            dump_only=True,
+            allow_none=True,
+            metadata={
+                "format": "uri",
+                "description": "Reads it without a key. Null without the scope `artifacts:read`.",
+            },
+        )
+
+    def get_value(self, obj: Any, attr: str, accessor: Any = None, default: Any = None) -> Any:
+        return obj
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
+        if not context.allowed("artifacts:read"):
+            return None
+        key, filename = (value["key"], value["filename"]) if isinstance(value, dict) else (value.key, f"{value.id}.png")
+        runtime = context.runtime()
+        return runtime.storage.presigned_get(key, timedelta(seconds=runtime.settings.download_seconds), filename)
+
+
+class DownloadExpiry(fields.DateTime):
+    """Until when a download that is shown now can be used."""
+
+    def __init__(self) -> None:
+        super().__init__(dump_only=True, format="iso", metadata={"description": "Read it again for a fresh link."})
+
+    def get_value(self, obj: Any, attr: str, accessor: Any = None, default: Any = None) -> Any:
+        return utcnow() + timedelta(seconds=context.runtime().settings.download_seconds)

@@ -1,0 +1,18 @@
+"""Health."""
+
+from __future__ import annotations
+
+from marshmallow import fields
+
+from api.schemas.fields import Schema
+
+
+class HealthSchema(Schema):
+    status = fields.String(required=True)
+
+
+class ReadinessSchema(Schema):
+    status = fields.String(required=True, metadata={"description": "`ok` when all parts are."})
+    database = fields.String(required=True)
+    broker = fields.String(required=True)
+    store = fields.String(required=True)

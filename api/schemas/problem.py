@@ -1,0 +1,23 @@
+"""Errors."""
+
+from __future__ import annotations
+
+from marshmallow import Schema, fields
+
+
+class ProblemDetailSchema(Schema):
+    pointer = fields.String(metadata={"description": "Where in the body: a JSON pointer (RFC 6901)."})
+    parameter = fields.String(metadata={"description": "Which query parameter or header."})
+    detail = fields.String(required=True)
+
+
+class ProblemSchema(Schema):
+    """An error, as RFC 9457 has it."""
+
+    type = fields.String(required=True, metadata={"description": "A URI that names the kind of problem."})
+    title = fields.String(required=True)
+    status = fields.Integer(required=True)
+    detail = fields.String(required=True, metadata={"description": "What is wrong, and what to do."})
+    code = fields.String(required=True, metadata={"description": "The last part of `type`: stable, for programs."})
+    instance = fields.String(required=True, metadata={"description": "Names this request; the log knows it too."})
+    errors = fields.List(fields.Nested(ProblemDetailSchema))

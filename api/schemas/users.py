@@ -1,0 +1,57 @@
+"""Users and their API keys."""
+
+from __future__ import annotations
+
+from marshmallow import fields
+from marshmallow.validate import Length
+
+from api.schemas.fields import Choice, Schema, Text, Whole
+from shared.users import SCOPES
+
+
+class UserSchema(Schema):
+    id = fields.String(required=True)
+    name = fields.String(required=True)
+    role = Choice(["member", "admin"], required=True)
+    max_running_jobs = fields.Integer(required=True, allow_none=True)
+    max_queued_jobs = fields.Integer(required=True, allow_none=True)
+    gpu_seconds = fields.Float(required=True)
+    created_at = fields.AwareDateTime(required=True)
+
+
+class NewUserSchema(Schema):
+    name = Text(100, required=True)
+    role = Choice(["member", "admin"], load_default="member")
+    max_running_jobs = Whole(0, 1_000, allow_none=True)
+    max_queued_jobs = Whole(0, 100_000, allow_none=True)
+
+
+class UserChangeSchema(Schema):
+    role = Choice(["member", "admin"])
+    max_running_jobs = Whole(0, 1_000, allow_none=True, metadata={"description": "Null: the installation's own."})
+    max_queued_jobs = Whole(0, 100_000, allow_none=True, metadata={"description": "Null: the installation's own."})
+
+
+class NewKeySchema(Schema):
+    name = Text(100, required=True, metadata={"description": "What the key is for."})
+    scopes = fields.List(
+        Choice(SCOPES),
+        validate=Length(1, len(SCOPES)),
+        metadata={"description": "What it may do. Left out: all that you may (for another user: all of their role)."},
+    )
+    expires_at = fields.AwareDateTime(allow_none=True, load_default=None)
+
+
+class KeySchema(Schema):
+    id = fields.String(required=True)
+    name = fields.String(required=True)
+    prefix = fields.String(required=True, metadata={"description": "The part of the key that may be shown."})
+    scopes = fields.List(fields.String(), required=True)
+    expires_at = fields.AwareDateTime(required=True, allow_none=True)
+    last_used_at = fields.AwareDateTime(required=True, allow_none=True)
+    revoked_at = fields.AwareDateTime(required=True, allow_none=True)
+    created_at = fields.AwareDateTime(required=True)
+
+
+class FreshKeySchema(KeySchema):
+    key = fields.String(required=True, metadata={"description": "The key itself, shown this once."})

@@ -1,0 +1,401 @@
+"""The `bootlora` command: the whole service from a shell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from bootlora import saving, selection
+from bootlora.client import ENDED, Bootlora, succeeded
+from bootlora.display import Display
+from bootlora.following import follow
+from bootlora.http import ApiError
+from bootlora.types import Image, Job
+
+console = Console(highlight=False)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class Commands(click.Group):
+    """Commands whose errors are one sentence and exit 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ApiError as error:
+            raise click.ClickException(str(error)) from error
+
+
+class TagList(click.ParamType):
+    """Tags with commas between them."""
+
+    name = "tags"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        return value if isinstance(value, list) else selection.tags(value)
+
+
+class LoraWeight(click.ParamType):
+    """A LoRA and how strongly it is laid on."""
+
+    name = "id:weight"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        lora_id, _, weight = value.partition(":")
+        try:
+            return {"lora_id": lora_id, "weight": float(weight or 1)}
+        except ValueError:
+            return self.fail(f"{weight!r} is no weight; write for example {lora_id}:0.8", param, ctx)
+
+
+class Numbers(click.ParamType):
+    """Numbers of candidates: 1,4,7-9, or all, or rest."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            selection.numbers(value, range(10**6), [])
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--url", envvar="BOOTLORA_URL", default="http://127.0.0.1:8000", show_default=True, show_envvar=True)
+@click.option("--key", envvar="BOOTLORA_KEY", show_envvar=True, help="An API key.")
+@click.version_option(package_name="bootlora")
+@click.pass_context
+def main(ctx: click.Context, url: str, key: str | None) -> None:
+    """From one picture of a character to a LoRA that draws her from any side."""
+    if not key:
+        raise click.UsageError("an API key is needed: give --key or set BOOTLORA_KEY")
+    ctx.obj = Bootlora(url, key)
+
+
+@main.group()
+def projects() -> None:
+    """Make, start and end projects: one for each character."""
+
+
+@projects.command("list")
+@click.pass_obj
+def list_projects(bootlora: Bootlora) -> None:
+    """Show your projects."""
+    table = Table("project", "name", "trigger", "state", "curation", "base model", box=None, pad_edge=False)
+    for project in bootlora.projects.all():
+        names = ("id", "name", "trigger_word", "state", "curation", "base_model")
+        table.add_row(*(str(project.get(name, "")) for name in names))
+    console.print(table)
+
+
+@projects.command("create")
+@click.option("--name", help="What you call her; the trigger word if you don't say.")
+@click.option("--trigger", required=True, help="A word that means nothing yet, such as eiei21girl.")
+@click.option("--tags", type=TagList(), default="", help="What she is: 'fox ears, blonde hair, ...'.")
+@click.option("--subject", type=TagList(), default="1girl, solo", show_default=True)
+@click.option("--base-model", help="One of this service's base models.")
+@click.option("--curation", type=click.Choice(["manual", "auto"]), default="manual", show_default=True)
+@click.option("--plan", type=click.File(), help="A JSON file with the rounds; the default is 4 -> 16 -> 40.")
+@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Your own ids; they come back in every event.")
+@click.pass_obj
+def create_project(
+    bootlora: Bootlora,
+    name: str | None,
+    trigger: str,
+    tags: list[str],
+    subject: list[str],
+    base_model: str | None,
+    curation: str,
+    plan: Any,
+    metadata: Sequence[str],
+) -> None:
+    """Make a draft; its id is printed."""
+    more: dict[str, Any] = {"subject_tags": subject, "curation": curation}
+    more["base_model"] = base_model or bootlora.base_models()[0]["name"]
+    if plan:
+        more["plan"] = json.load(plan)
+    if metadata:
+        more["metadata"] = dict(each.partition("=")[::2] for each in metadata)
+    project = bootlora.projects.create(name=name or trigger, trigger_word=trigger, feature_tags=tags, **more)
+    click.echo(project["id"])
+
+
+@projects.command("show")
+@click.argument("project")
+@click.pass_obj
+def show_project(bootlora: Bootlora, project: str) -> None:
+    """Show a project, its references, its rounds and its LoRAs."""
+    found = bootlora.projects.get(project)
+    for name in ("id", "name", "state", "trigger_word", "subject_tags", "feature_tags", "base_model", "curation"):
+        value = found.get(name)
+        console.print(f"{name:14} {', '.join(value) if isinstance(value, list) else value}")
+    if error := found.get("error"):
+        console.print(f"{'error':14} [red]{error['message']}")
+    console.print()
+    console.print(_image_table(bootlora.images.all(project, role="reference")))
+    rounds = Table("round", "kind", "state", "target", "trained on", "LoRA", box=None, pad_edge=False)
+    for each in bootlora.rounds.all(project):
+        trained_on = len(bootlora.rounds.get(project, each["number"])["dataset"])
+        rounds.add_row(
+            str(each["number"]), each["kind"], each["state"], str(each["target"]), str(trained_on), each.get("lora_id")
+        )
+    if rounds.row_count:
+        console.print()
+        console.print(rounds)
+
+
+@projects.command("start")
+@click.argument("project")
+@click.pass_obj
+def start_project(bootlora: Bootlora, project: str) -> None:
+    """Begin the first round."""
+    bootlora.projects.start(project)
+    click.echo(f"started; `bootlora watch {project}` shows how it goes")
+
+
+@projects.command("cancel")
+@click.argument("project")
+@click.pass_obj
+def cancel_project(bootlora: Bootlora, project: str) -> None:
+    """End a project for good; what it has made stays."""
+    bootlora.projects.cancel(project)
+    click.echo("cancelled")
+
+
+@projects.command("retry")
+@click.argument("project")
+@click.pass_obj
+def retry_project(bootlora: Bootlora, project: str) -> None:
+    """Do the failed stage again, from its last checkpoint."""
+    bootlora.projects.retry(project)
+    click.echo(f"retrying; `bootlora watch {project}` shows how it goes")
+
+
+@projects.command("delete")
+@click.argument("project")
+@click.confirmation_option(prompt="Forget the project with all its images and LoRAs?")
+@click.pass_obj
+def delete_project(bootlora: Bootlora, project: str) -> None:
+    """Forget a project and all that it has made."""
+    bootlora.projects.delete(project)
+    click.echo("deleted")
+
+
+@main.command()
+@click.argument("project")
+@click.argument("files", nargs=-1, required=True, type=FILE)
+@click.option("--view", help="front, three-quarter, side, behind, above or below.")
+@click.option("--framing", help="full_body, upper_body or portrait.")
+@click.option("--tags", type=TagList(), default="", help="What else these pictures show.")
+@click.pass_obj
+def upload(
+    bootlora: Bootlora, project: str, files: Sequence[Path], view: str | None, framing: str | None, tags: list[str]
+) -> None:
+    """Add reference pictures; their ids are printed."""
+    for file in files:
+        click.echo(bootlora.images.upload(project, file, view=view, framing=framing, tags=tags)["id"])
+
+
+@main.command()
+@click.argument("image")
+@click.option("--mode", type=click.Choice(["auto", "quadrants"]), default="auto", show_default=True)
+@click.option("--keep-source", is_flag=True, help="Keep the whole picture among the references too.")
+@click.pass_obj
+def crop(bootlora: Bootlora, image: str, mode: str, keep_source: bool) -> None:
+    """Make four references out of one picture."""
+    job = _watched(bootlora, bootlora.images.crop(image, mode, keep_source=keep_source))
+    console.print(_image_table(bootlora.jobs.images(job["id"])))
+
+
+@main.command()
+@click.argument("thing", metavar="PROJECT|IMAGE")
+@click.argument("tags", nargs=-1, required=True)
+@click.option("--subject", type=TagList(), help="Of a project: what stays in every caption.")
+@click.pass_obj
+def tags(bootlora: Bootlora, thing: str, tags: Sequence[str], subject: list[str] | None) -> None:
+    """Say what she is (of a project), or what one picture shows (of an image)."""
+    given = selection.tags(", ".join(tags))
+    if thing.startswith("img_"):
+        now = bootlora.images.change(thing, tags=given)["tags"]
+    else:
+        more: dict[str, Any] = {"subject_tags": subject} if subject is not None else {}
+        now = bootlora.projects.change(thing, feature_tags=given, **more)["feature_tags"]
+    click.echo(", ".join(now))
+
+
+@main.command()
+@click.argument("project")
+@click.pass_obj
+def watch(bootlora: Bootlora, project: str) -> None:
+    """Show how a project goes, until it ends or waits for you."""
+    with Display(console) as display:
+        for moment in follow(bootlora, project):
+            display.show(moment)
+    if moment.waits_for:
+        console.print(f"[yellow]it waits for you[/]: {moment.waits_for}")
+    else:
+        console.print(f"the project is {moment.project['state']}")
+    if moment.project["state"] == "failed":
+        raise ApiError(0, "failed", (moment.project.get("error") or {}).get("message", "the project has failed"))
+
+
+@main.command()
+@click.argument("project")
+@click.argument("number", metavar="ROUND", type=int)
+@click.option("--out", type=FOLDER, required=True)
+@click.pass_obj
+def candidates(bootlora: Bootlora, project: str, number: int, out: Path) -> None:
+    """Download a round's candidates, and a sheet with the numbers that `curate` takes."""
+    found = bootlora.rounds.candidates(project, number)
+    files = saving.pictures(bootlora, found, out)
+    sheet = saving.sheet(found, files, out / "sheet.png", title=f"round {number}: candidates", numbered=True)
+    click.echo(f"{len(files)} candidates in {out}; their numbers are on {sheet}")
+
+
+@main.command()
+@click.argument("project")
+@click.argument("number", metavar="ROUND", type=int)
+@click.option("--accept", type=Numbers(), default="none", help="Such as 1,4,7-9, or all.")
+@click.option(
+    "--reject", type=Numbers(), default="none", help="Such as 2-3, or rest: all that nobody has decided about."
+)
+@click.pass_obj
+def curate(bootlora: Bootlora, project: str, number: int, accept: str, reject: str) -> None:
+    """Accept and reject candidates by their numbers on the sheet."""
+    found = bootlora.rounds.candidates(project, number)
+    undecided = [place for place, image in enumerate(found, 1) if image["decision"] == "pending"]
+    places = range(1, len(found) + 1)
+    try:
+        accepted = selection.numbers(accept, places, undecided)
+        rejected = selection.numbers(reject, places, [place for place in undecided if place not in accepted])
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    if both := sorted(set(accepted) & set(rejected)):
+        raise click.ClickException(f"{', '.join(map(str, both))}: accepted and rejected at once")
+    ids = {place: image["id"] for place, image in enumerate(found, 1)}
+    bootlora.rounds.decide(
+        project, number, accepted=[ids[place] for place in accepted], rejected=[ids[place] for place in rejected]
+    )
+    click.echo(f"accepted {len(accepted)}, rejected {len(rejected)}")
+
+
+@main.command("put-back")
+@click.argument("image")
+@click.argument("file", type=FILE)
+@click.pass_obj
+def put_back(bootlora: Bootlora, image: str, file: Path) -> None:
+    """Put an edited picture in the place of an image; the new image's id is printed."""
+    click.echo(bootlora.images.put_back(image, file)["id"])
+
+
+@main.command()
+@click.argument("project")
+@click.argument("number", metavar="ROUND", type=int)
+@click.option("--count", type=int, required=True)
+@click.option("--views", type=TagList(), default="", help="Only these views, such as 'behind, side'.")
+@click.pass_obj
+def more(bootlora: Bootlora, project: str, number: int, count: int, views: list[str]) -> None:
+    """Have more candidates drawn."""
+    _watched(bootlora, bootlora.rounds.more(project, number, count, views))
+    click.echo("they are there; see `bootlora candidates`")
+
+
+@main.command()
+@click.argument("project")
+@click.argument("number", metavar="ROUND", type=int)
+@click.option("--accept-fewer", is_flag=True, help="Also with fewer pictures than the round's target.")
+@click.pass_obj
+def finish(bootlora: Bootlora, project: str, number: int, accept_fewer: bool) -> None:
+    """End a round's curation; the next round begins."""
+    bootlora.rounds.finish(project, number, accept_fewer=accept_fewer)
+    click.echo(f"round {number} is finished")
+
+
+@main.command()
+@click.argument("project")
+@click.option("--out", type=FOLDER, required=True)
+@click.option("--round", "number", type=int, help="That round's LoRA and dataset, instead of the last's.")
+@click.pass_obj
+def download(bootlora: Bootlora, project: str, out: Path, number: int | None) -> None:
+    """Download the LoRA in both formats, and the dataset with its captions."""
+    rounds = bootlora.rounds.all(project)
+    if number is None:
+        lora = saving.latest_lora(bootlora, project)
+        number = next(each["number"] for each in rounds if each["id"] == lora["round_id"])
+    round_ = bootlora.rounds.get(project, number)
+    if not round_.get("lora_id"):
+        raise click.ClickException(f"round {number} has no LoRA yet; `bootlora watch {project}` shows how far it is")
+    for file in saving.lora(bootlora, bootlora.loras.get(str(round_["lora_id"])), out / "lora"):
+        click.echo(file)
+    click.echo(saving.dataset(bootlora, project, round_, out / "dataset"))
+
+
+@main.command()
+@click.argument("project")
+@click.option("--prompt", "prompts", multiple=True, required=True, help="May be given many times.")
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option(
+    "--count", type=int, default=1, show_default=True, help="Pictures of each prompt, each with the next seed."
+)
+@click.option("--lora", "loras", type=LoraWeight(), multiple=True, help="The latest one's if you name none.")
+@click.option("--base", is_flag=True, help="No LoRA at all: what the base model draws.")
+@click.option("--out", type=FOLDER, required=True)
+@click.pass_obj
+def generate(
+    bootlora: Bootlora,
+    project: str,
+    prompts: Sequence[str],
+    seed: int,
+    count: int,
+    loras: Sequence[Any],
+    base: bool,
+    out: Path,
+) -> None:
+    """Draw pictures with LoRAs of a project."""
+    if not loras and not base:
+        loras = [{"lora_id": saving.latest_lora(bootlora, project)["id"], "weight": 1.0}]
+    wanted: list[Any] = [{"prompt": prompt, "seed": seed, "count": count} for prompt in prompts]
+    job = _watched(bootlora, bootlora.projects.generate(project, wanted, loras))
+    for file in saving.pictures(bootlora, bootlora.jobs.images(job["id"]), out):
+        click.echo(file)
+
+
+@main.command()
+@click.argument("project")
+@click.option("--after", type=int, default=0, help="Only what came after this number.")
+@click.pass_obj
+def events(bootlora: Bootlora, project: str, after: int) -> None:
+    """Show what has happened to a project, one event a line."""
+    for event in bootlora.projects.events(project, after):
+        data = {name: value for name, value in event["data"].items() if name not in ("id", "project_id", "seq")}
+        click.echo(f"{event['data']['seq']:4} {event['timestamp'][:19]} {event['type']:26} {json.dumps(data)}")
+
+
+def _watched(bootlora: Bootlora, job: Job) -> Job:
+    """The job at its end, with a bar until then."""
+    with Display(console) as display:
+        while job["state"] not in ENDED:
+            display.show_job(job)
+            job = bootlora.jobs.get(job["id"], wait_seconds=1)
+    return succeeded(job)
+
+
+def _image_table(images: Any) -> Table:
+    table = Table("image", "source", "decision", "view", "framing", "tags", box=None, pad_edge=False)
+    image: Image
+    for image in images:
+        tags = ", ".join(image.get("tags") or [])
+        table.add_row(image["id"], image["source"], image["decision"], image.get("view"), image.get("framing"), tags)
+    return table
+
+
+if __name__ == "__main__":
+    main()

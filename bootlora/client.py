@@ -1,0 +1,232 @@
+"""The service's nouns and their verbs, as `/v1` has them.
+
+bootlora = Bootlora("http://127.0.0.1:8000", "bl_...")
+project = bootlora.projects.create(name="Eiei", trigger_word="eiei21girl", feature_tags=["fox ears"])
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bootlora.http import ApiError, Http
+from bootlora.types import Event, Image, Job, Lora, Project, Round, WantedLora, WantedPicture
+
+ENDED = ("succeeded", "failed", "cancelled")
+PAGE = 100
+WAIT_SECONDS = 20.0  # for how long one request may wait for a job
+
+
+class Bootlora:
+    """One service, seen with one API key."""
+
+    def __init__(self, url: str, api_key: str):
+        self.http = Http(url.rstrip("/").removesuffix("/v1") + "/v1", api_key)
+        self.projects = Projects(self.http)
+        self.images = Images(self.http)
+        self.rounds = Rounds(self.http)
+        self.loras = Loras(self.http)
+        self.jobs = Jobs(self.http)
+
+    def me(self) -> dict[str, Any]:
+        return self.http.get("/me")
+
+    def limits(self) -> dict[str, Any]:
+        return self.http.get("/limits")
+
+    def base_models(self) -> list[dict[str, Any]]:
+        return list(self.http.pages("/base-models"))
+
+
+class _Noun:
+    def __init__(self, http: Http):
+        self.http = http
+
+
+class Projects(_Noun):
+    """Characters on their way from a picture to a LoRA."""
+
+    def create(self, *, name: str, trigger_word: str, feature_tags: Sequence[str] = (), **more: Any) -> Project:
+        """A new draft. `more`: subject_tags, base_model, curation, plan, metadata."""
+        body = {"name": name, "trigger_word": trigger_word, "feature_tags": list(feature_tags), **more}
+        return self.http.post("/projects", body)
+
+    def all(self) -> Iterator[Project]:
+        return self.http.pages("/projects", limit=PAGE)
+
+    def get(self, project_id: str) -> Project:
+        return self.http.get(f"/projects/{project_id}")
+
+    def change(self, project_id: str, *, etag: str | None = None, **changes: Any) -> Project:
+        """Change fields of a project: what she is only while it is a draft."""
+        return self.http.change("PATCH", f"/projects/{project_id}", changes, etag=etag)
+
+    def delete(self, project_id: str) -> None:
+        self.http.delete(f"/projects/{project_id}")
+
+    def start(self, project_id: str) -> Project:
+        return self.http.post(f"/projects/{project_id}/start")
+
+    def cancel(self, project_id: str) -> Project:
+        return self.http.post(f"/projects/{project_id}/cancel")
+
+    def retry(self, project_id: str) -> Project:
+        """Do the failed stage again, from its last checkpoint."""
+        return self.http.post(f"/projects/{project_id}/retry")
+
+    def events(self, project_id: str, after: int = 0) -> Iterator[Event]:
+        """All that has happened since `after`, oldest first."""
+        while True:
+            page = self.http.get(f"/projects/{project_id}/events", after=after, limit=PAGE)
+            yield from page["items"]
+            if not page["items"] or not page.get("has_more"):
+                return
+            after = page["items"][-1]["data"]["seq"]
+
+    def generate(
+        self,
+        project_id: str,
+        pictures: Sequence[WantedPicture],
+        loras: Sequence[WantedLora] = (),
+        params: dict[str, Any] | None = None,
+    ) -> Job:
+        """Draw pictures with LoRAs of the project; with none, it's the base model that draws."""
+        body = {"pictures": list(pictures), "loras": list(loras), "params": params or {}}
+        return self.http.post(f"/projects/{project_id}/generations", body)
+
+
+class Images(_Noun):
+    """Pictures: references, candidates, outputs."""
+
+    def upload(
+        self,
+        project_id: str,
+        file: Path,
+        *,
+        view: str | None = None,
+        framing: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> Image:
+        """Add a reference picture, with what it shows of her."""
+        said = {"view": view, "framing": framing, "tags": ",".join(tags)}
+        form = {name: value for name, value in said.items() if value}
+        return self.http.post(f"/projects/{project_id}/images", files=_part(file), data=form)
+
+    def all(self, project_id: str, **where: Any) -> Iterator[Image]:
+        """The images of a project; `where` may name role, decision and round."""
+        return self.http.pages(f"/projects/{project_id}/images", limit=PAGE, **where)
+
+    def get(self, image_id: str) -> Image:
+        return self.http.get(f"/images/{image_id}")
+
+    def change(self, image_id: str, *, etag: str | None = None, **changes: Any) -> Image:
+        """Decide about an image, retag it, or say what it shows."""
+        return self.http.change("PATCH", f"/images/{image_id}", changes, etag=etag)
+
+    def put_back(self, image_id: str, file: Path) -> Image:
+        """An edited picture takes the place of this one."""
+        return self.http.post(f"/images/{image_id}/versions", files=_part(file))
+
+    def crop(self, image_id: str, mode: str, boxes: Sequence[dict[str, Any]] = (), *, keep_source: bool = False) -> Job:
+        """Make several references out of one: `auto`, `quadrants` or `boxes`."""
+        body = {"mode": mode, "boxes": list(boxes), "keep_source": keep_source}
+        return self.http.post(f"/images/{image_id}/crops", body)
+
+    def save(self, image: Image, path: Path) -> Path:
+        return self.http.save(image["url"], path, image["sha256"])
+
+
+class Rounds(_Noun):
+    """Laps of training, generating and curating."""
+
+    def all(self, project_id: str) -> list[Round]:
+        return list(self.http.pages(f"/projects/{project_id}/rounds"))
+
+    def get(self, project_id: str, number: int) -> Round:
+        return self.http.get(f"/projects/{project_id}/rounds/{number}")
+
+    def candidates(self, project_id: str, number: int) -> list[Image]:
+        """All candidates of a round, oldest first: their places in this list never change."""
+        path = f"/projects/{project_id}/rounds/{number}/candidates"
+        return sorted(self.http.pages(path, limit=PAGE), key=lambda image: (image["created_at"], image["id"]))
+
+    def more(self, project_id: str, number: int, count: int, views: Sequence[str] = ()) -> Job:
+        """Have more candidates drawn, of some views or of all."""
+        body: dict[str, Any] = {"count": count} | ({"views": list(views)} if views else {})
+        return self.http.post(f"/projects/{project_id}/rounds/{number}/candidates", body)
+
+    def decide(
+        self,
+        project_id: str,
+        number: int,
+        *,
+        accepted: Sequence[str] = (),
+        rejected: Sequence[str] = (),
+        etag: str | None = None,
+    ) -> Round:
+        """Accept and reject candidates, all or none."""
+        path = f"/projects/{project_id}/rounds/{number}"
+        body = {"accepted": list(accepted), "rejected": list(rejected)}
+        return self.http.change("PUT", f"{path}/decisions", body, etag=etag, read=path)
+
+    def finish(self, project_id: str, number: int, *, accept_fewer: bool = False) -> Round:
+        """End the curation; what is undecided counts as rejected."""
+        return self.http.post(f"/projects/{project_id}/rounds/{number}/finish", {"accept_fewer": accept_fewer})
+
+
+class Loras(_Noun):
+    """What trainings leave behind."""
+
+    def all(self, project_id: str) -> list[Lora]:
+        """The LoRAs of a project, oldest first."""
+        return sorted(self.http.pages(f"/projects/{project_id}/loras"), key=lambda lora: lora["created_at"])
+
+    def get(self, lora_id: str) -> Lora:
+        return self.http.get(f"/loras/{lora_id}")
+
+    def save(self, lora: Lora, format_: str, folder: Path) -> Path:
+        """Download one format: `kohya` for ComfyUI, A1111 and Forge, or `diffusers`."""
+        file = lora["files"][format_]
+        return self.http.save(file["url"], folder / Path(file["filename"]).name, file["sha256"])
+
+
+class Jobs(_Noun):
+    """Work that is waiting, going on, or done."""
+
+    def get(self, job_id: str, *, wait_seconds: float = 0) -> Job:
+        return self.http.get(f"/jobs/{job_id}", wait_seconds=wait_seconds)
+
+    def cancel(self, job_id: str) -> Job:
+        return self.http.post(f"/jobs/{job_id}/cancel")
+
+    def images(self, job_id: str) -> list[Image]:
+        """The pictures that a job has drawn or cut, in their order."""
+        return list(self.http.pages(f"/jobs/{job_id}/images", limit=PAGE))
+
+    def wait(self, job_id: str, timeout_seconds: float = 3600) -> Job:
+        """The job when it has ended well.
+
+        Raises:
+            ApiError: it has failed or was cancelled, or the time is up.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            job = self.get(job_id, wait_seconds=min(WAIT_SECONDS, deadline - time.monotonic()))
+            if job["state"] in ENDED:
+                return succeeded(job)
+            time.sleep(0.2)
+        raise ApiError(0, "timeout", f"job {job_id} has not ended within {timeout_seconds:.0f} s")
+
+
+def succeeded(job: Job) -> Job:
+    if job["state"] == "succeeded":
+        return job
+    error = job.get("error") or {"code": job["state"], "message": f"job {job['id']} was {job['state']}"}
+    raise ApiError(0, error["code"], error["message"])
+
+
+def _part(file: Path) -> dict[str, tuple[str, bytes]]:
+    """Read at once: a file that is already at its end can't be sent a second time."""
+    return {"file": (file.name, file.read_bytes())}

@@ -1,0 +1,129 @@
+"""Progress on a terminal: a bar for the job under way, a line for each thing that has happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from bootlora import types
+from bootlora.following import Moment
+
+VERBS = {"train": "training", "generate": "drawing", "score": "choosing", "crop": "cropping"}
+
+# What is worth a line. Anything else is in `bootlora events`.
+LINES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "round.training_started": lambda data: (
+        f"round {data['number']}: trains a {data['kind']} LoRA on {data['images']} images"
+    ),
+    "round.generating_started": lambda data: f"round {data['number']}: draws {data['images']} candidates",
+    "round.candidates_ready": lambda data: (
+        f"round {data['number']}: {data['candidates']} candidates are there, {data['missing']} are to be chosen"
+    ),
+    "round.attention_needed": lambda data: f"round {data['number']}: [yellow]needs a person[/]: {data['reason']}",
+    "round.evaluating_started": lambda data: f"round {data['number']}: tries the character LoRA from every side",
+    "round.completed": lambda data: f"round {data['number']}: [green]done[/], the dataset has {data['images']} images",
+    "round.failed": lambda data: f"round {data['number']}: [red]failed[/]: {data['error']['message']}",
+    "job.requeued": lambda data: f"[yellow]{data['reason']}[/]: the {data['kind']} job goes on from its checkpoint",
+    "project.completed": lambda data: "[green]the character LoRA is there[/]",
+    "project.cancelled": lambda data: "[yellow]cancelled[/]",
+}
+
+
+class Display:
+    """Shows moments of a project, or a single job. Use it as a context manager."""
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.fields[amount]}"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[left]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._shown: str | None = None
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def say(self, line: str) -> None:
+        self._progress.print(line, highlight=False) if self.console.is_terminal else self.console.print(
+            line, highlight=False
+        )
+
+    def show(self, moment: Moment) -> None:
+        for event in moment.news:
+            if event["type"] in LINES:
+                self.say(LINES[event["type"]](event["data"]))
+        if moment.job is not None and not moment.is_last:
+            place = f"round {moment.round['number']} [dim]{moment.round['kind']}[/] " if moment.round else ""
+            self.show_job(moment.job, place)
+
+    def show_job(self, job: types.Job, place: str = "") -> None:
+        """One bar: that of the job under way."""
+        if job["id"] != self._shown:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task = self._progress.add_task("", amount="", left="", total=None)
+            self._shown = job["id"]
+        assert self._task is not None
+        progress = job.get("progress") or {}
+        done, total = amounts(progress)
+        verb = VERBS.get(job["kind"], job["kind"]) if job["state"] != "queued" else "waiting for a worker"
+        self._progress.update(
+            self._task,
+            description=f"{place}{verb}",
+            completed=done,
+            total=total,
+            amount=amount(progress),
+            left=time_left(progress),
+        )
+
+
+def amounts(progress: types.Progress) -> tuple[int, int | None]:
+    """How much is done of how much: images where there are any, else steps."""
+    if progress.get("images_total"):
+        return progress.get("images_done") or 0, progress["images_total"]
+    return progress.get("step") or 0, progress.get("total_steps")
+
+
+def amount(progress: types.Progress) -> str:
+    parts = []
+    if progress.get("stage"):
+        parts.append(progress["stage"])
+    if progress.get("total_steps"):
+        parts.append(f"step {progress.get('step') or 0}/{progress['total_steps']}")
+    if progress.get("loss") is not None:
+        parts.append(f"loss {progress['loss']:.4f}")
+    if progress.get("images_total"):
+        parts.append(f"image {progress.get('images_done') or 0}/{progress['images_total']}")
+    return "  ".join(parts)
+
+
+def time_left(progress: types.Progress) -> str:
+    seconds = progress.get("seconds_left")
+    return f"{duration(seconds)} left" if seconds is not None else ""
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,0 +1,107 @@
+"""Following a project by its events, until it ends or waits for a person."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from bootlora.client import Bootlora
+from bootlora.types import Event, Job, Project, Round
+
+EVERY_SECONDS = 0.5
+# What a round does from this event on, until its next one.
+STAGES = {
+    "round.training_started": "training",
+    "round.generating_started": "drawing",
+    "round.candidates_ready": "choosing",
+    "round.evaluating_started": "trying out",
+}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """How a project stands, and what has happened since the moment before."""
+
+    project: Project
+    round: Round | None  # the one that is under way, or else the last
+    job: Job | None  # the round's latest
+    news: list[Event]
+
+    @property
+    def waits_for(self) -> str | None:
+        """Why nothing goes on without a person, if that is so."""
+        if self.project["state"] == "draft":
+            return "it is a draft; start it"
+        if self.round is None or self.round["state"] != "curating":
+            return None
+        if self.round.get("needs_attention"):
+            return f"round {self.round['number']}: {self.round['needs_attention']}"
+        if self.project["curation"] == "manual":
+            return f"round {self.round['number']}: its candidates want to be curated"
+        return None
+
+    @property
+    def is_last(self) -> bool:
+        return self.project["state"] != "running" or self.waits_for is not None
+
+
+def follow(bootlora: Bootlora, project_id: str, every_seconds: float = EVERY_SECONDS) -> Iterator[Moment]:
+    """A moment every so often. The last one is where the project has ended, or waits for a person."""
+    seq, job_id = 0, None
+    project, round_ = _standing(bootlora, project_id)
+    while True:
+        news = list(bootlora.projects.events(project_id, after=seq))
+        if news:
+            project, round_ = _standing(bootlora, project_id)
+            seq = news[-1]["data"]["seq"]
+            job_id = _latest_job(news) or job_id
+        moment = Moment(project, round_, bootlora.jobs.get(job_id) if job_id else None, news)
+        if moment.is_last:
+            news += bootlora.projects.events(project_id, after=seq)  # what came between the two questions
+        yield moment
+        if moment.is_last:
+            return
+        time.sleep(every_seconds)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a round did for a while."""
+
+    number: int
+    kind: str
+    name: str
+    seconds: float
+
+
+def stages(events: Iterable[Event]) -> list[Stage]:
+    """How long each stage of each round took, in order."""
+    done: list[Stage] = []
+    begun: Event | None = None
+    for event in events:
+        if not event["type"].startswith("round."):
+            continue
+        if begun is not None:
+            seconds = (_time(event) - _time(begun)).total_seconds()
+            done.append(Stage(begun["data"]["number"], begun["data"]["kind"], STAGES[begun["type"]], seconds))
+        begun = event if event["type"] in STAGES else None
+    return done
+
+
+def _standing(bootlora: Bootlora, project_id: str) -> tuple[Project, Round | None]:
+    rounds = bootlora.rounds.all(project_id)
+    under_way = [each for each in rounds if each["state"] not in ("pending", "completed", "cancelled")]
+    ended = [each for each in rounds if each["state"] != "pending"]
+    round_ = next(iter(under_way or ended[-1:]), None)
+    return bootlora.projects.get(project_id), round_
+
+
+def _latest_job(news: list[Event]) -> str | None:
+    of_rounds = [each["data"] for each in news if each["data"].get("round_id") and each["data"].get("job_id")]
+    return of_rounds[-1]["job_id"] if of_rounds else None
+
+
+def _time(event: Event) -> datetime:
+    return datetime.fromisoformat(event["timestamp"])

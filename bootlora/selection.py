@@ -1,0 +1,31 @@
+"""What people type: tags with commas, numbers with ranges."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Sequence
+
+
+def tags(text: str) -> list[str]:
+    return [tag for tag in (" ".join(part.split()) for part in text.split(",")) if tag]
+
+
+def numbers(text: str, allowed: Container[int], rest: Sequence[int]) -> list[int]:
+    """`1,4,7-9` as numbers; `rest` and `all` are what is given as the rest, `none` is nothing.
+
+    Raises:
+        ValueError: something else, or a number that isn't allowed.
+    """
+    chosen: list[int] = []
+    for part in text.replace(" ", "").split(","):
+        if part in ("all", "rest"):
+            chosen += rest
+        elif match := re.fullmatch(r"(\d+)(?:-(\d+))?", part):
+            first, last = int(match[1]), int(match[2] or match[1])
+            outside = next((each for each in (first, last) if each not in allowed), None)
+            if outside is not None:
+                raise ValueError(f"there is no candidate {outside}")
+            chosen += range(first, last + 1)
+        elif part not in ("", "none"):
+            raise ValueError(f"{part!r} is no number; write for example 1,4,7-9, or all, rest or none")
+    return list(dict.fromkeys(chosen))

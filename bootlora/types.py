@@ -1,0 +1,117 @@
+"""What the service answers, as far as this client reads it. Unknown fields are there too, and to be ignored."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class Project(TypedDict, total=False):
+    id: str
+    name: str
+    state: str  # draft, running, completed, failed or cancelled
+    trigger_word: str
+    subject_tags: list[str]
+    feature_tags: list[str]
+    base_model: str
+    curation: str  # manual or auto
+    plan: dict[str, Any]
+    metadata: dict[str, str]
+    error: dict[str, Any] | None
+    created_at: str
+
+
+class Image(TypedDict, total=False):
+    id: str
+    project_id: str
+    parent_id: str | None
+    role: str  # reference, candidate, evaluation or output
+    source: str  # upload, crop, generated or edited
+    decision: str  # pending, accepted or rejected
+    view: str | None
+    framing: str | None
+    tags: list[str]
+    prompt: str | None
+    seed: int | None
+    scores: dict[str, Any] | None
+    url: str  # presigned: read it without the API key
+    sha256: str
+    width: int
+    height: int
+    created_at: str
+
+
+class DatasetEntry(TypedDict):
+    image_id: str
+    captions: list[str]
+
+
+class Round(TypedDict, total=False):
+    id: str
+    number: int
+    kind: str  # style or character
+    state: str
+    target: int
+    plan: dict[str, Any]
+    dataset: list[DatasetEntry]
+    lora_id: str | None
+    needs_attention: str | None  # why it waits for a person
+    error: dict[str, Any] | None
+
+
+class LoraFile(TypedDict):
+    url: str
+    sha256: str
+    size_bytes: int
+    filename: str
+
+
+class Lora(TypedDict, total=False):
+    id: str
+    round_id: str
+    kind: str
+    trigger_word: str
+    base_model: str
+    rank: int
+    alpha: float
+    train_steps: int
+    metrics: dict[str, Any]
+    files: dict[str, LoraFile]  # kohya and diffusers
+    created_at: str
+
+
+class Progress(TypedDict, total=False):
+    stage: str
+    step: int
+    total_steps: int
+    loss: float
+    images_done: int
+    images_total: int
+    seconds_left: float
+
+
+class Job(TypedDict, total=False):
+    id: str
+    kind: str
+    state: str  # queued, running, succeeded, failed or cancelled
+    attempt: int
+    progress: Progress | None
+    error: dict[str, Any] | None
+
+
+class Event(TypedDict):
+    type: str
+    timestamp: str
+    data: dict[str, Any]  # `seq` counts without a gap within a project
+
+
+class WantedPicture(TypedDict, total=False):
+    prompt: str
+    seed: int
+    count: int
+    view: str
+    framing: str
+
+
+class WantedLora(TypedDict):
+    lora_id: str
+    weight: float

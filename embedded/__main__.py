@@ -1,0 +1,67 @@
+"""`python -m embedded serve`: the whole service in the foreground, until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from embedded.stack import ROOT, Stack
+from embedded.supervisor import InUse, StartFailed
+
+
+@click.group(help="Run the whole service on this machine, with servers that come from pip.")
+def main() -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+
+
+@main.command()
+@click.option("--data", type=click.Path(path_type=Path), default=ROOT / "data", help="Where everything is kept.")
+@click.option("--port", type=int, help="Of the API; a free one if not given.")
+def serve(data: Path, port: int | None) -> None:
+    """Serve until Ctrl-C."""
+    try:
+        with Stack(data, port=port, report=say) as stack:
+            say(f"the API is at      {stack.url}")
+            say(f"the first API key  {stack.api_key}")
+            say(f"logs and data      {stack.data_dir}")
+            say("Ctrl-C stops everything")
+            watch(stack)
+    except KeyboardInterrupt:
+        say("everything is stopped")
+    except (InUse, StartFailed, RuntimeError) as error:
+        raise SystemExit(f"bootlora: {error}") from None
+
+
+def watch(stack: Stack) -> None:
+    """A line that lives, on a terminal; silence elsewhere, but for what goes wrong."""
+    began = time.monotonic()
+    while True:
+        if sys.stdout.isatty():
+            minutes, seconds = divmod(int(time.monotonic() - began), 60)
+            print(f"\r\033[Kup {minutes}:{seconds:02d}  {states(stack)}", end="", flush=True)
+        time.sleep(1)
+
+
+def states(stack: Stack) -> str:
+    processes = stack.supervisor.processes
+    return "  ".join(f"{name} {'up' if processes[name].revive_at is None else 'DOWN'}" for name in list(processes))
+
+
+def say(line: str) -> None:
+    clear = "\r\033[K" if sys.stdout.isatty() else ""
+    print(f"{clear}bootlora: {line}", flush=True)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Treat being told to end as Ctrl-C: stop in order."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+"""Start processes, keep them up, and let none outlive us.
+
+Each process leads a session of its own, so that the terminal's Ctrl-C reaches only the supervisor,
+which then stops all of them in order. Where the supervisor is killed outright, the kernel ends its
+children (Linux), and the next start on the same folder ends whatever is left (everywhere).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+TETHER = str(Path(__file__).with_name("tether.py"))
+POLL_SECONDS = 0.05
+BACK_OFF_SECONDS = (0.2, 0.5, 1, 2, 5, 10)  # before each next restart of a process that keeps ending
+STEADY_SECONDS = 30  # up for so long, it counts as healthy again
+LEFTOVER_GRACE_SECONDS = 10
+START_TRIES = 3  # a process that ends so often before it was ever ready won't get there
+
+
+class StartFailed(Exception):
+    """A process that did not become ready; the message carries the end of its log."""
+
+
+class InUse(Exception):
+    """Another supervisor works on the same folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What to run, how to know that it's ready, and how to stop it."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    is_ready: Callable[[], bool] = lambda: True  # may raise: that means "not yet"
+    start_seconds: float = 60
+    stop_signal: int = signal.SIGTERM
+    stop_seconds: float = 10
+    folder: Path | None = None  # where it runs
+    user: str = "-"  # who runs it, where we are root
+
+
+@dataclass
+class Process:
+    """A running program."""
+
+    program: Program
+    popen: subprocess.Popen[bytes]
+    started_at: float  # monotonic
+    failures: int = 0  # ends in a row, soon after a start
+    revive_at: float | None = None  # monotonic; it has ended, and starts again then
+
+
+class Supervisor:
+    """A folder of running processes. Use it as a context manager: leaving it stops them all."""
+
+    def __init__(self, folder: Path, report: Callable[[str], None] = lambda line: None):
+        self.folder = folder.absolute()
+        self.report = report
+        self.processes: dict[str, Process] = {}
+        self._lock = threading.RLock()
+        self._pids_lock = threading.Lock()  # the spawner notes pids while who waits for it holds the other
+        self._stopping = threading.Event()
+        self._hurry = threading.Event()  # a second Ctrl-C: no more grace
+        self._lock_file: IO[str] | None = None
+        self._spawner: ThreadPoolExecutor | None = None
+        self._watcher: threading.Thread | None = None
+
+    def __enter__(self) -> Supervisor:
+        (self.folder / "logs").mkdir(parents=True, exist_ok=True)
+        self._lock_file = lock(self.folder / "lock")
+        end_leftovers(self._pids_file)
+        # The parent-death signal follows the *thread* that forked, so one that lasts does all the forking.
+        self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner")
+        self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
+        self._watcher.start()
+        atexit.register(self.close)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self, *programs: Program) -> None:
+        """Start programs side by side, and wait until all are ready."""
+        with self._lock:
+            for program in programs:
+                self._spawn(program, failures=0)
+        for program in programs:
+            self._await_ready(program, tries=START_TRIES)
+
+    def stop(self, name: str) -> None:
+        """Ask a process to end, wait for its grace, then kill what is left of its group."""
+        with self._lock:
+            process = self.processes.pop(name, None)
+        if process is None:
+            return
+        program, popen = process.program, process.popen
+        if process.revive_at is None:
+            popen.send_signal(program.stop_signal)
+            self._await_end(popen, program.stop_seconds)
+            kill_group(popen.pid)
+            popen.wait()
+        self._note_pids()
+
+    def restart(self, name: str) -> None:
+        program = self.processes[name].program
+        self.stop(name)
+        self.start(program)
+
+    def kill(self, name: str) -> None:
+        """`kill -9` a process and its children, as a crash would; it's started again by itself."""
+        with self._lock:
+            kill_group(self.processes[name].popen.pid)
+
+    def await_ready(self, name: str) -> None:
+        """Wait until a process that was killed, or has just begun, is ready."""
+        self._await_ready(self.processes[name].program)
+
+    def log_file(self, name: str) -> Path:
+        return self.folder / "logs" / f"{name}.log"
+
+    def close(self) -> None:
+        """Stop everything, the last started first. A second Ctrl-C meanwhile kills at once."""
+        with self._second_interrupt_hurries():
+            self._stopping.set()
+            if self._spawner is None:
+                self._unlock()
+                return
+            self._spawner.submit(lambda: None).result()  # whatever was being started is now known
+            if self._watcher and self._watcher is not threading.current_thread():
+                self._watcher.join()
+            for name in reversed(list(self.processes)):
+                self.report(f"stopping {name}")
+                self.stop(name)
+            self._spawner.shutdown()
+            self._spawner = None
+            self._pids_file.unlink(missing_ok=True)
+            self._unlock()
+            atexit.unregister(self.close)
+
+    @property
+    def _pids_file(self) -> Path:
+        return self.folder / "pids.json"
+
+    def _unlock(self) -> None:
+        if self._lock_file:
+            self._lock_file.close()
+            self._lock_file = None
+
+    def _spawn(self, program: Program, failures: int) -> None:
+        if self._spawner is None or self._stopping.is_set():
+            raise StartFailed(f"{program.name}: the supervisor is stopping")
+        self._spawner.submit(self._fork, program, failures).result()
+
+    def _fork(self, program: Program, failures: int) -> None:
+        if self._stopping.is_set():
+            return
+        tether = [sys.executable, "-I", "-S", TETHER, str(os.getpid()), str(int(program.stop_signal)), program.user]
+        with self.log_file(program.name).open("ab") as log:
+            popen = subprocess.Popen(
+                [*tether, *program.command],
+                env={**os.environ, **program.environment},
+                cwd=program.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.processes[program.name] = Process(program, popen, time.monotonic(), failures)
+        self._note_pids()
+
+    def _note_pids(self) -> None:
+        with self._pids_lock:
+            pids = {name: identity(process.popen.pid) for name, process in list(self.processes.items())}
+            write_private(self._pids_file, json.dumps(pids))
+
+    def _await_ready(self, program: Program, tries: int = 0) -> None:
+        deadline = time.monotonic() + program.start_seconds
+        while time.monotonic() < deadline and not self._stopping.is_set():
+            process = self.processes.get(program.name)
+            if process is None or (tries and process.failures >= tries):
+                break
+            if process.popen.poll() is None and answers(program.is_ready):
+                return
+            time.sleep(POLL_SECONDS)
+        raise StartFailed(f"{program.name} did not become ready; its log ends so:\n{self._log_tail(program.name)}")
+
+    def _await_end(self, popen: subprocess.Popen[bytes], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while popen.poll() is None and time.monotonic() < deadline and not self._hurry.is_set():
+            time.sleep(POLL_SECONDS)
+
+    def _log_tail(self, name: str, lines: int = 15) -> str:
+        text = self.log_file(name).read_text(errors="replace") if self.log_file(name).exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(POLL_SECONDS):
+            with self._lock:
+                for process in list(self.processes.values()):
+                    self._look_after(process)
+
+    def _look_after(self, process: Process) -> None:
+        if process.popen.poll() is None:
+            return
+        now = time.monotonic()
+        if process.revive_at is None:
+            kill_group(process.popen.pid)  # its children must not meet their successors
+            steady = now - process.started_at > STEADY_SECONDS
+            process.failures = 1 if steady else process.failures + 1
+            wait = BACK_OFF_SECONDS[min(process.failures, len(BACK_OFF_SECONDS)) - 1]
+            process.revive_at = now + wait
+            how = f"with {process.popen.returncode}"
+            self.report(f"{process.program.name} ended {how}; starting again in {wait} s")
+        elif now >= process.revive_at:
+            with contextlib.suppress(StartFailed):
+                self._spawn(process.program, process.failures)
+
+    @contextlib.contextmanager
+    def _second_interrupt_hurries(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, lambda *_: self._hurry.set())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def answers(probe: Callable[[], bool]) -> bool:
+    try:
+        return probe()
+    except Exception:  # whatever goes wrong while a server starts means "not yet"
+        return False
+
+
+def kill_group(pid: int) -> None:
+    """Kill a process that leads a group, and all its children with it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def identity(pid: int) -> tuple[int, float]:
+    """A process, told apart from a later one with the same number."""
+    try:
+        return pid, psutil.Process(pid).create_time()
+    except psutil.Error:
+        return pid, 0.0
+
+
+def lock(path: Path) -> IO[str]:
+    """Hold a folder for ourselves until the file is closed, or we end."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise InUse(f"{path.parent} is in use by another run; stop that one, or choose another folder") from None
+    return file
+
+
+def end_leftovers(pids_file: Path) -> None:
+    """End what a killed run has left behind, children of its processes included."""
+    if not pids_file.exists():
+        return
+    known: dict[str, tuple[int, float]] = json.loads(pids_file.read_text() or "{}")
+    left = [process for pid, created in known.values() for process in group(pid, created)]
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    _, stubborn = psutil.wait_procs(left, timeout=LEFTOVER_GRACE_SECONDS)
+    for process in stubborn:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(stubborn, timeout=LEFTOVER_GRACE_SECONDS)
+    pids_file.unlink(missing_ok=True)
+
+
+def group(leader: int, created: float) -> list[psutil.Process]:
+    """The living members of the group that this very process led, itself among them."""
+    with contextlib.suppress(psutil.Error):
+        if abs(psutil.Process(leader).create_time() - created) > 1:
+            return []  # the number has gone to somebody else
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == leader:
+                members.append(process)
+    return members
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file at one stroke, readable by its owner only."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    part.replace(path)

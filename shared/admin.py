@@ -1,0 +1,78 @@
+"""`bootlora-admin`: what an operator does by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from alembic import command
+from alembic.config import Config
+
+from shared import users
+from shared.db import Database
+from shared.errors import BootloraError
+from shared.runtime import open_storage
+from shared.settings import Settings
+
+
+@click.group(help="Look after a Bootlora installation. Settings are read from the environment (BOOTLORA_*).")
+def main() -> None:
+    pass
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the tables up to this version."""
+    upgrade(Settings.from_env().database_url)
+
+
+def upgrade(database_url: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["database_url"] = database_url
+    command.upgrade(config, "head")
+
+
+@main.command()
+def create_bucket() -> None:
+    """Make the bucket, if it isn't there."""
+    open_storage(Settings.from_env()).prepare()
+
+
+@main.command()
+@click.argument("name")
+@click.option("--role", type=click.Choice(["member", "admin"]), default="member", show_default=True)
+def create_user(name: str, role: str) -> None:
+    """Make a user."""
+    with _database().transaction() as session:
+        click.echo(users.create(session, name, role).id)
+
+
+@main.command()
+@click.argument("user_name")
+@click.option("--name", default="command line", show_default=True, help="What the key is for.")
+@click.option(
+    "--scope", "scopes", multiple=True, type=click.Choice(list(users.SCOPES)), help="Default: all of the role."
+)
+def create_key(user_name: str, name: str, scopes: tuple[str, ...]) -> None:
+    """Make an API key and print it, this once."""
+    settings = Settings.from_env()
+    with _database().transaction() as session:
+        user = users.by_name(session, user_name)
+        _, text = users.create_key(session, user, settings.secret_key, name=name, scopes=list(scopes) or None)
+    click.echo(text)
+
+
+def _database() -> Database:
+    return Database(Settings.from_env().database_url)
+
+
+def run() -> None:
+    try:
+        main(standalone_mode=True)
+    except BootloraError as error:
+        raise SystemExit(f"bootlora-admin: {error.message}") from None
+
+
+if __name__ == "__main__":
+    run()

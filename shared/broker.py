@@ -1,0 +1,72 @@
+"""Celery, as far as the domain needs it: an app, and messages that carry a job's id and attempt.
+
+One of the two files that import Celery (the other is workers/tasks.py).
+"""
+
+from __future__ import annotations
+
+from celery import Celery
+from kombu import Queue
+from kombu.exceptions import OperationalError
+
+from shared.catalog import JOB_KINDS, QUEUES
+from shared.errors import Unavailable
+from shared.settings import Settings
+
+TASK = "bootlora.run_job"
+
+
+def make_celery(settings: Settings) -> Celery:
+    """The app that the API sends with and the workers take from, set up alike on both sides."""
+    app = Celery("bootlora", broker=settings.broker_url)
+    longest = max(kind.timeout_seconds for kind in JOB_KINDS.values())
+    app.conf.update(
+        task_queues=[Queue(name) for name in QUEUES],
+        task_create_missing_queues=False,
+        task_ignore_result=True,  # the jobs table is the truth
+        task_serializer="json",
+        accept_content=["json"],
+        # The message is a wake-up call: gone once read. What was lost, the table sends again.
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_soft_shutdown_timeout=20,
+        worker_enable_soft_shutdown_on_idle=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": longest * 2,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "health_check_interval": 25,
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+        },
+    )
+    return app
+
+
+class Broker:
+    """Sends messages; when the broker is down it says so at once."""
+
+    def __init__(self, settings: Settings):
+        self.app = make_celery(settings)
+
+    def send(self, queue: str, job_id: str, attempt: int) -> None:
+        """Wake a worker for a job.
+
+        Raises:
+            Unavailable: the broker can't be reached; the row stays, and is sent again later.
+        """
+        try:
+            self.app.send_task(TASK, args=[job_id, attempt], queue=queue, retry=False)
+        except OperationalError as error:
+            raise Unavailable(f"the broker can't be reached: {error}", code="broker_unavailable") from error
+
+    def ping(self) -> None:
+        """Raises `Unavailable` when the broker doesn't answer."""
+        try:
+            with self.app.connection_for_write(connect_timeout=2) as connection:
+                connection.ensure_connection(max_retries=1, timeout=2)
+        except (OperationalError, OSError) as error:
+            raise Unavailable(f"the broker can't be reached: {error}", code="broker_unavailable") from error

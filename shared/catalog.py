@@ -1,0 +1,178 @@
+"""The tables of every name that a client may choose. Stdlib only: the API knows them all without torch.
+
+Code is named by dotted path as text, so that nothing here imports the workers. To add a row is to
+add the thing; a test resolves every path.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+# What a picture shows of her, and the tag that says so (danbooru's words, which the base models were trained on).
+VIEWS = {
+    "front": "looking at viewer",
+    "three-quarter": "three-quarter view",
+    "side": "from side",
+    "behind": "from behind",
+    "above": "from above",
+    "below": "from below",
+}
+FRAMINGS = {"full_body": "full body", "upper_body": "upper body", "portrait": "portrait"}
+
+# Words of a feature tag that a view or a framing can't show. Naming them there would teach a lie.
+HIDDEN_BY_VIEW: dict[str, tuple[str, ...]] = {
+    "behind": ("eyes", "smile", "mouth", "glasses", "blush", "freckles"),
+    "above": ("shoes", "boots"),
+}
+HIDDEN_BY_FRAMING: dict[str, tuple[str, ...]] = {
+    "portrait": ("tail", "pants", "skirt", "shorts", "shoes", "boots", "socks", "thighhighs", "legs", "belt", "gloves"),
+    "upper_body": ("shoes", "boots", "socks", "thighhighs", "legs"),
+}
+
+CAPTION_POLICIES = ("full", "prune", "mixed")
+LR_SCHEDULERS = ("constant", "linear", "cosine")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+LORA_MODULES = ("attention", "attention_ff", "all")  # "all": attention, feed-forward, projections and convolutions
+SAMPLERS = ("ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc")
+
+CROP_MODES = ("quadrants", "boxes", "auto")
+
+# What a generator must not be asked for, whatever the client's rights (checked as whole tags, spaces for underscores).
+DENIED_TAGS = frozenset({"loli", "shota", "lolicon", "shotacon", "nsfw", "nude", "naked", "sex", "child porn"})
+
+
+@dataclass(frozen=True)
+class Family:
+    """An architecture: where its code is, and what suits it. Defaults fill the `None`s of a plan."""
+
+    code: str  # dotted path of the class in workers.diffusion.families
+    train: dict[str, Any] = field(default_factory=dict)
+    character_train: dict[str, Any] = field(default_factory=dict)  # what the character round does otherwise
+    generate: dict[str, Any] = field(default_factory=dict)
+    score: dict[str, Any] = field(default_factory=dict)
+    quality_tags: tuple[str, ...] = ()  # appended to every prompt that the service itself writes
+
+
+FAMILIES = {
+    "chibi": Family(
+        code="workers.diffusion.families.chibi:Chibi",
+        train={
+            "rank": 8,
+            "alpha": 8.0,
+            "lora_modules": "all",
+            "learning_rate": 2e-3,
+            "train_steps": 160,
+            "batch_size": 8,
+            "min_snr_gamma": 0.0,
+        },
+        character_train={"train_steps": 240},
+        generate={
+            "inference_steps": 12,
+            "guidance_scale": 3.0,
+            "sampler": "dpmpp_2m",
+            "negative_prompt": "",
+            "batch_size": 16,
+        },
+        score={"scorer": "plain"},
+        quality_tags=("cel shading", "white background"),
+    ),
+    "sd15": Family(
+        code="workers.diffusion.families.sd15:StableDiffusion15",
+        train={
+            "rank": 16,
+            "alpha": 8.0,
+            "lora_modules": "attention_ff",
+            "learning_rate": 3e-4,
+            "train_steps": 800,
+            "batch_size": 2,
+            "min_snr_gamma": 5.0,
+        },
+        character_train={"learning_rate": 5e-4, "train_steps": 1600},
+        generate={
+            "inference_steps": 28,
+            "guidance_scale": 7.0,
+            "sampler": "dpmpp_2m_karras",
+            "negative_prompt": "lowres, bad anatomy, bad hands, worst quality, low quality, watermark",
+            "batch_size": 4,
+        },
+        score={"scorer": "plain"},
+        quality_tags=("masterpiece", "best quality", "white background"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A checkpoint of a family. `path` is a local folder or single file; the settings may add more."""
+
+    name: str
+    family: str
+    path: str
+    resolution: int
+    prediction_type: str = "epsilon"
+    config: str = ""  # for a single file: a diffusers folder with its configs and tokenizer
+    license: str = ""
+    description: str = ""
+
+
+BASE_MODELS = {
+    "chibi": BaseModel(
+        name="chibi",
+        family="chibi",
+        path="models/chibi/base",
+        resolution=64,
+        prediction_type="v_prediction",
+        license="Apache-2.0",
+        description="A tiny base model of our own that draws chibi figures; runs on a CPU.",
+    )
+}
+
+
+def base_models(models_file: Path | None = None) -> dict[str, BaseModel]:
+    """The base models of this installation: those that ship, and those of its own TOML file.
+
+    A row of the file is a table `[name]` with the fields of `BaseModel`; a relative `path` is taken
+    from the file's folder.
+    """
+    models = {
+        name: replace(row, path=str(Path(__file__).resolve().parent.parent / row.path))
+        for name, row in BASE_MODELS.items()
+    }
+    if models_file is not None:
+        for name, row in tomllib.loads(models_file.read_text()).items():
+            path = str((models_file.parent / row.pop("path")).resolve())
+            models[name] = BaseModel(name=name, path=path, **row)
+            if models[name].family not in FAMILIES:
+                raise ValueError(f"{models_file}: base model {name!r} is of the unknown family {models[name].family!r}")
+    return models
+
+
+@dataclass(frozen=True)
+class JobKind:
+    """A kind of work: which queue runs it and which code does it."""
+
+    queue: str
+    code: str  # dotted path of run(job, work) in workers.handlers
+    timeout_seconds: int
+
+
+QUEUES = ("gpu", "io")
+JOB_KINDS = {
+    "crop": JobKind("io", "workers.handlers.crop:run", 120),
+    "score": JobKind("io", "workers.handlers.score:run", 600),
+    "train": JobKind("gpu", "workers.handlers.train:run", 7200),
+    "generate": JobKind("gpu", "workers.handlers.generate:run", 7200),
+}
+
+# Which code judges candidates.
+SCORERS = {"plain": "workers.scorers.plain:PlainScorer"}
+
+
+def resolve(code: str) -> Any:
+    """The object that a dotted path `package.module:name` names; imported only now."""
+    module, _, name = code.partition(":")
+    return getattr(importlib.import_module(module), name)

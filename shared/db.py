@@ -1,0 +1,106 @@
+"""The database: SQLite in WAL or Postgres, one set of types, one clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Engine, create_engine, event
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator
+
+Json = JSON().with_variant(JSONB(), "postgresql")
+
+
+class Time(TypeDecorator[datetime]):
+    """An aware UTC datetime. SQLite forgets time zones; this puts them back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class clock(FunctionElement[datetime]):  # noqa: N801  (reads as a SQL function)
+    """The database's own time, `seconds` from now. Leases use no other clock: workers' clocks drift."""
+
+    type = Time()
+    inherit_cache = False
+
+    def __init__(self, seconds: float = 0.0):
+        super().__init__()
+        self.seconds = float(seconds)
+
+
+@compiles(clock)
+def _clock(element: clock, compiler: Any, **kw: Any) -> str:
+    return f"(clock_timestamp() + make_interval(secs => {element.seconds!r}))"
+
+
+@compiles(clock, "sqlite")
+def _clock_sqlite(element: clock, compiler: Any, **kw: Any) -> str:
+    # The trailing zeros make it the text that SQLAlchemy stores: microseconds, so that texts compare as times.
+    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', '{element.seconds:+f} seconds') || '000')"
+
+
+def utcnow() -> datetime:
+    return datetime.now(UTC)
+
+
+def make_engine(url: str) -> Engine:
+    """An engine whose transactions are safe against each other.
+
+    SQLite: WAL, and every writing transaction begins IMMEDIATE. A deferred one that has read can't
+    become a writer once another wrote: SQLite refuses at once, whatever the timeout.
+    """
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_recycle=1800)
+    engine = create_engine(url, connect_args={"timeout": 30}, pool_size=10, max_overflow=20)
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions of its own
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=30000"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        readonly = connection.get_execution_options().get("readonly")
+        connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+class Database:
+    """Sessions on one engine. Rows stay readable after the commit, when the answer is written."""
+
+    def __init__(self, url: str):
+        self.engine = make_engine(url)
+        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """All of it or nothing."""
+        with self._sessions.begin() as session:
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that only reads, and so waits for no writer."""
+        with self._sessions() as session:
+            session.connection(execution_options={"readonly": True})
+            yield session
+
+    def dispose(self) -> None:
+        self.engine.dispose()

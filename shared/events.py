@@ -1,0 +1,96 @@
+"""Events: one table behind polling, streams and webhooks, written in the transaction that they tell of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from shared.db import clock
+from shared.models import Delivery, Event, Job, Project, Round, Webhook
+
+# Every type, and what it says. Clients are told to ignore types that they don't know.
+TYPES = {
+    "project.started": "The first round has begun.",
+    "project.completed": "The character LoRA is there: `data.lora_id`.",
+    "project.failed": "A job failed for good: `data.error` says why; retry goes on from there.",
+    "project.cancelled": "Nothing more will happen here.",
+    "round.training_started": "The dataset is frozen and the round's LoRA is being trained.",
+    "round.generating_started": "The round's LoRA is there and draws candidates.",
+    "round.candidates_ready": "Candidates wait for a decision (`manual`) or are being chosen (`auto`).",
+    "round.attention_needed": "Too few candidates were good enough; a person must look. `data.reason` says why.",
+    "round.evaluating_started": "The character LoRA is there and is being tried from every side.",
+    "round.completed": "The round's pictures are chosen, or its character LoRA is tried.",
+    "round.failed": "A job of this round failed for good.",
+    "image.added": "An upload, a crop or an edited picture is ready.",
+    "job.started": "A worker has taken the job.",
+    "job.requeued": "The worker was lost or shut down; the job goes on from its checkpoint.",
+    "job.succeeded": "The job's result is stored.",
+    "job.failed": "The job failed for good: `data.error` says why.",
+    "job.cancelled": "The job was cancelled.",
+    "webhook.test": "A test, sent because somebody asked for it.",
+}
+
+
+def record(session: Session, project: Project, type_: str, **data: Any) -> Event:
+    """Append an event to a project, with a delivery for each webhook that wants it."""
+    if type_ not in TYPES:
+        raise ValueError(f"unknown event type {type_!r}")
+    seq = session.execute(
+        update(Project).where(Project.id == project.id).values(seq=Project.seq + 1).returning(Project.seq)
+    ).scalar_one()
+    event = Event(user_id=project.user_id, project_id=project.id, seq=seq, type=type_, data=data)
+    session.add(event)
+    session.flush()
+    session.refresh(project, ["seq"])
+    for webhook in session.scalars(_listening(project)):
+        if not webhook.event_types or type_ in webhook.event_types:
+            session.add(Delivery(webhook_id=webhook.id, event_id=event.id, due_at=clock()))
+    return event
+
+
+def of_job(session: Session, job: Job, type_: str, **data: Any) -> Event:
+    """An event about a job, in its project."""
+    project = session.get_one(Project, job.project_id)
+    return record(
+        session,
+        project,
+        type_,
+        job_id=job.id,
+        kind=job.kind,
+        round_id=job.round_id,
+        attempt=job.attempt,
+        metadata=job.labels,
+        **data,
+    )
+
+
+def of_round(session: Session, round_: Round, type_: str, **data: Any) -> Event:
+    """An event about a round, in its project."""
+    return record(session, round_.project, type_, round_id=round_.id, number=round_.number, kind=round_.kind, **data)
+
+
+def after(session: Session, project_id: str, seq: int, limit: int) -> list[Event]:
+    """The events of a project that follow `seq`, oldest first."""
+    query = select(Event).where(Event.project_id == project_id, Event.seq > seq).order_by(Event.seq).limit(limit)
+    return list(session.scalars(query))
+
+
+def payload(event: Event) -> dict[str, Any]:
+    """An event as clients see it, in every view of the table."""
+    return {
+        "type": event.type,
+        "timestamp": event.created_at.isoformat(),
+        "data": {"id": event.id, "project_id": event.project_id, "seq": event.seq, **event.data},
+    }
+
+
+def _listening(project: Project) -> Any:
+    """Its webhooks, kept from being deleted before the delivery is written: that would undo the whole transaction."""
+    query = select(Webhook).where(
+        Webhook.user_id == project.user_id,
+        Webhook.disabled_at.is_(None),
+        or_(Webhook.project_id.is_(None), Webhook.project_id == project.id),
+    )
+    return query.with_for_update(read=True, key_share=True)

@@ -1,0 +1,219 @@
+"""Images: uploads, crops, candidates, edits, and what was decided about them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from shared import captions, events, plans
+from shared.catalog import CROP_MODES, FRAMINGS, VIEWS
+from shared.errors import Conflict, Invalid, NotFound
+from shared.lifecycle import Decision, ProjectState, RoundState
+from shared.models import Image, Job, Project, Round
+
+DATASET_ROLES = ("reference", "candidate")
+MIN_CROP_SIDE = 16
+
+
+def get(session: Session, image_id: str) -> Image:
+    image = session.get(Image, image_id)
+    if image is None:
+        raise NotFound(f"there is no image {image_id}")
+    return image
+
+
+def add_upload(
+    session: Session,
+    project: Project,
+    stored: dict[str, Any],
+    *,
+    view: str | None = None,
+    framing: str | None = None,
+    tags: list[str] | None = None,
+    max_images: int,
+) -> Image:
+    """A reference picture that a client sent. `stored` has key, sha256, size_bytes, width and height."""
+    if project.state != ProjectState.DRAFT:
+        raise Conflict(
+            f"the project is {project.state}; references are added before it starts", code="project_not_draft"
+        )
+    _check_room(session, project, max_images)
+    image = Image(
+        project_id=project.id,
+        role="reference",
+        source="upload",
+        decision=Decision.ACCEPTED,
+        view=view,
+        framing=framing,
+        tags=plans.image_tags(project.feature_tags, view, framing, tags or []),
+        **stored,
+    )
+    return _added(session, project, image)
+
+
+def add_edit(session: Session, project: Project, original: Image, stored: dict[str, Any]) -> Image:
+    """An edited picture takes the place of the original, which stays, rejected."""
+    if original.round_id is not None:
+        check_curating(session, original)
+    image = Image(
+        project_id=project.id,
+        round_id=original.round_id,
+        parent_id=original.id,
+        role=original.role,
+        source="edited",
+        decision=Decision.ACCEPTED,
+        view=original.view,
+        framing=original.framing,
+        tags=original.tags,
+        prompt=original.prompt,
+        seed=original.seed,
+        **stored,
+    )
+    original.decision = Decision.REJECTED
+    return _added(session, project, image)
+
+
+def check_crops(image: Image, mode: str, boxes: list[dict[str, Any]]) -> None:
+    """Refuse crops that can't be made."""
+    if mode not in CROP_MODES:
+        raise Invalid(f"unknown mode {mode!r}; use one of {', '.join(CROP_MODES)}")
+    if (mode == "boxes") != bool(boxes):
+        raise Invalid("mode `boxes` wants `boxes`, and no other mode does", code="invalid_boxes")
+    for number, crop in enumerate(boxes):
+        left, top, right, bottom = crop["box"]
+        if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
+            raise Invalid(
+                f"box {number} lies outside the picture, which is {image.width} x {image.height} pixels",
+                code="box_outside",
+                errors=[{"pointer": f"/boxes/{number}/box", "detail": "outside the picture"}],
+            )
+        if min(right - left, bottom - top) < MIN_CROP_SIDE:
+            raise Invalid(f"box {number} is smaller than {MIN_CROP_SIDE} pixels", code="box_too_small")
+
+
+def add_crops(session: Session, job: Job, result: dict[str, Any]) -> list[Image]:
+    """The crops that a job has made. They take the place of the picture, unless it is to be kept too."""
+    project = session.get_one(Project, job.project_id)
+    parent = session.get_one(Image, job.inputs["image"]["id"])
+    if not job.params.get("keep_source"):
+        parent.decision = Decision.REJECTED
+    made = []
+    for crop in result["crops"]:
+        view, framing = crop.pop("view") or parent.view, crop.pop("framing")
+        known = {*VIEWS.values(), *FRAMINGS.values(), *project.feature_tags}
+        others = [tag for tag in parent.tags if tag not in known]
+        image = Image(
+            project_id=project.id,
+            job_id=job.id,
+            parent_id=parent.id,
+            role="reference",
+            source="crop",
+            decision=Decision.ACCEPTED,
+            view=view,
+            framing=framing,
+            tags=plans.image_tags(project.feature_tags, view, framing, [*crop.pop("tags", []), *others]),
+            **crop,
+        )
+        made.append(_added(session, project, image))
+    return made
+
+
+def add_generated(session: Session, job: Job, result: dict[str, Any], role: str) -> list[Image]:
+    """The pictures that a job has drawn."""
+    project = session.get_one(Project, job.project_id)
+    made = []
+    for drawn in result["images"]:
+        view, framing = drawn.get("view"), drawn.get("framing")
+        head = {project.trigger_word, *project.subject_tags}
+        tags = captions.clean(tag for tag in map(str.strip, drawn["prompt"].split(",")) if tag not in head)
+        made.append(
+            Image(
+                project_id=project.id,
+                round_id=job.round_id,
+                job_id=job.id,
+                role=role,
+                source="generated",
+                tags=tags,
+                **{**drawn, "view": view, "framing": framing},
+            )
+        )
+    session.add_all(made)
+    session.flush()
+    return made
+
+
+def change(session: Session, image: Image, changes: dict[str, Any]) -> Image:
+    """Decide about, retag or place an image, while its time lasts."""
+    if "decision" in changes and changes["decision"] != image.decision:
+        decide(session, image, Decision(changes["decision"]))
+    if "tags" in changes:
+        image.tags = captions.clean(changes["tags"])
+    if "view" in changes or "framing" in changes:
+        place(session, image, changes.get("view", image.view), changes.get("framing", image.framing))
+    session.flush()
+    return image
+
+
+def place(session: Session, image: Image, view: str | None, framing: str | None) -> None:
+    """Say what a picture shows of her, and let its tags say the same."""
+    placing = {*VIEWS.values(), *FRAMINGS.values()}
+    project = session.get_one(Project, image.project_id)
+    others = [tag for tag in image.tags if tag not in placing]
+    image.view, image.framing = view, framing
+    image.tags = plans.image_tags([t for t in project.feature_tags if t in others], view, framing, others)
+
+
+def decide(session: Session, image: Image, decision: Decision) -> None:
+    """Accept or reject a picture: a candidate while its round is being curated, a reference before the start."""
+    if image.role not in DATASET_ROLES:
+        raise Conflict(f"a picture of role {image.role} is not for the dataset", code="not_a_candidate")
+    if image.round_id is not None:
+        check_curating(session, image)
+    elif session.get_one(Project, image.project_id).state != ProjectState.DRAFT:
+        raise Conflict("references are chosen before the project starts", code="project_not_draft")
+    image.decision = decision
+
+
+def check_curating(session: Session, image: Image) -> None:
+    round_ = session.get_one(Round, image.round_id)
+    if round_.state != RoundState.CURATING:
+        raise Conflict(f"round {round_.number} is {round_.state}, not curating", code="round_not_curating")
+
+
+def dataset(session: Session, project_id: str) -> list[Image]:
+    """The accepted pictures of a project, oldest first."""
+    query = select(Image).where(
+        Image.project_id == project_id,
+        Image.role.in_(DATASET_ROLES),
+        Image.decision == Decision.ACCEPTED,
+        Image.state == "ready",
+    )
+    return list(session.scalars(query.order_by(Image.created_at, Image.id)))
+
+
+def pending(session: Session, round_id: str) -> list[Image]:
+    """The candidates of a round that nobody has decided about."""
+    query = select(Image).where(
+        Image.round_id == round_id, Image.role == "candidate", Image.decision == Decision.PENDING
+    )
+    return list(session.scalars(query.order_by(Image.created_at, Image.id)))
+
+
+def reference(image: Image) -> dict[str, Any]:
+    """An image as a job's inputs name it."""
+    return {"id": image.id, "key": image.key, "sha256": image.sha256, "view": image.view, "framing": image.framing}
+
+
+def _added(session: Session, project: Project, image: Image) -> Image:
+    session.add(image)
+    session.flush()
+    events.record(session, project, "image.added", image_id=image.id, source=image.source, round_id=image.round_id)
+    return image
+
+
+def _check_room(session: Session, project: Project, max_images: int) -> None:
+    count = session.scalar(select(func.count()).where(Image.project_id == project.id)) or 0
+    if count >= max_images:
+        raise Conflict(f"the project has {count} images, which is all it may have", code="too_many_images")

@@ -1,0 +1,388 @@
+"""Jobs: the table is the queue. Every change is a guarded update, so a doubled message finds nothing to do.
+
+A worker holds a job by a lease and a token. It renews the lease; every later write carries the token. A
+worker that lost its lease may waste time, but it can change nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+from sqlalchemy import and_, exists, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from shared import events
+from shared.catalog import JOB_KINDS
+from shared.db import clock, utcnow
+from shared.errors import Conflict, NotFound, TooMany
+from shared.lifecycle import TERMINAL_JOB_STATES, JobState
+from shared.models import Job, Project, User, Worker
+from shared.settings import Settings
+
+log = structlog.get_logger()
+OPEN_STATES = (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimedJob:
+    """What a worker holds while it works: plain values, no row."""
+
+    id: str
+    kind: str
+    project_id: str
+    round_id: str | None
+    attempt: int
+    token: str
+    params: dict[str, Any]
+    inputs: dict[str, Any]
+    checkpoint: dict[str, Any] | None
+
+
+class LostLease(Exception):
+    """Somebody else owns this job now; stop, and write nothing."""
+
+
+def enqueue(
+    session: Session,
+    project: Project,
+    kind: str,
+    *,
+    params: dict[str, Any],
+    inputs: dict[str, Any],
+    round_id: str | None = None,
+    priority: int = 0,
+    labels: dict[str, Any] | None = None,
+    checkpoint: dict[str, Any] | None = None,
+) -> Job:
+    """A new job, waiting. The transaction's owner sends the message after the commit."""
+    job = Job(
+        user_id=project.user_id,
+        project_id=project.id,
+        round_id=round_id,
+        kind=kind,
+        queue=JOB_KINDS[kind].queue,
+        params=params,
+        inputs=inputs,
+        priority=priority,
+        labels=labels if labels is not None else project.labels,
+        checkpoint=checkpoint,
+    )
+    session.add(job)
+    session.flush()
+    wake(session)
+    return job
+
+
+def wake(session: Session) -> None:
+    """Have the transaction's owner hand out jobs after the commit: there is a new one, or a slot is free."""
+    session.info["dispatch"] = True
+
+
+def check_cap(session: Session, user: User, settings: Settings) -> None:
+    """Refuse another GPU job when this user has as many waiting as they may."""
+    allowed = user.max_queued_jobs if user.max_queued_jobs is not None else settings.max_queued_jobs
+    waiting = session.scalar(
+        select(func.count()).where(Job.user_id == user.id, Job.state == JobState.QUEUED, Job.queue == "gpu")
+    )
+    if (waiting or 0) >= allowed:
+        raise TooMany(
+            f"{waiting} of your jobs are waiting and {allowed} may; come back when some have run",
+            code="too_many_queued_jobs",
+        )
+
+
+def get(session: Session, job_id: str) -> Job:
+    job = session.get(Job, job_id)
+    if job is None:
+        raise NotFound(f"there is no job {job_id}")
+    return job
+
+
+def claim(session: Session, job_id: str, attempt: int, worker: str, lease_seconds: float) -> ClaimedJob | None:
+    """Take a waiting job, or None when it isn't this attempt's turn any more."""
+    token = secrets.token_hex(16)
+    taken = session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.state == JobState.QUEUED, Job.attempt == attempt)
+        .values(
+            state=JobState.RUNNING,
+            lease_token=token,
+            lease_until=clock(lease_seconds),
+            worker=worker,
+            started_at=func.coalesce(Job.started_at, clock()),
+        )
+    )
+    if not _one(taken):
+        return None
+    job = session.get_one(Job, job_id, populate_existing=True)
+    events.of_job(session, job, "job.started")
+    return ClaimedJob(
+        id=job.id,
+        kind=job.kind,
+        project_id=job.project_id,
+        round_id=job.round_id,
+        attempt=job.attempt,
+        token=token,
+        params=job.params,
+        inputs=job.inputs,
+        checkpoint=job.checkpoint,
+    )
+
+
+def renew(session: Session, held: ClaimedJob, lease_seconds: float, progress: dict[str, Any] | None) -> bool:
+    """Hold the lease for longer and say how far the work is. True when a cancel has been asked for."""
+    values: dict[str, Any] = {"lease_until": clock(lease_seconds)}
+    if progress is not None:
+        values["progress"] = progress
+    cancel = session.execute(
+        update(Job).where(*_mine(held)).values(**values).returning(Job.cancel_requested_at)
+    ).one_or_none()
+    if cancel is None:
+        raise LostLease(held.id)
+    return cancel[0] is not None
+
+
+def save_checkpoint(session: Session, held: ClaimedJob, checkpoint: dict[str, Any]) -> None:
+    """Remember where the next attempt goes on."""
+    _guarded(session, held, checkpoint=checkpoint)
+
+
+def succeed(session: Session, held: ClaimedJob, result: dict[str, Any]) -> Job:
+    """The work is done and stored. What follows from it is the caller's next line, in this transaction."""
+    job = _end(session, held, JobState.SUCCEEDED, result=result, progress=None)
+    events.of_job(session, job, "job.succeeded")
+    return job
+
+
+def fail(session: Session, held: ClaimedJob, error: dict[str, Any]) -> Job:
+    """The work can't be done; `error` has `code`, `message` and `retryable`."""
+    job = _end(session, held, JobState.FAILED, error=error)
+    events.of_job(session, job, "job.failed", error=error)
+    return job
+
+
+def stop(session: Session, held: ClaimedJob) -> Job:
+    """The work was stopped because somebody cancelled it."""
+    job = _end(session, held, JobState.CANCELLED)
+    events.of_job(session, job, "job.cancelled")
+    return job
+
+
+def give_back(session: Session, held: ClaimedJob) -> Job:
+    """A worker that shuts down puts its job back, unfinished; that is no failed attempt."""
+    _guarded(session, held, worker=None)
+    job = session.get_one(Job, held.id, populate_existing=True)
+    _requeue(session, job, "the worker was shut down")
+    return job
+
+
+def cancel(session: Session, job: Job) -> Job:
+    """Ask for the end of a job: at once if it waits, at its next step if it runs. Asking twice changes nothing."""
+    waiting = session.execute(
+        update(Job)
+        .where(Job.id == job.id, Job.state == JobState.QUEUED)
+        .values(state=JobState.CANCELLED, finished_at=clock())
+    )
+    if _one(waiting):
+        session.refresh(job)
+        events.of_job(session, job, "job.cancelled")
+        return job
+    session.execute(
+        update(Job)
+        .where(Job.id == job.id, Job.state == JobState.RUNNING, Job.cancel_requested_at.is_(None))
+        .values(cancel_requested_at=clock())
+    )
+    session.refresh(job)
+    if job.state in (JobState.SUCCEEDED, JobState.FAILED):
+        raise Conflict(f"the job has already {job.state}", code="job_ended")
+    return job
+
+
+def overdue(session: Session, limit: int = 100) -> list[Job]:
+    """Running jobs whose lease is over: their worker is lost."""
+    query = select(Job).where(Job.state == JobState.RUNNING, Job.lease_until < clock())
+    return list(session.scalars(query.order_by(Job.lease_until).limit(limit).with_for_update(skip_locked=True)))
+
+
+def held_by(session: Session, worker: str) -> list[Job]:
+    """Running jobs of a worker by name; when it has just started, they are those of its dead predecessor."""
+    query = select(Job).where(Job.state == JobState.RUNNING, Job.worker == worker)
+    return list(session.scalars(query.with_for_update(skip_locked=True)))
+
+
+def lose(session: Session, job: Job, settings: Settings) -> bool:
+    """A worker was lost with this job. Back to the queue, or, after too many, failed: True when it is over."""
+    job.lost_attempts += 1
+    if job.cancel_requested_at is not None:
+        _close(job, JobState.CANCELLED)
+        events.of_job(session, job, "job.cancelled")
+        return True
+    if job.lost_attempts < settings.max_lost_attempts:
+        _requeue(session, job, "the worker was lost")
+        return False
+    job.error = {
+        "code": "worker_lost",
+        "message": f"{job.lost_attempts} workers were lost while they worked on this job",
+        "retryable": True,
+    }
+    _close(job, JobState.FAILED)
+    events.of_job(session, job, "job.failed", error=job.error)
+    return True
+
+
+def check_in(session: Session, name: str, queue: str, slots: int) -> None:
+    """A worker says that it is alive and takes jobs."""
+    seen = session.execute(update(Worker).where(Worker.name == name).values(seen_at=clock(), slots=slots))
+    if not _one(seen):
+        session.add(Worker(name=name, queue=queue, slots=slots, seen_at=utcnow()))
+
+
+def check_out(session: Session, name: str) -> None:
+    """A worker takes no more jobs."""
+    worker = session.get(Worker, name)
+    if worker is not None:
+        session.delete(worker)
+
+
+def free_slots(session: Session, queue: str, settings: Settings) -> int:
+    """How many more jobs the live workers of a queue can take right now."""
+    live = session.scalar(
+        select(func.coalesce(func.sum(Worker.slots), 0)).where(
+            Worker.queue == queue, Worker.seen_at > clock(-settings.worker_seen_seconds)
+        )
+    )
+    busy = session.scalar(
+        select(func.count()).where(
+            Job.queue == queue,
+            or_(
+                Job.state == JobState.RUNNING,
+                and_(Job.state == JobState.QUEUED, Job.dispatched_at > clock(-settings.redispatch_seconds)),
+            ),
+        )
+    )
+    return (live or 0) - (busy or 0)
+
+
+def take_next(session: Session, queue: str, settings: Settings) -> Job | None:
+    """The job whose turn it is: of the user served least recently, the most urgent, the oldest.
+
+    It is marked as dispatched; the message is sent after the commit. If that send is lost, the mark
+    grows old and the job's turn comes again.
+    """
+    unsent = or_(Job.dispatched_at.is_(None), Job.dispatched_at < clock(-settings.redispatch_seconds))
+    waiting = and_(Job.state == JobState.QUEUED, Job.queue == queue, unsent)
+    running = (
+        select(func.count())
+        .where(Job.user_id == User.id, Job.queue == queue, _occupies(settings))
+        .correlate(User)
+        .scalar_subquery()
+    )
+    user = session.scalar(
+        select(User)
+        .where(
+            exists().where(waiting, Job.user_id == User.id),
+            running < func.coalesce(User.max_running_jobs, settings.max_running_jobs),
+        )
+        .order_by(User.served_at.asc().nulls_first(), User.id)
+        .limit(1)
+    )
+    if user is None:
+        return None
+    job = session.scalar(
+        select(Job).where(waiting, Job.user_id == user.id).order_by(Job.priority.desc(), Job.id).limit(1)
+    )
+    if job is None:
+        return None
+    taken = session.execute(
+        update(Job).where(Job.id == job.id, waiting, Job.attempt == job.attempt).values(dispatched_at=clock())
+    )
+    if not _one(taken):
+        return None
+    session.execute(update(User).where(User.id == user.id).values(served_at=clock()))
+    return job
+
+
+def unsend(session: Session, job: Job) -> None:
+    """The message of a dispatched job could not be sent; its turn comes again at once."""
+    session.execute(
+        update(Job)
+        .where(Job.id == job.id, Job.state == JobState.QUEUED, Job.attempt == job.attempt)
+        .values(dispatched_at=None)
+    )
+
+
+def place(session: Session, job: Job) -> int | None:
+    """How many jobs of its queue stand before a waiting job, if nobody else comes. None when it doesn't wait."""
+    if job.state != JobState.QUEUED:
+        return None
+    before = and_(
+        Job.state == JobState.QUEUED,
+        Job.queue == job.queue,
+        or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id)),
+    )
+    return session.scalar(select(func.count()).where(before)) or 0
+
+
+def _occupies(settings: Settings) -> Any:
+    return or_(
+        Job.state == JobState.RUNNING,
+        and_(Job.state == JobState.QUEUED, Job.dispatched_at > clock(-settings.redispatch_seconds)),
+    )
+
+
+def _mine(held: ClaimedJob) -> tuple[Any, ...]:
+    return (Job.id == held.id, Job.state == JobState.RUNNING, Job.lease_token == held.token)
+
+
+def _guarded(session: Session, held: ClaimedJob, **values: Any) -> None:
+    written = session.execute(update(Job).where(*_mine(held)).values(**values))
+    if not _one(written):
+        raise LostLease(held.id)
+
+
+def _end(session: Session, held: ClaimedJob, state: JobState, **values: Any) -> Job:
+    _guarded(session, held, state=state, finished_at=clock(), lease_token=None, lease_until=None, **values)
+    job = session.get_one(Job, held.id, populate_existing=True)
+    _count_gpu_seconds(session, job)
+    wake(session)
+    return job
+
+
+def _close(job: Job, state: JobState) -> None:
+    assert state in TERMINAL_JOB_STATES
+    job.state = state
+    job.finished_at = utcnow()
+    job.lease_token = job.lease_until = None
+
+
+def _requeue(session: Session, job: Job, reason: str) -> None:
+    job.state = JobState.QUEUED
+    job.attempt += 1
+    job.lease_token = job.lease_until = job.dispatched_at = job.worker = None
+    job.queued_at = utcnow()
+    session.flush()
+    events.of_job(session, job, "job.requeued", reason=reason)
+    wake(session)
+    log.info("job.requeued", job_id=job.id, attempt=job.attempt, reason=reason)
+
+
+def _count_gpu_seconds(session: Session, job: Job) -> None:
+    if job.queue != "gpu" or job.started_at is None or job.finished_at is None:
+        return
+    seconds = max(0.0, _seconds_between(job.started_at, job.finished_at))
+    session.execute(update(User).where(User.id == job.user_id).values(gpu_seconds=User.gpu_seconds + seconds))
+    session.execute(
+        update(Project).where(Project.id == job.project_id).values(gpu_seconds=Project.gpu_seconds + seconds)
+    )
+
+
+def _seconds_between(start: datetime, end: datetime) -> float:
+    return (end - start).total_seconds()
+
+
+def _one(result: Any) -> bool:
+    return bool(result.rowcount == 1)

@@ -1,0 +1,62 @@
+"""LoRAs: what trainings leave behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared.errors import Conflict, NotFound
+from shared.models import Job, Lora, Project, Round
+
+
+def get(session: Session, lora_id: str) -> Lora:
+    lora = session.get(Lora, lora_id)
+    if lora is None:
+        raise NotFound(f"there is no LoRA {lora_id}")
+    return lora
+
+
+def add(session: Session, job: Job, round_: Round, result: dict[str, Any]) -> Lora:
+    """The LoRA that a training has made, and the round's from now on."""
+    lora = Lora(
+        project_id=round_.project_id,
+        round_id=round_.id,
+        job_id=job.id,
+        kind=round_.kind,
+        trigger_word=round_.project.trigger_word,
+        base_model=round_.project.base_model,
+        rank=job.params["rank"],
+        alpha=job.params["alpha"],
+        train_steps=result["train_steps"],
+        metrics=result["metrics"],
+        files=result["files"],
+    )
+    session.add(lora)
+    session.flush()
+    round_.lora_id = lora.id
+    return lora
+
+
+def of_project(session: Session, project: Project, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """LoRAs with weights as a job's inputs name them. Every one must belong to the project's owner and fit its base."""
+    chosen = []
+    for each in wanted:
+        query = select(Lora, Project).join(Project, Project.id == Lora.project_id)
+        row = session.execute(query.where(Lora.id == each["lora_id"], Project.user_id == project.user_id)).one_or_none()
+        if row is None:
+            raise NotFound(f"there is no LoRA {each['lora_id']}")
+        lora = row[0]
+        if lora.base_model != project.base_model:
+            raise Conflict(
+                f"LoRA {lora.id} is for the base model {lora.base_model}, not for {project.base_model}",
+                code="wrong_base_model",
+            )
+        chosen.append(as_input(lora, each.get("weight", 1.0)))
+    return chosen
+
+
+def as_input(lora: Lora, weight: float) -> dict[str, Any]:
+    file = lora.files["diffusers"]
+    return {"id": lora.id, "key": file["key"], "sha256": file["sha256"], "weight": weight}

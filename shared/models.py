@@ -1,0 +1,287 @@
+"""The tables. Rows are data; what may be done with them stands in the module of their noun."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from shared.db import Json, Time, utcnow
+from shared.ids import new_id
+
+
+class Base(DeclarativeBase):
+    type_annotation_map: ClassVar = {
+        datetime: Time,
+        dict[str, Any]: Json,
+        list[str]: Json,
+        list[Any]: Json,
+        str: String,
+    }
+
+
+def _id(prefix: str) -> Mapped[str]:
+    return mapped_column(primary_key=True, default=lambda: new_id(prefix))
+
+
+class User(Base):
+    """Someone with rights. `served_at` is when a job of theirs was last handed out: fairness looks at it."""
+
+    __tablename__ = "users"
+    id: Mapped[str] = _id("usr")
+    name: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[str] = mapped_column(default="member")  # admin or member
+    max_running_jobs: Mapped[int | None]  # None: the installation's setting
+    max_queued_jobs: Mapped[int | None]
+    gpu_seconds: Mapped[float] = mapped_column(default=0.0)
+    served_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+
+
+class ApiKey(Base):
+    """A key is shown once; what is kept is its prefix, to find it by, and its HMAC."""
+
+    __tablename__ = "api_keys"
+    id: Mapped[str] = _id("key")
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str]
+    prefix: Mapped[str] = mapped_column(unique=True)
+    digest: Mapped[str]
+    scopes: Mapped[list[str]]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    user: Mapped[User] = relationship(lazy="joined")
+
+
+class Project(Base):
+    """One character on her way from a picture to a LoRA."""
+
+    __tablename__ = "projects"
+    id: Mapped[str] = _id("prj")
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    name: Mapped[str]
+    trigger_word: Mapped[str]
+    subject_tags: Mapped[list[str]]
+    feature_tags: Mapped[list[str]]
+    base_model: Mapped[str]
+    plan: Mapped[dict[str, Any]]  # fully explicit: see plans.resolve
+    curation: Mapped[str]
+    state: Mapped[str] = mapped_column(default="draft")
+    error: Mapped[dict[str, Any] | None]
+    labels: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)  # the client's own ids
+    seq: Mapped[int] = mapped_column(default=0)  # of its last event
+    gpu_seconds: Mapped[float] = mapped_column(default=0.0)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    updated_at: Mapped[datetime] = mapped_column(default=utcnow, onupdate=utcnow)
+    __table_args__ = (Index("projects_by_user", "user_id", "created_at", "id"),)
+
+
+class Round(Base):
+    """One lap: train, generate, curate. The dataset is frozen, captions and all, when training starts."""
+
+    __tablename__ = "rounds"
+    id: Mapped[str] = _id("rnd")
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    kind: Mapped[str]
+    target: Mapped[int]  # pictures in the dataset when the round ends
+    plan: Mapped[dict[str, Any]]  # this round's part of the project's plan
+    state: Mapped[str] = mapped_column(default="pending")
+    dataset: Mapped[list[Any]] = mapped_column(default=list)  # [{image_id, key, sha256, captions}]
+    lora_id: Mapped[str | None]
+    generations: Mapped[int] = mapped_column(default=0)  # how often candidates were drawn
+    needs_attention: Mapped[str | None]  # why it waits for a person, if it does
+    failed_in: Mapped[str | None]  # the state that a retry goes back to
+    error: Mapped[dict[str, Any] | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    project: Mapped[Project] = relationship(lazy="joined")
+    __table_args__ = (UniqueConstraint("project_id", "number"),)
+
+
+class Image(Base):
+    """A picture. The object is written once and never changed; an edit is another image."""
+
+    __tablename__ = "images"
+    id: Mapped[str] = _id("img")
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    round_id: Mapped[str | None] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"), index=True)
+    job_id: Mapped[str | None]
+    parent_id: Mapped[str | None]  # what it was cropped or edited from
+    role: Mapped[str]  # reference, candidate, evaluation or output
+    source: Mapped[str]  # upload, crop, generated or edited
+    state: Mapped[str] = mapped_column(default="ready")  # ready, or incoming until it has been checked
+    decision: Mapped[str] = mapped_column(default="pending")
+    view: Mapped[str | None]
+    framing: Mapped[str | None]
+    tags: Mapped[list[str]] = mapped_column(default=list)
+    box: Mapped[list[Any] | None]  # of a crop, in pixels of its parent: left, top, right, bottom
+    prompt: Mapped[str | None]
+    seed: Mapped[int | None]
+    scores: Mapped[dict[str, Any] | None]
+    key: Mapped[str]
+    sha256: Mapped[str]
+    size_bytes: Mapped[int]
+    width: Mapped[int]
+    height: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    __table_args__ = (Index("images_by_project", "project_id", "created_at", "id"),)
+
+
+class Job(Base):
+    """A piece of work. This row is the queue; the message over Redis is only a wake-up call."""
+
+    __tablename__ = "jobs"
+    id: Mapped[str] = _id("job")
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    round_id: Mapped[str | None] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"))
+    kind: Mapped[str]
+    queue: Mapped[str]
+    state: Mapped[str] = mapped_column(default="queued")
+    priority: Mapped[int] = mapped_column(default=0)  # within one user
+    params: Mapped[dict[str, Any]]
+    inputs: Mapped[dict[str, Any]]
+    labels: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
+    progress: Mapped[dict[str, Any] | None]
+    checkpoint: Mapped[dict[str, Any] | None]  # where the next attempt goes on
+    result: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+    attempt: Mapped[int] = mapped_column(default=1)  # grows each time it is put back: fences off the one before
+    lost_attempts: Mapped[int] = mapped_column(default=0)
+    lease_token: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    worker: Mapped[str | None]
+    dispatched_at: Mapped[datetime | None]  # when a message was last sent for this attempt
+    cancel_requested_at: Mapped[datetime | None]
+    queued_at: Mapped[datetime] = mapped_column(default=utcnow)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    __table_args__ = (
+        Index("jobs_waiting", "state", "queue", "user_id", "dispatched_at", "priority", "id"),
+        Index("jobs_leased", "state", "lease_until"),
+        Index("jobs_by_project", "project_id", "created_at", "id"),
+        Index("jobs_by_user", "user_id", "created_at", "id"),
+    )
+
+
+class Worker(Base):
+    """A process that takes jobs. Only as many are handed out as there are live slots."""
+
+    __tablename__ = "workers"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    queue: Mapped[str]
+    slots: Mapped[int]
+    seen_at: Mapped[datetime]
+
+
+class Lora(Base):
+    """An adapter file, in the form of kohya (ComfyUI, A1111, Forge) and in that of diffusers."""
+
+    __tablename__ = "loras"
+    id: Mapped[str] = _id("lor")
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), index=True)
+    round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"))
+    job_id: Mapped[str]
+    kind: Mapped[str]
+    trigger_word: Mapped[str]
+    base_model: Mapped[str]
+    rank: Mapped[int]
+    alpha: Mapped[float]
+    train_steps: Mapped[int]
+    metrics: Mapped[dict[str, Any]]
+    files: Mapped[dict[str, Any]]  # {"kohya": {key, sha256, size_bytes, filename}, "diffusers": {...}}
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+
+
+class Event(Base):
+    """Something that happened. `seq` counts without a gap within a project."""
+
+    __tablename__ = "events"
+    id: Mapped[str] = _id("evt")
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    seq: Mapped[int]
+    type: Mapped[str]
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    __table_args__ = (UniqueConstraint("project_id", "seq"), Index("events_by_user", "user_id", "created_at"))
+
+
+class Webhook(Base):
+    """Where to tell. A webhook of a project hears that project; one without hears all of its user's."""
+
+    __tablename__ = "webhooks"
+    id: Mapped[str] = _id("whk")
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    url: Mapped[str]
+    description: Mapped[str] = mapped_column(default="")
+    event_types: Mapped[list[str]]  # empty: all of them
+    sealed_secret: Mapped[str]
+    sealed_old_secret: Mapped[str | None]  # signs too, until old_secret_until
+    old_secret_until: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None]
+    disabled_reason: Mapped[str | None]
+    failing_since: Mapped[datetime | None]  # start of the run of failures that lasts until now
+    failures: Mapped[int] = mapped_column(default=0)  # in that run
+    paused_until: Mapped[datetime | None]  # an endpoint that fails is left alone for a while
+    lease_token: Mapped[str | None]  # the sender at work: one request at a time to each endpoint
+    lease_until: Mapped[datetime | None]  # in the past: when it was last served
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+
+
+class Delivery(Base):
+    """One telling of one event to one webhook, tried until it is heard or given up."""
+
+    __tablename__ = "deliveries"
+    id: Mapped[str] = _id("dlv")
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    event_id: Mapped[str] = mapped_column(ForeignKey("events.id", ondelete="CASCADE"))
+    state: Mapped[str] = mapped_column(default="pending")  # pending, delivered or failed
+    tries: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime] = mapped_column(default=utcnow)
+    attempts: Mapped[list[Any]] = mapped_column(default=list)  # [{at, status, seconds, answer, error}]
+    delivered_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    event: Mapped[Event] = relationship(lazy="joined")
+    webhook: Mapped[Webhook] = relationship(lazy="joined")
+    __table_args__ = (
+        Index("deliveries_due", "state", "due_at"),
+        Index("deliveries_next", "webhook_id", "state", "due_at"),
+        Index("deliveries_of_event", "event_id"),
+        Index("deliveries_by_webhook", "webhook_id", "created_at", "id"),
+    )
+
+
+class IdempotencyKey(Base):
+    """A request that was answered: the same key gets the same answer."""
+
+    __tablename__ = "idempotency_keys"
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    route: Mapped[str] = mapped_column(primary_key=True)  # method and path
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    status: Mapped[int | None]  # None while the first request is under way
+    body: Mapped[str | None]
+    headers: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+
+
+class AuditEntry(Base):
+    """Who did what."""
+
+    __tablename__ = "audit"
+    id: Mapped[str] = _id("aud")
+    user_id: Mapped[str]
+    api_key_id: Mapped[str | None]
+    action: Mapped[str]
+    target: Mapped[str]
+    request_id: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=utcnow, index=True)

@@ -1,0 +1,122 @@
+"""Plans: how many rounds, of which kind, to which size, with which parameters. Stored fully explicit.
+
+A client says as much as it likes; the family of the base model fills in the rest. What was stored with a
+project or round never changes its meaning when a default does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, fields
+from typing import Any
+
+from shared import captions
+from shared.catalog import FAMILIES, FRAMINGS, HIDDEN_BY_FRAMING, HIDDEN_BY_VIEW, VIEWS, BaseModel
+from shared.errors import Invalid
+from shared.lifecycle import RoundKind, caption_policy
+from shared.params import GenerateParams, Picture, ScoreParams, TrainParams
+
+DEFAULT_ROUNDS: list[dict[str, Any]] = [
+    {"kind": "style", "target": 16},
+    {"kind": "style", "target": 40},
+    {"kind": "character"},
+]
+# Full body shows all of her; a few nearer pictures teach the face.
+DEFAULT_FRAMINGS = {"full_body": 3, "upper_body": 1, "portrait": 1}
+
+
+def resolve(plan: dict[str, Any] | None, base_model: BaseModel) -> dict[str, Any]:
+    """The plan with nothing left open.
+
+    Raises:
+        Invalid: no rounds, targets that shrink, a round after the character round.
+    """
+    rounds = [_resolve_round(each, base_model) for each in (plan or {}).get("rounds") or DEFAULT_ROUNDS]
+    kinds = [each["kind"] for each in rounds]
+    if RoundKind.CHARACTER in kinds[:-1] or kinds[-1] != RoundKind.CHARACTER:
+        raise Invalid("a plan ends with its one character round", code="invalid_plan")
+    targets = [each["target"] for each in rounds if each["kind"] == RoundKind.STYLE]
+    if targets != sorted(set(targets)):
+        raise Invalid("the targets of the style rounds must grow from round to round", code="invalid_plan")
+    rounds[-1]["target"] = targets[-1] if targets else 0
+    return {"rounds": rounds}
+
+
+def _resolve_round(given: dict[str, Any], base_model: BaseModel) -> dict[str, Any]:
+    family = FAMILIES[base_model.family]
+    kind = RoundKind(given["kind"])
+    train = {**family.train, **(family.character_train if kind == RoundKind.CHARACTER else {})}
+    return {
+        "kind": kind,
+        "target": given.get("target") or 0,
+        "caption_policy": caption_policy(kind, given.get("caption_policy")),
+        "views": given.get("views") or list(VIEWS),
+        "framings": given.get("framings") or dict(DEFAULT_FRAMINGS),
+        "prompt_tags": captions.clean(given.get("prompt_tags") or family.quality_tags),
+        "candidates_per_pick": given.get("candidates_per_pick") or 2.0,
+        "max_generations": given.get("max_generations") or 3,
+        "enough": given.get("enough") or math.ceil(0.75 * (given.get("target") or 0)),
+        "train": _explicit(TrainParams, {"resolution": base_model.resolution} | train, given.get("train")),
+        "generate": generate_params(base_model, given.get("generate")),
+        "score": _explicit(ScoreParams, family.score, given.get("score")),
+    }
+
+
+def generate_params(base_model: BaseModel, given: dict[str, Any] | None) -> dict[str, Any]:
+    """Generation parameters with the family's defaults filled in."""
+    size = {"width": base_model.resolution, "height": base_model.resolution}
+    return _explicit(GenerateParams, size | FAMILIES[base_model.family].generate, given)
+
+
+def _explicit(params: Any, defaults: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
+    chosen = {name: value for name, value in (given or {}).items() if value is not None}
+    known = {field.name for field in fields(params)}
+    return asdict(params(**{name: value for name, value in (defaults | chosen).items() if name in known}))
+
+
+def visible(feature_tags: list[str], view: str | None, framing: str | None) -> list[str]:
+    """The features that a picture of this view and framing can show: no eyes from behind, no tail in a portrait."""
+    hidden = HIDDEN_BY_VIEW.get(view or "", ()) + HIDDEN_BY_FRAMING.get(framing or "", ())
+    return [tag for tag in feature_tags if not any(word in tag.split() for word in hidden)]
+
+
+def spread(weights: dict[str, int] | list[str], count: int) -> list[str]:
+    """`count` names in proportion to their weights, interleaved, so that any prefix is fair too."""
+    shares = dict.fromkeys(weights, 1) if isinstance(weights, list) else weights
+    names: list[str] = []
+    given = dict.fromkeys(shares, 0)
+    for _ in range(count):
+        neediest = min(shares, key=lambda name: (given[name] + 1) / max(shares[name], 1e-9))
+        given[neediest] += 1
+        names.append(neediest)
+    return names
+
+
+def pictures(
+    *,
+    trigger_word: str,
+    subject_tags: list[str],
+    feature_tags: list[str],
+    views: list[str],
+    framings: dict[str, int],
+    prompt_tags: list[str],
+    count: int,
+    seed: int,
+    name_features: bool,
+) -> list[Picture]:
+    """What to draw: every view in turn, framings by their weights, a seed of its own for each picture."""
+    drawn: list[Picture] = []
+    for view in views:
+        share = len(range(views.index(view), count, len(views)))
+        for framing in spread(framings, share):
+            features = visible(feature_tags, view, framing) if name_features else []
+            tags = [trigger_word, *subject_tags, *features, VIEWS[view], FRAMINGS[framing], *prompt_tags]
+            drawn.append(Picture(prompt=captions.join(tags), seed=seed + len(drawn), view=view, framing=framing))
+    return drawn
+
+
+def image_tags(feature_tags: list[str], view: str | None, framing: str | None, others: list[str]) -> list[str]:
+    """The tags of an image: the features it can show, its view and framing, and what else is said of it."""
+    seen = [VIEWS[view]] if view else []
+    framed = [FRAMINGS[framing]] if framing else []
+    return captions.clean([*visible(feature_tags, view, framing), *seen, *framed, *others])

@@ -1,0 +1,236 @@
+"""Projects: made, changed while they are drafts, started, cancelled, deleted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared import captions, events, images, jobs, loras, plans, rounds
+from shared.catalog import DENIED_TAGS, BaseModel
+from shared.errors import Conflict, Invalid, NotFound
+from shared.lifecycle import OPEN_ROUND_STATES, ProjectState, RoundKind
+from shared.models import Image, Job, Project, Round, User
+from shared.params import Picture
+from shared.settings import Settings
+
+MIN_REFERENCES = 4
+
+
+def create(session: Session, user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
+    """A new draft."""
+    project = Project(
+        user_id=user.id,
+        name=given["name"],
+        trigger_word=given["trigger_word"],
+        subject_tags=captions.clean(given["subject_tags"]),
+        feature_tags=captions.clean(given["feature_tags"]),
+        base_model=given["base_model"],
+        plan=plans.resolve(given.get("plan"), base_model(base_models, given["base_model"])),
+        curation=given["curation"],
+        labels=given.get("metadata") or {},
+    )
+    _check_words(project)
+    session.add(project)
+    session.flush()
+    return project
+
+
+def base_model(base_models: dict[str, BaseModel], name: str) -> BaseModel:
+    if name not in base_models:
+        raise Invalid(
+            f"there is no base model {name!r}; this installation has: {', '.join(sorted(base_models))}",
+            code="unknown_base_model",
+            errors=[{"pointer": "/base_model", "detail": "unknown"}],
+        )
+    return base_models[name]
+
+
+def get(session: Session, user: User, project_id: str, *, lock: bool = False) -> Project:
+    """A project of this user. Anybody else's does not exist."""
+    query = select(Project).where(Project.id == project_id, Project.user_id == user.id)
+    project = session.scalar(query.with_for_update() if lock else query)
+    if project is None:
+        raise NotFound(f"there is no project {project_id}")
+    return project
+
+
+def change(session: Session, project: Project, changes: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
+    """Change a project. What she is and how she is made are open only while it is a draft."""
+    fixed = set(changes) - {"name", "metadata", "curation"}
+    if fixed and project.state != ProjectState.DRAFT:
+        raise Conflict(
+            f"the project is {project.state}; {', '.join(sorted(fixed))} can be changed only in a draft",
+            code="project_not_draft",
+        )
+    old_features = project.feature_tags
+    for name in ("name", "trigger_word", "curation", "base_model"):
+        if name in changes:
+            setattr(project, name, changes[name])
+    for name in ("subject_tags", "feature_tags"):
+        if name in changes:
+            setattr(project, name, captions.clean(changes[name]))
+    if "metadata" in changes:
+        project.labels = changes["metadata"]
+    if "plan" in changes or "base_model" in changes:
+        project.plan = plans.resolve(changes.get("plan"), base_model(base_models, project.base_model))
+    _check_words(project)
+    if project.feature_tags != old_features:
+        _retag(session, project, old_features)
+    session.flush()
+    return project
+
+
+def start(session: Session, project: Project) -> Job:
+    """Lay out the rounds and begin the first."""
+    if project.state != ProjectState.DRAFT:
+        raise Conflict(f"the project is {project.state}; only a draft can be started", code="project_not_draft")
+    check_ready(session, project)
+    rounds.move_project(project, ProjectState.RUNNING)
+    for number, plan in enumerate(project.plan["rounds"], 1):
+        session.add(Round(project=project, number=number, kind=plan["kind"], target=plan["target"], plan=plan))
+    session.flush()
+    events.record(session, project, "project.started", rounds=len(project.plan["rounds"]), metadata=project.labels)
+    return rounds.begin(session, rounds.get(session, project.id, 1))
+
+
+def check_ready(session: Session, project: Project) -> None:
+    """What must be there before the first round."""
+    if not project.feature_tags:
+        raise Invalid(
+            "the project has no feature tags; say what she is (`fox ears, blonde hair, ...`)", code="no_feature_tags"
+        )
+    chosen = images.dataset(session, project.id)
+    if len(chosen) < MIN_REFERENCES:
+        raise Conflict(
+            f"the project has {len(chosen)} accepted reference images and needs {MIN_REFERENCES}; "
+            "upload more, or crop one into four",
+            code="too_few_references",
+        )
+    running_crops = session.scalar(
+        select(Job.id).where(Job.project_id == project.id, Job.kind == "crop", Job.state.in_(jobs.OPEN_STATES))
+    )
+    if running_crops:
+        raise Conflict(f"job {running_crops} is still cropping; wait for it", code="still_cropping")
+
+
+def add_round(session: Session, project: Project, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Round:
+    """Reopen a completed project with another round, on all that has been accepted so far."""
+    if project.state != ProjectState.COMPLETED:
+        raise Conflict(f"the project is {project.state}; only a completed one is reopened", code="not_completed")
+    before = rounds.of_project(session, project.id)
+    with_end = [given] if given["kind"] == RoundKind.CHARACTER else [given, {"kind": "character"}]
+    plan = plans.resolve({"rounds": with_end}, base_model(base_models, project.base_model))["rounds"][0]
+    rounds.move_project(project, ProjectState.RUNNING)
+    round_ = Round(
+        project=project,
+        number=len(before) + 1,
+        kind=plan["kind"],
+        target=plan["target"] or before[-1].target,
+        plan=plan,
+    )
+    session.add(round_)
+    session.flush()
+    rounds.begin(session, round_)
+    return round_
+
+
+def cancel(session: Session, project: Project) -> Project:
+    """End a project. Asking twice changes nothing."""
+    if project.state == ProjectState.CANCELLED:
+        return project
+    rounds.move_project(project, ProjectState.CANCELLED)
+    rounds.cancel_all(session, project)
+    events.record(session, project, "project.cancelled", metadata=project.labels)
+    return project
+
+
+def delete(session: Session, project: Project) -> None:
+    """Forget a project, its rows at once; the caller removes its objects. It must not be at work."""
+    busy = session.scalar(select(Job.id).where(Job.project_id == project.id, Job.state.in_(jobs.OPEN_STATES)).limit(1))
+    if busy or any(round_.state in OPEN_ROUND_STATES for round_ in rounds.of_project(session, project.id)):
+        raise Conflict("the project is at work; cancel it first", code="project_running")
+    session.delete(project)
+    session.flush()
+
+
+def crop(session: Session, project: Project, image: Image, given: dict[str, Any]) -> Job:
+    """Make several reference pictures out of one."""
+    if project.state != ProjectState.DRAFT:
+        raise Conflict(f"the project is {project.state}; crops are made before it starts", code="project_not_draft")
+    images.check_crops(image, given["mode"], given.get("boxes") or [])
+    inputs = {"image": images.reference(image), "base_model": project.base_model}
+    return jobs.enqueue(session, project, "crop", params=given, inputs=inputs)
+
+
+def draw(
+    session: Session,
+    project: Project,
+    user: User,
+    given: dict[str, Any],
+    base_models: dict[str, BaseModel],
+    settings: Settings,
+) -> Job:
+    """Generate pictures with LoRAs of the project: what an asset pipeline calls every day."""
+    jobs.check_cap(session, user, settings)
+    wanted = []
+    for each in given["pictures"]:
+        _check_prompt(each["prompt"])
+        wanted += [
+            Picture(
+                prompt=each["prompt"], seed=each["seed"] + offset, view=each.get("view"), framing=each.get("framing")
+            )
+            for offset in range(each["count"])
+        ]
+    if len(wanted) > settings.max_pictures_per_job:
+        raise Invalid(
+            f"{len(wanted)} pictures are more than the {settings.max_pictures_per_job} of one job",
+            code="too_many_pictures",
+        )
+    inputs = {
+        "base_model": project.base_model,
+        "pictures": [asdict(picture) for picture in wanted],
+        "loras": loras.of_project(session, project, given["loras"]),
+    }
+    params = plans.generate_params(base_model(base_models, project.base_model), given.get("params"))
+    return jobs.enqueue(
+        session,
+        project,
+        "generate",
+        params=params,
+        inputs=inputs,
+        priority=given["priority"],
+        labels=given.get("metadata") or project.labels,
+    )
+
+
+def _check_words(project: Project) -> None:
+    trigger = project.trigger_word
+    known = {*project.feature_tags, *project.subject_tags}
+    if trigger.lower() in known:
+        raise Invalid(
+            f"the trigger word {trigger!r} is already a tag; choose a word that means nothing yet",
+            code="trigger_is_a_tag",
+            errors=[{"pointer": "/trigger_word", "detail": "is already a tag"}],
+        )
+    both = set(project.feature_tags) & set(project.subject_tags)
+    if both:
+        raise Invalid(f"{', '.join(sorted(both))}: a tag is of the subject or a feature, not both", code="tag_in_both")
+    for tag in (*project.feature_tags, *project.subject_tags):
+        if tag in DENIED_TAGS:
+            raise Invalid(f"the tag {tag!r} is not allowed here", code="denied_tag")
+
+
+def _check_prompt(prompt: str) -> None:
+    for tag in captions.clean(prompt.split(",")):
+        if tag in DENIED_TAGS:
+            raise Invalid(f"the tag {tag!r} is not allowed here", code="denied_tag")
+
+
+def _retag(session: Session, project: Project, old_features: list[str]) -> None:
+    """Give every reference the new features that it can show, in place of the old ones."""
+    for image in session.scalars(select(Image).where(Image.project_id == project.id)):
+        others = [tag for tag in image.tags if tag not in old_features]
+        image.tags = plans.image_tags(project.feature_tags, image.view, image.framing, others)

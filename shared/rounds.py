@@ -1,0 +1,393 @@
+"""Rounds: train, generate, curate, and on to the next. What follows what stands in lifecycle."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared import captions, events, images, jobs, loras, plans
+from shared.db import utcnow
+from shared.errors import Conflict, NotFound
+from shared.lifecycle import (
+    OPEN_ROUND_STATES,
+    PROJECT_MOVES,
+    ROUND_MOVES,
+    STAGE_JOBS,
+    Curation,
+    Decision,
+    ProjectState,
+    RoundKind,
+    RoundState,
+    after_training,
+)
+from shared.models import Image, Job, Lora, Project, Round
+
+EVALUATION_PICTURES = 12
+
+
+def get(session: Session, project_id: str, number: int) -> Round:
+    query = select(Round).where(Round.project_id == project_id, Round.number == number)
+    round_ = session.scalar(query)
+    if round_ is None:
+        raise NotFound(f"the project has no round {number}")
+    return round_
+
+
+def of_project(session: Session, project_id: str) -> list[Round]:
+    return list(session.scalars(select(Round).where(Round.project_id == project_id).order_by(Round.number)))
+
+
+def move(round_: Round, state: RoundState) -> None:
+    """Change the state of a round, if that is a legal move."""
+    if state not in ROUND_MOVES[RoundState(round_.state)]:
+        raise Conflict(f"round {round_.number} is {round_.state} and can't become {state}", code="illegal_move")
+    round_.state = state
+    if state in (RoundState.COMPLETED, RoundState.FAILED, RoundState.CANCELLED):
+        round_.finished_at = utcnow()
+
+
+def move_project(project: Project, state: ProjectState) -> None:
+    if state not in PROJECT_MOVES[ProjectState(project.state)]:
+        raise Conflict(f"the project is {project.state} and can't become {state}", code="illegal_move")
+    project.state = state
+
+
+# --- the stages, in their order -------------------------------------------------------------------------------
+
+
+def begin(session: Session, round_: Round) -> Job:
+    """Freeze the dataset, with the exact captions, and train on it."""
+    project = round_.project
+    chosen = images.dataset(session, project.id)
+    round_.dataset = [_dataset_entry(project, round_, image) for image in chosen]
+    round_.started_at = utcnow()
+    move(round_, RoundState.TRAINING)
+    job = jobs.enqueue(
+        session, project, "train", round_id=round_.id, params=round_.plan["train"], inputs=_train_inputs(round_)
+    )
+    events.of_round(session, round_, "round.training_started", job_id=job.id, images=len(chosen))
+    return job
+
+
+def generate(session: Session, round_: Round, *, count: int | None = None, views: list[str] | None = None) -> Job:
+    """Draw candidates with the round's LoRA: every view in turn, features named."""
+    project, plan = round_.project, round_.plan
+    if count is None:
+        count = math.ceil(missing(session, round_) * plan["candidates_per_pick"])
+    pictures = plans.pictures(
+        trigger_word=project.trigger_word,
+        subject_tags=project.subject_tags,
+        feature_tags=project.feature_tags,
+        views=views or plan["views"],
+        framings=plan["framings"],
+        prompt_tags=plan["prompt_tags"],
+        count=count,
+        seed=_seed(round_),
+        name_features=True,
+    )
+    move(round_, RoundState.GENERATING)
+    round_.generations += 1
+    round_.needs_attention = None
+    job = _enqueue_pictures(session, round_, pictures)
+    events.of_round(session, round_, "round.generating_started", job_id=job.id, images=len(pictures))
+    return job
+
+
+def evaluate(session: Session, round_: Round) -> Job:
+    """Try the character LoRA from every side, with the trigger word alone."""
+    project, plan = round_.project, round_.plan
+    pictures = plans.pictures(
+        trigger_word=project.trigger_word,
+        subject_tags=project.subject_tags,
+        feature_tags=project.feature_tags,
+        views=plan["views"],
+        framings={"full_body": 1},
+        prompt_tags=plan["prompt_tags"],
+        count=EVALUATION_PICTURES,
+        seed=_seed(round_),
+        name_features=False,
+    )
+    job = _enqueue_pictures(session, round_, pictures)
+    events.of_round(session, round_, "round.evaluating_started", job_id=job.id, lora_id=round_.lora_id)
+    return job
+
+
+def curate(session: Session, round_: Round) -> None:
+    """Candidates are there: a person decides, or the scorer does."""
+    move(round_, RoundState.CURATING)
+    waiting = images.pending(session, round_.id)
+    events.of_round(
+        session,
+        round_,
+        "round.candidates_ready",
+        candidates=len(waiting),
+        target=round_.target,
+        missing=missing(session, round_),
+        curation=round_.project.curation,
+    )
+    if round_.project.curation == Curation.AUTO:
+        score(session, round_)
+
+
+def score(session: Session, round_: Round) -> Job:
+    """Let the scorer choose among what is undecided, with a quota for each view."""
+    chosen = images.dataset(session, round_.project_id)
+    candidates = images.pending(session, round_.id)
+    inputs = {
+        "references": [images.reference(image) for image in chosen],
+        "candidates": [images.reference(image) for image in candidates],
+        "quota": quota(session, round_),
+        "feature_tags": round_.project.feature_tags,
+        "base_model": round_.project.base_model,
+    }
+    return jobs.enqueue(
+        session, round_.project, "score", round_id=round_.id, params=round_.plan["score"], inputs=inputs
+    )
+
+
+def complete(session: Session, round_: Round) -> None:
+    """The round is over; the next one begins, or the project is done."""
+    for image in images.pending(session, round_.id):
+        image.decision = Decision.REJECTED
+    round_.needs_attention = None
+    move(round_, RoundState.COMPLETED)
+    accepted = len(images.dataset(session, round_.project_id))
+    events.of_round(session, round_, "round.completed", lora_id=round_.lora_id, images=accepted)
+    following = session.scalar(
+        select(Round).where(Round.project_id == round_.project_id, Round.number == round_.number + 1)
+    )
+    if following is not None:
+        begin(session, following)
+        return
+    move_project(round_.project, ProjectState.COMPLETED)
+    events.record(session, round_.project, "project.completed", lora_id=round_.lora_id, metadata=round_.project.labels)
+
+
+# --- what a client may do while a round is being curated ------------------------------------------------------
+
+
+def finish(session: Session, round_: Round, *, accept_fewer: bool) -> None:
+    """End the curation. What is undecided counts as rejected."""
+    check_curating(round_)
+    lacking = missing(session, round_)
+    if lacking > 0 and not accept_fewer:
+        raise Conflict(
+            f"{lacking} pictures are missing to the target of {round_.target}; accept more, ask for more "
+            "candidates, or finish with `accept_fewer`",
+            code="too_few_accepted",
+        )
+    for job in _stage_jobs(session, round_):
+        jobs.cancel(session, job)
+    complete(session, round_)
+
+
+def ask_for_more(session: Session, round_: Round, count: int, views: list[str] | None) -> Job:
+    """Draw more candidates; those already there stay as they are."""
+    check_curating(round_)
+    for job in _stage_jobs(session, round_):
+        jobs.cancel(session, job)
+    return generate(session, round_, count=count, views=views)
+
+
+def decide_all(session: Session, round_: Round, decisions: dict[str, Decision]) -> None:
+    """Decide about many candidates at once, all or none."""
+    check_curating(round_)
+    for image_id, decision in decisions.items():
+        image = session.get(Image, image_id)
+        if image is None or image.round_id != round_.id or image.role != "candidate":
+            raise NotFound(f"round {round_.number} has no candidate {image_id}")
+        image.decision = decision
+    session.flush()
+
+
+def check_curating(round_: Round) -> None:
+    if round_.state != RoundState.CURATING:
+        raise Conflict(f"round {round_.number} is {round_.state}, not curating", code="round_not_curating")
+
+
+def missing(session: Session, round_: Round) -> int:
+    """How many accepted pictures the dataset still lacks to the round's target."""
+    return max(0, round_.target - len(images.dataset(session, round_.project_id)))
+
+
+def quota(session: Session, round_: Round) -> dict[str, int]:
+    """How many pictures of each view the scorer may take, so that the views end up even."""
+    accepted = Counter(image.view for image in images.dataset(session, round_.project_id))
+    wanted: Counter[str] = Counter()
+    for _ in range(missing(session, round_)):
+        rarest = min(round_.plan["views"], key=lambda view: accepted[view] + wanted[view])
+        wanted[rarest] += 1
+    return dict(wanted)
+
+
+# --- what the end of a job means ------------------------------------------------------------------------------
+
+
+def job_succeeded(session: Session, job: Job) -> None:
+    """Take a job's result into the domain, and go on."""
+    if job.kind == "crop":
+        images.add_crops(session, job, job.result or {})
+        return
+    if job.round_id is None:
+        images.add_generated(session, job, job.result or {}, "output")
+        return
+    round_ = session.get_one(Round, job.round_id)
+    if STAGE_JOBS.get(RoundState(round_.state)) != job.kind:
+        return  # the round has been cancelled or has moved on: nobody waits for this any more
+    _AFTER[RoundState(round_.state)](session, round_, job)
+
+
+def job_ended_badly(session: Session, job: Job) -> None:
+    """A stage's job failed or was cancelled: so has its round, until somebody retries it."""
+    if job.round_id is None:
+        return
+    round_ = session.get_one(Round, job.round_id)
+    if STAGE_JOBS.get(RoundState(round_.state)) != job.kind or round_.project.state != ProjectState.RUNNING:
+        return
+    error = job.error or {"code": "cancelled", "message": "the round's job was cancelled", "retryable": True}
+    round_.failed_in = round_.state
+    round_.error = error
+    move(round_, RoundState.FAILED)
+    events.of_round(session, round_, "round.failed", job_id=job.id, error=error)
+    round_.project.error = error
+    move_project(round_.project, ProjectState.FAILED)
+    events.record(
+        session, round_.project, "project.failed", error=error, round_id=round_.id, metadata=round_.project.labels
+    )
+
+
+def retry(session: Session, project: Project) -> Job:
+    """Do the failed stage again, from its last checkpoint."""
+    if project.state != ProjectState.FAILED:
+        raise Conflict(f"the project is {project.state}; only a failed one can be retried", code="not_failed")
+    round_ = session.scalars(
+        select(Round).where(Round.project_id == project.id, Round.state == RoundState.FAILED)
+    ).one()
+    last = session.scalars(
+        select(Job).where(Job.round_id == round_.id).order_by(Job.created_at.desc(), Job.id.desc())
+    ).first()
+    assert last is not None
+    assert round_.failed_in is not None
+    move(round_, RoundState(round_.failed_in))
+    move_project(project, ProjectState.RUNNING)
+    round_.error = round_.failed_in = round_.finished_at = project.error = None
+    return jobs.enqueue(
+        session,
+        project,
+        last.kind,
+        round_id=round_.id,
+        params=last.params,
+        inputs=last.inputs,
+        labels=last.labels,
+        checkpoint=last.checkpoint,
+    )
+
+
+def cancel_all(session: Session, project: Project) -> None:
+    """End every open round of a project and ask its jobs to stop."""
+    for round_ in of_project(session, project.id):
+        if round_.state in OPEN_ROUND_STATES or round_.state in (RoundState.PENDING,):
+            move(round_, RoundState.CANCELLED)
+    open_jobs = select(Job).where(Job.project_id == project.id, Job.state.in_(jobs.OPEN_STATES))
+    for job in session.scalars(open_jobs):
+        jobs.cancel(session, job)
+
+
+def _trained(session: Session, round_: Round, job: Job) -> None:
+    loras.add(session, job, round_, job.result or {})
+    if after_training(RoundKind(round_.kind)) == RoundState.GENERATING:
+        generate(session, round_)
+    else:
+        move(round_, RoundState.EVALUATING)
+        evaluate(session, round_)
+
+
+def _generated(session: Session, round_: Round, job: Job) -> None:
+    images.add_generated(session, job, job.result or {}, "candidate")
+    curate(session, round_)
+
+
+def _scored(session: Session, round_: Round, job: Job) -> None:
+    result = job.result or {}
+    accepted = set(result["accepted"])
+    for image in images.pending(session, round_.id):
+        image.scores = result["scores"].get(image.id)
+        image.decision = Decision.ACCEPTED if image.id in accepted else Decision.REJECTED
+    session.flush()
+    lacking = missing(session, round_)
+    if lacking == 0:
+        complete(session, round_)
+    elif round_.generations < round_.plan["max_generations"]:
+        generate(session, round_, views=list(quota(session, round_)))
+    elif round_.target - lacking >= round_.plan["enough"]:
+        complete(session, round_)
+    else:
+        round_.needs_attention = (
+            f"after {round_.generations} generations {lacking} pictures are still missing to {round_.target}"
+        )
+        events.of_round(session, round_, "round.attention_needed", reason=round_.needs_attention, missing=lacking)
+
+
+def _evaluated(session: Session, round_: Round, job: Job) -> None:
+    images.add_generated(session, job, job.result or {}, "evaluation")
+    complete(session, round_)
+
+
+_AFTER: dict[RoundState, Callable[[Session, Round, Job], None]] = {
+    RoundState.TRAINING: _trained,
+    RoundState.GENERATING: _generated,
+    RoundState.CURATING: _scored,
+    RoundState.EVALUATING: _evaluated,
+}
+
+
+def _dataset_entry(project: Project, round_: Round, image: Image) -> dict[str, Any]:
+    texts = captions.captions(
+        policy=round_.plan["caption_policy"],
+        trigger_word=project.trigger_word,
+        subject_tags=project.subject_tags,
+        feature_tags=project.feature_tags,
+        image_tags=image.tags,
+    )
+    return {"image_id": image.id, "key": image.key, "sha256": image.sha256, "captions": texts}
+
+
+def _train_inputs(round_: Round) -> dict[str, Any]:
+    project = round_.project
+    return {
+        "base_model": project.base_model,
+        "dataset": round_.dataset,
+        "name": f"{project.trigger_word}-{round_.number}-{round_.kind}",
+        "trigger_word": project.trigger_word,
+        "subject_tags": project.subject_tags,
+        "prompt_tags": round_.plan["prompt_tags"],
+        "views": round_.plan["views"],
+    }
+
+
+def _enqueue_pictures(session: Session, round_: Round, pictures: list[Any]) -> Job:
+    lora = session.get_one(Lora, round_.lora_id)
+    inputs = {
+        "base_model": round_.project.base_model,
+        "pictures": [asdict(picture) for picture in pictures],
+        "loras": [loras.as_input(lora, 1.0)],
+    }
+    return jobs.enqueue(
+        session, round_.project, "generate", round_id=round_.id, params=round_.plan["generate"], inputs=inputs
+    )
+
+
+def _seed(round_: Round) -> int:
+    """Another for each round and each time that candidates are drawn, the same in every run of the same plan."""
+    return int(round_.plan["train"]["seed"]) * 1_000_000 + round_.number * 10_000 + round_.generations * 1_000
+
+
+def _stage_jobs(session: Session, round_: Round) -> list[Job]:
+    query = select(Job).where(Job.round_id == round_.id, Job.state.in_(jobs.OPEN_STATES))
+    return list(session.scalars(query))

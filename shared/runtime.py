@@ -1,0 +1,121 @@
+"""The one place that wires: settings to database, store and broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from sqlalchemy.orm import Session
+
+from shared import catalog, jobs, rounds
+from shared.broker import Broker
+from shared.catalog import BaseModel
+from shared.db import Database
+from shared.errors import Unavailable
+from shared.secrets import Vault
+from shared.settings import Settings
+from shared.storage import Storage, storage_from_url
+
+log = structlog.get_logger()
+
+
+class Sender(Protocol):
+    """What wakes workers: Celery over Redis, or a list in a unit test."""
+
+    def send(self, queue: str, job_id: str, attempt: int) -> None: ...
+
+    def ping(self) -> None: ...
+
+
+def open_storage(settings: Settings) -> Storage:
+    return storage_from_url(
+        settings.storage_url,
+        endpoint=settings.s3_endpoint,
+        public_endpoint=settings.s3_public_endpoint,
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key,
+        region=settings.s3_region,
+    )
+
+
+@dataclass(kw_only=True)
+class Runtime:
+    """What both doors stand on."""
+
+    settings: Settings
+    db: Database
+    storage: Storage
+    broker: Sender
+    vault: Vault
+    base_models: dict[str, BaseModel]
+
+    @staticmethod
+    def from_settings(settings: Settings) -> Runtime:
+        return Runtime(
+            settings=settings,
+            db=Database(settings.database_url),
+            storage=open_storage(settings),
+            broker=Broker(settings),
+            vault=Vault(settings.secret_key),
+            base_models=catalog.base_models(settings.models_file),
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """All of it or nothing; and then, if there is work to hand out, hand it out."""
+        with self.db.transaction() as session:
+            yield session
+        if session.info.get("dispatch"):
+            self.dispatch()
+
+    def dispatch(self) -> int:
+        """Send a message for each job that a live worker can take now. Returns how many were sent.
+
+        Just in time: the backlog stays in the table, where it can be ordered fairly, counted and cancelled.
+        """
+        return sum(self._dispatch_queue(queue) for queue in catalog.QUEUES)
+
+    def _dispatch_queue(self, queue: str) -> int:
+        sent = 0
+        while True:
+            with self.db.transaction() as session:
+                if jobs.free_slots(session, queue, self.settings) <= 0:
+                    return sent
+                job = jobs.take_next(session, queue, self.settings)
+            if job is None:
+                return sent
+            try:
+                self.broker.send(queue, job.id, job.attempt)
+            except Unavailable as error:
+                log.warning("dispatch.failed", job_id=job.id, error=str(error))
+                with self.db.transaction() as session:
+                    jobs.unsend(session, job)
+                return sent
+            sent += 1
+
+    def reap(self) -> int:
+        """Put back, or fail, the jobs whose workers are lost. Returns how many there were."""
+        with self.transaction() as session:
+            lost = jobs.overdue(session)
+            for job in lost:
+                self._lose(session, job)
+        return len(lost)
+
+    def bury_predecessor(self, worker: str) -> int:
+        """A worker that has just started puts back what its dead predecessor of the same name held."""
+        with self.transaction() as session:
+            lost = jobs.held_by(session, worker)
+            for job in lost:
+                self._lose(session, job)
+        return len(lost)
+
+    def _lose(self, session: Session, job: jobs.Job) -> None:
+        if jobs.lose(session, job, self.settings):
+            session.flush()
+            rounds.job_ended_badly(session, job)
+
+    def close(self) -> None:
+        self.db.dispose()

@@ -1,0 +1,99 @@
+"""The one reader of the environment. Every setting is in the README's table; a test compares the two."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from environs import Env, validate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that differs between one installation and another. Times in seconds, sizes in bytes."""
+
+    # where things are
+    database_url: str
+    broker_url: str
+    storage_url: str  # s3://bucket, or file:///folder in unit tests
+    secret_key: str  # 32 characters or more: peppers API keys, encrypts webhook secrets
+    public_url: str = "http://127.0.0.1:8000"
+    s3_endpoint: str = "http://127.0.0.1:9000"
+    s3_public_endpoint: str = ""  # what clients can reach; presigned links are signed for it
+    s3_access_key: str = ""
+    s3_secret_key: str = ""
+    s3_region: str = "us-east-1"
+    scratch_dir: Path = Path(tempfile.gettempdir()) / "bootlora"
+    models_file: Path | None = None  # a TOML file with more base models
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
+
+    # how sure we are that a worker lives
+    lease_seconds: float = 90.0
+    heartbeat_seconds: float = 5.0
+    redispatch_seconds: float = 60.0  # a message not claimed by then is sent again
+    worker_seen_seconds: float = 30.0  # a worker silent for longer gets nothing new
+    max_lost_attempts: int = 3
+    kill_after_seconds: float = 60.0  # from a cancel that a running job ignores to SIGKILL
+
+    # limits, shown by GET /v1/limits
+    max_upload_bytes: int = 20_000_000
+    max_image_pixels: int = 40_000_000
+    min_image_side: int = 32
+    max_body_bytes: int = 1_000_000
+    max_images_per_project: int = 1_000
+    max_pictures_per_job: int = 200
+    max_running_jobs: int = 2  # for each user
+    max_queued_jobs: int = 20
+    requests_per_minute: int = 600
+    submits_per_minute: int = 60
+    download_seconds: int = 1800  # life of a presigned link
+
+    # webhooks
+    webhook_allow_http: bool = False
+    webhook_allow_networks: tuple[str, ...] = ()  # networks that are private and yet allowed, as CIDR
+    webhook_connect_seconds: float = 5.0
+    webhook_timeout_seconds: float = 15.0  # for one request, all in all
+    webhook_retry_seconds: tuple[int, ...] = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+    webhook_disable_seconds: float = 432_000.0  # an endpoint at which every attempt fails for so long is disabled
+    webhook_threads: int = 16  # requests at once; endpoints that fail or are slow get half of them at most
+    max_webhooks_per_user: int = 20
+
+    log_format: str = "json"  # json or console
+
+    @staticmethod
+    def from_env() -> Settings:
+        """Read `BOOTLORA_*`. All that is missing or wrong is told at once."""
+        env = Env(eager=False)
+        with env.prefixed("BOOTLORA_"):
+            values: dict[str, Any] = {
+                "database_url": env.str("DATABASE_URL"),
+                "broker_url": env.str("BROKER_URL"),
+                "storage_url": env.str("STORAGE_URL"),
+                "secret_key": env.str("SECRET_KEY", validate=validate.Length(min=32)),
+                "models_file": env.path("MODELS_FILE", None),
+                "scratch_dir": env.path("SCRATCH_DIR", Settings.scratch_dir),
+                "webhook_allow_http": env.bool("WEBHOOK_ALLOW_HTTP", Settings.webhook_allow_http),
+            }
+            for name, default in _DEFAULTS.items():
+                if name in values:
+                    continue
+                if isinstance(default, tuple):
+                    subcast = int if name == "webhook_retry_seconds" else str
+                    values[name] = tuple(env.list(name.upper(), list(default), subcast=subcast))
+                elif isinstance(default, int):
+                    values[name] = env.int(name.upper(), default)
+                elif isinstance(default, float):
+                    values[name] = env.float(name.upper(), default)
+                else:
+                    values[name] = env.str(name.upper(), default)
+        env.seal()
+        return Settings(**values)
+
+
+_DEFAULTS: dict[str, Any] = {
+    name: field.default
+    for name, field in Settings.__dataclass_fields__.items()
+    if name not in ("database_url", "broker_url", "storage_url", "secret_key")
+}

@@ -1,0 +1,480 @@
+"""The object store: one protocol, and two ways to keep it.
+
+`S3Storage` speaks plain S3 through the minio SDK, to any server that does. `FolderStorage` keeps
+objects as files; it serves unit tests and single machines. The contract tests hold both to the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Protocol, TypeVar
+from urllib.parse import quote, urlsplit
+
+import stamina
+import urllib3
+from minio import Minio
+from minio.datatypes import PostPolicy
+from minio.deleteobjects import DeleteObject
+from minio.error import MinioException, S3Error
+
+from shared.errors import Invalid, NotFound, Unavailable
+
+CHUNK_BYTES = 1 << 20
+KEY_BYTES = 1024  # S3's own limit
+OCTETS = "application/octet-stream"
+
+# What another try may heal. Every other answer of the store is final.
+TRANSIENT_CODES = frozenset({
+    "InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "RequestTimeTooSkewed", "OperationAborted",
+})  # fmt: skip
+MISSING_CODES = frozenset({"NoSuchKey", "NoSuchObject", "NoSuchBucket", "ResourceNotFound"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """What the store says of an object. `sha256` is empty when it was put there by somebody else."""
+
+    key: str
+    size_bytes: int
+    sha256: str = ""
+    content_type: str = OCTETS
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresignedPost:
+    """A form that a client may send to `url`, with the file as its last field, `file`."""
+
+    url: str
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+T = TypeVar("T")
+
+
+class Storage(Protocol):
+    """Objects under keys such as `projects/ID/rounds/1/lora.safetensors`.
+
+    Putting is all or nothing and replaces what was there. Reading checks the recorded SHA-256.
+    Deleting what isn't there is no error. `NotFound` and `Unavailable` are what may go wrong.
+    """
+
+    def prepare(self) -> None:
+        """Make the bucket or the folder, if it isn't there yet."""
+
+    def check(self) -> None:
+        """Raise `Unavailable` unless the store answers, without trying twice."""
+
+    def put_file(self, key: str, path: Path, content_type: str = OCTETS) -> StoredObject: ...
+
+    def put_bytes(self, key: str, content: bytes, content_type: str = OCTETS) -> StoredObject: ...
+
+    def get_to_file(self, key: str, path: Path) -> StoredObject:
+        """The object as a file, whole or not at all."""
+
+    def get_bytes(self, key: str) -> bytes: ...
+
+    def open(self, key: str) -> Iterator[bytes]:
+        """The object in pieces, for passing on; a missing one is noticed before the first piece."""
+
+    def stat(self, key: str) -> StoredObject: ...
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """All objects whose key starts with the prefix, by key; key and size only."""
+
+    def delete(self, key: str) -> None: ...
+
+    def delete_prefix(self, prefix: str) -> None: ...
+
+    def presigned_get(self, key: str, expires: timedelta, filename: str | None = None) -> str:
+        """A URL that reads this object, and is saved under `filename`, until it expires."""
+
+    def presigned_post(self, key: str, content_type: str, max_bytes: int, expires: timedelta) -> PresignedPost:
+        """A form that puts one object of this type, up to this size, under this very key."""
+
+
+def storage_from_url(
+    url: str,
+    *,
+    endpoint: str = "",
+    public_endpoint: str = "",
+    access_key: str = "",
+    secret_key: str = "",
+    region: str = "us-east-1",
+) -> Storage:
+    """`s3://bucket` or `file:///folder`."""
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return FolderStorage(Path(parts.path))
+    if parts.scheme == "s3" and parts.netloc:
+        return S3Storage(
+            parts.netloc,
+            endpoint=endpoint,
+            public_endpoint=public_endpoint or endpoint,
+            access_key=access_key,
+            secret_key=secret_key,
+            region=region,
+        )
+    raise ValueError(f"storage URL {url!r} is neither s3://BUCKET nor file:///FOLDER")
+
+
+def checked_key(key: str) -> str:
+    """A key that means one object and can't lead out of the store."""
+    pieces = key.split("/")
+    odd = any(piece in {"", ".", ".."} for piece in pieces) or re.search(r"[\x00-\x1f\x7f\\]", key)
+    if odd or len(key.encode()) > KEY_BYTES:
+        raise Invalid(f"bad object key {key!r}", code="bad_object_key")
+    return key
+
+
+def checked_prefix(prefix: str) -> str:
+    """A prefix that names less than everything, ending anywhere in a key."""
+    checked_key(prefix.rstrip("/"))
+    return prefix
+
+
+class S3Storage:
+    """Any server that speaks S3, through the minio SDK."""
+
+    def __init__(
+        self, bucket: str, *, endpoint: str, public_endpoint: str, access_key: str, secret_key: str, region: str
+    ):
+        self.bucket = bucket
+        self.public_endpoint = public_endpoint.rstrip("/")
+        # urllib3 must not retry by itself: stamina does, and a store that is down should say so at once.
+        self._pool = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=5, read=60), retries=False, maxsize=16, cert_reqs="CERT_REQUIRED"
+        )
+
+        def client(url: str) -> Minio:
+            parts = urlsplit(url)
+            if parts.scheme not in {"http", "https"} or not parts.netloc:
+                raise ValueError(f"S3 endpoint {url!r} is no http(s)://HOST[:PORT]")
+            return Minio(
+                parts.netloc,
+                access_key=access_key,
+                secret_key=secret_key,
+                secure=parts.scheme == "https",
+                region=region,  # fixed, or signing would ask the server for it
+                http_client=self._pool,
+            )
+
+        self._client = client(endpoint)
+        # A signature covers the host, so URLs for others are signed by a client that knows the outer name.
+        self._signer = client(public_endpoint)
+
+    def prepare(self) -> None:
+        def make() -> None:
+            if self._client.bucket_exists(bucket_name=self.bucket):
+                return
+            try:
+                self._client.make_bucket(bucket_name=self.bucket)
+            except S3Error as error:
+                if error.code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
+                    raise
+
+        self._retried(make)
+
+    def check(self) -> None:
+        with _s3_errors(self.bucket):
+            if not self._client.bucket_exists(bucket_name=self.bucket):
+                raise Unavailable(f"the bucket {self.bucket!r} is not there", code="store_unavailable")
+
+    def put_file(self, key: str, path: Path, content_type: str = OCTETS) -> StoredObject:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return self._put(key, file, path.stat().st_size, sha256, content_type)
+
+    def put_bytes(self, key: str, content: bytes, content_type: str = OCTETS) -> StoredObject:
+        return self._put(key, io.BytesIO(content), len(content), hashlib.sha256(content).hexdigest(), content_type)
+
+    def _put(self, key: str, file: BinaryIO, size_bytes: int, sha256: str, content_type: str) -> StoredObject:
+        def put() -> None:
+            file.seek(0)
+            self._client.put_object(
+                bucket_name=self.bucket,
+                object_name=checked_key(key),
+                data=file,
+                length=size_bytes,
+                content_type=content_type,
+                metadata={"sha256": sha256},
+            )
+
+        self._retried(put, key)
+        return StoredObject(key=key, size_bytes=size_bytes, sha256=sha256, content_type=content_type)
+
+    def get_to_file(self, key: str, path: Path) -> StoredObject:
+        def get() -> StoredObject:
+            with _written_whole(path) as file, self._response(key) as response:
+                return _copy(response, file, _described(key, response.headers))
+
+        return self._retried(get, key)
+
+    def get_bytes(self, key: str) -> bytes:
+        def get() -> bytes:
+            content = io.BytesIO()
+            with self._response(key) as response:
+                _copy(response, content, _described(key, response.headers))
+            return content.getvalue()
+
+        return self._retried(get, key)
+
+    def open(self, key: str) -> Iterator[bytes]:
+        response = self._retried(lambda: self._get(key), key)
+
+        def pieces() -> Iterator[bytes]:
+            try:
+                with _s3_errors(key):
+                    yield from _checked(response, _described(key, response.headers))
+            finally:
+                response.close()
+                response.release_conn()
+
+        return pieces()
+
+    def stat(self, key: str) -> StoredObject:
+        def stat() -> StoredObject:
+            found = self._client.stat_object(bucket_name=self.bucket, object_name=checked_key(key))
+            return _described(key, found.metadata or {}, size_bytes=found.size or 0)
+
+        return self._retried(stat, key)
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        def every() -> Any:
+            return [*self._client.list_objects(bucket_name=self.bucket, prefix=prefix, recursive=True)]
+
+        for found in self._retried(every):
+            yield StoredObject(key=found.object_name, size_bytes=found.size or 0)
+
+    def delete(self, key: str) -> None:
+        self._retried(lambda: self._client.remove_object(bucket_name=self.bucket, object_name=checked_key(key)), key)
+
+    def delete_prefix(self, prefix: str) -> None:
+        doomed = [DeleteObject(found.key) for found in self.list(checked_prefix(prefix))]
+
+        def remove() -> None:
+            for error in self._client.remove_objects(bucket_name=self.bucket, delete_object_list=doomed):
+                raise Unavailable(f"{error.name} could not be deleted: {error.code}", code="store_unavailable")
+
+        self._retried(remove)
+
+    def presigned_get(self, key: str, expires: timedelta, filename: str | None = None) -> str:
+        return self._signer.presigned_get_object(
+            bucket_name=self.bucket,
+            object_name=checked_key(key),
+            expires=expires,
+            response_headers={"response-content-disposition": attachment(filename)} if filename else None,
+        )
+
+    def presigned_post(self, key: str, content_type: str, max_bytes: int, expires: timedelta) -> PresignedPost:
+        policy = PostPolicy(self.bucket, datetime.now(UTC) + expires)
+        policy.add_equals_condition("key", checked_key(key))
+        policy.add_equals_condition("Content-Type", content_type)
+        policy.add_content_length_range_condition(1, max_bytes)
+        signed = self._signer.presigned_post_policy(policy)
+        return PresignedPost(
+            url=f"{self.public_endpoint}/{self.bucket}", fields={"key": key, "Content-Type": content_type, **signed}
+        )
+
+    def _get(self, key: str) -> urllib3.BaseHTTPResponse:
+        return self._client.get_object(bucket_name=self.bucket, object_name=checked_key(key))
+
+    @contextmanager
+    def _response(self, key: str) -> Iterator[urllib3.BaseHTTPResponse]:
+        response = self._get(key)
+        try:
+            yield response
+        finally:
+            response.close()
+            response.release_conn()
+
+    def _retried(self, act: Callable[[], T], key: str = "") -> T:
+        """Do it, again after a moment if that may help, and say in our words what went wrong."""
+        with _s3_errors(key or self.bucket):
+            for attempt in stamina.retry_context(on=_transient, attempts=5, timeout=30, wait_initial=0.1, wait_max=3):
+                with attempt:
+                    return act()
+        raise AssertionError("unreachable: the last attempt raises")
+
+
+def _transient(error: Exception) -> bool:
+    if isinstance(error, S3Error):
+        return error.code in TRANSIENT_CODES
+    return isinstance(error, urllib3.exceptions.HTTPError | MinioException | Damaged)
+
+
+@contextmanager
+def _s3_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except S3Error as error:
+        if error.code in MISSING_CODES:
+            raise NotFound(f"no object {name!r}", code="object_not_found") from error
+        raise Unavailable(f"the object store refused {name!r}: {error.code}", code="store_unavailable") from error
+    except (MinioException, urllib3.exceptions.HTTPError) as error:
+        raise Unavailable(f"the object store can't be reached for {name!r}", code="store_unavailable") from error
+
+
+def _described(key: str, headers: Any, size_bytes: int | None = None) -> StoredObject:
+    return StoredObject(
+        key=key,
+        size_bytes=int(headers.get("content-length", 0)) if size_bytes is None else size_bytes,
+        sha256=headers.get("x-amz-meta-sha256", ""),
+        content_type=headers.get("content-type", OCTETS),
+    )
+
+
+class FolderStorage:
+    """Objects as files below `objects/`, what is known of each below `about/`.
+
+    A key can't be another key's folder here (`a` beside `a/b`), as in S3 it can; ours never are.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder.absolute()
+        self._objects = self.folder / "objects"
+        self._about = self.folder / "about"
+
+    def prepare(self) -> None:
+        self._objects.mkdir(parents=True, exist_ok=True)
+
+    def check(self) -> None:
+        if not self._objects.is_dir():
+            raise Unavailable(f"the folder {self._objects} is not there", code="store_unavailable")
+
+    def put_file(self, key: str, path: Path, content_type: str = OCTETS) -> StoredObject:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            return self._put(key, file, path.stat().st_size, sha256, content_type)
+
+    def put_bytes(self, key: str, content: bytes, content_type: str = OCTETS) -> StoredObject:
+        return self._put(key, io.BytesIO(content), len(content), hashlib.sha256(content).hexdigest(), content_type)
+
+    def _put(self, key: str, file: BinaryIO, size_bytes: int, sha256: str, content_type: str) -> StoredObject:
+        stored = StoredObject(key=checked_key(key), size_bytes=size_bytes, sha256=sha256, content_type=content_type)
+        with _folder_errors(key):
+            with _written_whole(self._about / key) as about:
+                about.write(json.dumps(asdict(stored)).encode())
+            with _written_whole(self._objects / key) as target:
+                shutil.copyfileobj(file, target, CHUNK_BYTES)
+        return stored
+
+    def get_to_file(self, key: str, path: Path) -> StoredObject:
+        with _folder_errors(key), self._file(key).open("rb") as file, _written_whole(path) as target:
+            return _copy(file, target, self.stat(key))
+
+    def get_bytes(self, key: str) -> bytes:
+        content = io.BytesIO()
+        with _folder_errors(key), self._file(key).open("rb") as file:
+            _copy(file, content, self.stat(key))
+        return content.getvalue()
+
+    def open(self, key: str) -> Iterator[bytes]:
+        with _folder_errors(key):
+            stored, file = self.stat(key), self._file(key).open("rb")
+
+        def pieces() -> Iterator[bytes]:
+            with file:
+                yield from _checked(file, stored)
+
+        return pieces()
+
+    def stat(self, key: str) -> StoredObject:
+        with _folder_errors(key):
+            size_bytes = self._file(key).stat().st_size
+            known = json.loads((self._about / key).read_bytes())
+        return StoredObject(**{**known, "size_bytes": size_bytes})
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        files = (path for path in self._objects.rglob("*") if path.is_file() and not path.name.startswith(".part-"))
+        sizes = {path.relative_to(self._objects).as_posix(): path.stat().st_size for path in files}
+        for key in sorted(sizes):
+            if key.startswith(prefix):
+                yield StoredObject(key=key, size_bytes=sizes[key])
+
+    def delete(self, key: str) -> None:
+        with contextlib.suppress(NotFound), _folder_errors(key):
+            self._file(key).unlink()
+            (self._about / key).unlink(missing_ok=True)
+
+    def delete_prefix(self, prefix: str) -> None:
+        for found in self.list(checked_prefix(prefix)):
+            self.delete(found.key)
+
+    def presigned_get(self, key: str, expires: timedelta, filename: str | None = None) -> str:
+        """The file's own address: it neither expires nor reaches beyond this machine."""
+        return self._file(key).as_uri()
+
+    def presigned_post(self, key: str, content_type: str, max_bytes: int, expires: timedelta) -> PresignedPost:
+        raise Unavailable("a folder takes no uploads of clients; use an S3 store", code="store_has_no_uploads")
+
+    def _file(self, key: str) -> Path:
+        return self._objects / checked_key(key)
+
+
+@contextmanager
+def _folder_errors(key: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise NotFound(f"no object {key!r}", code="object_not_found") from error
+    except OSError as error:
+        raise Unavailable(f"the storage folder failed on {key!r}: {error}", code="store_unavailable") from error
+
+
+class Damaged(Unavailable):
+    """The bytes that came aren't the bytes that were put."""
+
+    code = "object_damaged"
+
+
+def _checked(source: Any, stored: StoredObject) -> Iterator[bytes]:
+    """The pieces of an object, and an error after the last if it isn't the one that was put there."""
+    digest, size_bytes = hashlib.sha256(), 0
+    while piece := source.read(CHUNK_BYTES):
+        digest.update(piece)
+        size_bytes += len(piece)
+        yield piece
+    if stored.sha256 and digest.hexdigest() != stored.sha256:
+        raise Damaged(f"{stored.key!r} is damaged: its SHA-256 is not the one recorded")
+    if size_bytes != stored.size_bytes:
+        raise Damaged(f"{stored.key!r} is damaged: {size_bytes} of {stored.size_bytes} bytes came")
+
+
+def _copy(source: Any, target: BinaryIO, stored: StoredObject) -> StoredObject:
+    for piece in _checked(source, stored):
+        target.write(piece)
+    return stored
+
+
+@contextmanager
+def _written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name only when all of it is written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.replace(part, path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+def attachment(filename: str) -> str:
+    """A Content-Disposition that saves under this name, in any alphabet, and can't smuggle a header."""
+    name = PurePosixPath(filename.replace("\\", "/")).name
+    plain = re.sub(r"[^A-Za-z0-9._ -]", "_", name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

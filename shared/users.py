@@ -1,0 +1,96 @@
+"""Users and their API keys."""
+
+from __future__ import annotations
+
+import hmac
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from shared import secrets
+from shared.db import utcnow
+from shared.errors import Conflict, NotFound, Unauthorized
+from shared.models import ApiKey, User
+
+SCOPES = {
+    "projects:read": "see projects, rounds, images, jobs, events and LoRAs",
+    "projects:write": "make, change, start, cancel and delete projects; generate pictures",
+    "uploads:write": "add pictures",
+    "curation:write": "decide about candidates",
+    "artifacts:read": "download images and LoRAs",
+    "webhooks:write": "manage webhooks and see their deliveries",
+    "keys:write": "manage one's own API keys",
+    "admin": "manage users and everybody's keys",
+}
+MEMBER_SCOPES = [scope for scope in SCOPES if scope != "admin"]
+
+
+def create(session: Session, name: str, role: str = "member") -> User:
+    if session.scalar(select(User).where(User.name == name)):
+        raise Conflict(f"there is a user {name!r} already", code="user_exists")
+    user = User(name=name, role=role)
+    session.add(user)
+    session.flush()
+    return user
+
+
+def by_name(session: Session, name: str) -> User:
+    user = session.scalar(select(User).where(User.name == name))
+    if user is None:
+        raise NotFound(f"there is no user {name!r}")
+    return user
+
+
+def create_key(
+    session: Session,
+    user: User,
+    secret_key: str,
+    *,
+    name: str,
+    scopes: list[str] | None = None,
+    expires_at: datetime | None = None,
+) -> tuple[ApiKey, str]:
+    """A new key and its text, which is shown this once."""
+    text = secrets.new_api_key()
+    prefix = secrets.api_key_prefix(text)
+    assert prefix is not None
+    if scopes is None:
+        scopes = list(SCOPES) if user.role == "admin" else MEMBER_SCOPES
+    row = ApiKey(
+        user=user,
+        user_id=user.id,
+        name=name,
+        prefix=prefix,
+        digest=secrets.digest(secret_key, text),
+        scopes=scopes,
+        expires_at=expires_at,
+    )
+    session.add(row)
+    session.flush()
+    return row, text
+
+
+def authenticate(session: Session, text: str, secret_key: str) -> ApiKey:
+    """The key's row, if the key is good now.
+
+    Raises:
+        Unauthorized: not a key of this installation, revoked or expired. It doesn't say which of the first two.
+    """
+    prefix = secrets.api_key_prefix(text)
+    row = session.scalar(select(ApiKey).where(ApiKey.prefix == prefix)) if prefix else None
+    if row is None or not hmac.compare_digest(row.digest, secrets.digest(secret_key, text)) or row.revoked_at:
+        raise Unauthorized("this API key is not known here; check it, or ask an admin for a new one")
+    if row.expires_at and row.expires_at < utcnow():
+        raise Unauthorized("this API key has expired; make a new one", code="key_expired")
+    return row
+
+
+def is_stale(row: ApiKey) -> bool:
+    """Whether the last use on record is old. Once a minute is enough: a read should not become a write."""
+    return row.last_used_at is None or row.last_used_at < utcnow() - timedelta(minutes=1)
+
+
+def touch(session: Session, row: ApiKey) -> None:
+    """Remember that the key is in use."""
+    session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=utcnow()))

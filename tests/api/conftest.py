@@ -1,0 +1,150 @@
+"""A real app on real SQLite and a real folder; only the broker is a list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
+from werkzeug.test import TestResponse
+
+from api.app import create_app
+from shared import catalog, users
+from shared.db import Database
+from shared.models import Base
+from shared.runtime import Runtime
+from shared.secrets import Vault
+from shared.settings import Settings
+from shared.storage import FolderStorage
+
+SECRET = "a secret for tests, 32 characters and more"
+
+
+class RecordingBroker:
+    """Messages, kept instead of sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str, int]] = []
+
+    def send(self, queue: str, job_id: str, attempt: int) -> None:
+        self.sent.append((queue, job_id, attempt))
+
+    def ping(self) -> None:
+        pass
+
+
+def make_runtime(folder: Path, database_url: str, **settings: Any) -> Runtime:
+    given = Settings(database_url=database_url, broker_url="memory://", storage_url=folder.as_uri(), secret_key=SECRET)
+    storage = FolderStorage(folder)
+    storage.prepare()
+    return Runtime(
+        settings=replace(given, **settings),
+        db=Database(database_url),
+        storage=storage,
+        broker=RecordingBroker(),
+        vault=Vault(SECRET),
+        base_models=catalog.base_models(),
+    )
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file with the tables, to be copied."""
+    path = tmp_path_factory.mktemp("database") / "empty.db"
+    database = Database(f"sqlite:///{path}")
+    Base.metadata.create_all(database.engine)
+    database.dispose()
+    return path
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    """Settings that a test module may set otherwise."""
+    return {}
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, empty_database: Path, settings: dict[str, Any]) -> Iterator[Runtime]:
+    path = tmp_path / "bootlora.db"
+    path.write_bytes(empty_database.read_bytes())
+    runtime = make_runtime(tmp_path / "store", f"sqlite:///{path}", **settings)
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture
+def app(runtime: Runtime) -> Flask:
+    app = create_app(runtime)
+    app.testing = False  # errors become answers, as in service
+    return app
+
+
+class Caller:
+    """Somebody with an API key. Answers are what `json` of the HTTP answer says; `answer` gives all of it."""
+
+    def __init__(self, client: FlaskClient, key: str, user_id: str):
+        self.client = client
+        self.key = key
+        self.user_id = user_id
+
+    def answer(self, method: str, path: str, **given: Any) -> TestResponse:
+        headers = {"Authorization": f"Bearer {self.key}", **given.pop("headers", {})}
+        return self.client.open(path, method=method, headers=headers, **given)
+
+    def get(self, path: str, **given: Any) -> TestResponse:
+        return self.answer("GET", path, **given)
+
+    def post(self, path: str, json: Any = None, **given: Any) -> TestResponse:
+        return self.answer("POST", path, **({"json": json} if "data" not in given else {}), **given)
+
+    def change(self, method: str, path: str, json: Any, if_match: str | None = "*", **given: Any) -> TestResponse:
+        headers = {**given.pop("headers", {}), **({"If-Match": if_match} if if_match else {})}
+        return self.answer(method, path, json=json, headers=headers, **given)
+
+    def patch(self, path: str, json: Any, if_match: str | None = "*", **given: Any) -> TestResponse:
+        return self.change("PATCH", path, json, if_match, **given)
+
+    def put(self, path: str, json: Any, if_match: str | None = "*", **given: Any) -> TestResponse:
+        return self.change("PUT", path, json, if_match, **given)
+
+    def delete(self, path: str, **given: Any) -> TestResponse:
+        return self.answer("DELETE", path, **given)
+
+
+@pytest.fixture
+def make_caller(app: Flask, runtime: Runtime) -> Callable[..., Caller]:
+    def make(name: str, role: str = "member", scopes: list[str] | None = None) -> Caller:
+        with runtime.db.transaction() as session:
+            user = users.create(session, name, role)
+            _, text = users.create_key(session, user, SECRET, name="test", scopes=scopes)
+        return Caller(app.test_client(), text, user.id)
+
+    return make
+
+
+@pytest.fixture
+def ada(make_caller: Callable[..., Caller]) -> Caller:
+    """A member with all the scopes of a member."""
+    return make_caller("ada")
+
+
+@pytest.fixture
+def bob(make_caller: Callable[..., Caller]) -> Caller:
+    """Somebody else."""
+    return make_caller("bob")
+
+
+@pytest.fixture
+def admin(make_caller: Callable[..., Caller]) -> Caller:
+    return make_caller("root", role="admin")
+
+
+@pytest.fixture
+def session(runtime: Runtime) -> Iterator[Session]:
+    with runtime.db.transaction() as session:
+        yield session

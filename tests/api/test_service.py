@@ -1,0 +1,28 @@
+"""What the installation says of itself."""
+
+
+def test_a_caller_sees_who_they_are(ada):
+    answer = ada.get("/v1/me")
+    assert answer.status_code == 200
+    assert answer.json["user"]["name"] == "ada"
+    assert "admin" not in answer.json["scopes"]
+    assert answer.json["usage"]["projects"] == 0
+
+
+def test_base_models_and_limits_are_shown(ada):
+    assert [each["name"] for each in ada.get("/v1/base-models").json["items"]] == ["chibi"]
+    assert ada.get("/v1/limits").json["max_upload_bytes"] == 20_000_000
+
+
+def test_without_a_key_there_is_no_answer(app):
+    answer = app.test_client().get("/v1/me")
+    assert answer.status_code == 401
+    assert answer.json["code"] == "no_api_key"
+    assert answer.content_type == "application/problem+json"
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_health_needs_no_key(app):
+    client = app.test_client()
+    assert client.get("/healthz").json == {"status": "ok"}
+    assert client.get("/readyz").json["status"] == "ok"

@@ -1,0 +1,174 @@
+"""The command line: what it asks of the service, what it prints, how it fails."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from bootlora import selection
+from bootlora.cli import main
+from tests.client.service import Answer, Request, Service
+
+
+def run(service: Service, *words: str) -> Result:
+    return CliRunner(env={"BOOTLORA_URL": service.url, "BOOTLORA_KEY": "btl_test"}).invoke(main, list(words))
+
+
+def png(color: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), color).save(file, "PNG")
+    return file.getvalue()
+
+
+class Shop:
+    """A project whose round has nine candidates."""
+
+    def __init__(self, service: Service):
+        self.files = {f"img_{number}": png(color) for number, color in enumerate(("red", "green", "blue") * 3, 1)}
+        self.items = [
+            {
+                "id": id_,
+                "created_at": f"2026-11-22T10:00:0{number}Z",
+                "decision": "accepted" if number == 2 else "pending",
+                "view": "front",
+                "framing": "full_body",
+                "url": f"{service.url}/files/{id_}",
+                "sha256": hashlib.sha256(self.files[id_]).hexdigest(),
+            }
+            for number, id_ in enumerate(self.files, 1)
+        ]
+        self.decided: dict[str, Any] = {}
+
+    def answer(self, request: Request) -> Answer:
+        path = request.path.partition("?")[0]
+        if path.startswith("/files/"):
+            return Answer(self.files[path.rpartition("/")[2]])
+        if path.endswith("/candidates"):
+            return Answer({"items": self.items[::-1], "has_more": False})
+        if path.endswith("/decisions"):
+            self.decided = request.json
+            assert request.headers["If-Match"] == '"3"'
+        return Answer({"number": 1}, headers={"ETag": '"3"'})
+
+
+@pytest.fixture
+def shop(service: Service) -> Shop:
+    shop = Shop(service)
+    service.answer = shop.answer
+    return shop
+
+
+def test_a_project_is_created_with_her_tags(service: Service) -> None:
+    service.script = [Answer({"items": [{"name": "chibi"}], "has_more": False}), Answer({"id": "prj_1"}, 201)]
+    done = run(service, "projects", "create", "--trigger", "eiei21girl", "--tags", "fox ears,  blonde hair")
+    assert done.output == "prj_1\n"
+    sent = service.requests[1].json
+    assert sent["feature_tags"] == ["fox ears", "blonde hair"]
+    assert sent["subject_tags"] == ["1girl", "solo"]
+    assert sent["base_model"] == "chibi"
+
+
+def test_an_error_is_one_sentence_and_exit_1(service: Service) -> None:
+    service.script = [Answer({"code": "not_found", "detail": "there is no project prj_9"}, 404)]
+    done = run(service, "projects", "start", "prj_9")
+    assert done.exit_code == 1
+    assert done.output == "Error: there is no project prj_9\n"
+
+
+def test_without_a_key_it_says_what_to_do() -> None:
+    done = CliRunner(env={"BOOTLORA_KEY": ""}).invoke(main, ["projects", "list"])
+    assert done.exit_code == 2
+    assert "BOOTLORA_KEY" in done.output
+
+
+def test_candidates_come_with_a_numbered_sheet(service: Service, shop: Shop, tmp_path: Path) -> None:
+    done = run(service, "candidates", "prj_1", "1", "--out", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "001_img_1.png").read_bytes() == shop.files["img_1"]
+    assert Image.open(tmp_path / "sheet.png").width > 8 * 100
+
+
+def test_curating_by_numbers_leaves_what_is_decided(service: Service, shop: Shop) -> None:
+    done = run(service, "curate", "prj_1", "1", "--accept", "1,4,7-9", "--reject", "rest")
+    assert done.output == "accepted 5, rejected 3\n"
+    assert shop.decided["accepted"] == ["img_1", "img_4", "img_7", "img_8", "img_9"]
+    assert shop.decided["rejected"] == ["img_3", "img_5", "img_6"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--accept", "10"], "there is no candidate 10"),
+        (["--accept", "1-3", "--reject", "3"], "3: accepted and rejected at once"),
+        (["--accept", "first"], "'first' is no number"),
+    ],
+)
+def test_a_wrong_number_changes_nothing(service: Service, shop: Shop, words: list[str], said: str) -> None:
+    done = run(service, "curate", "prj_1", "1", *words)
+    assert done.exit_code != 0
+    assert said in done.output
+    assert shop.decided == {}
+
+
+def test_a_picture_is_drawn_with_weighted_loras(service: Service, tmp_path: Path) -> None:
+    picture = {"id": "img_1", "url": f"{service.url}/file", "sha256": hashlib.sha256(b"x").hexdigest()}
+    service.script = [
+        Answer({"id": "job_1", "kind": "generate", "state": "queued"}, 202),
+        Answer({"id": "job_1", "kind": "generate", "state": "succeeded"}),
+        Answer({"items": [picture], "has_more": False}),
+        Answer(b"x"),
+    ]
+    words = ["--prompt", "eiei21girl, from behind", "--seed", "7", "--lora", "lor_1:0.8", "--lora", "lor_2"]
+    done = run(service, "generate", "prj_1", *words, "--out", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    sent = service.requests[0].json
+    assert sent["pictures"] == [{"prompt": "eiei21girl, from behind", "seed": 7, "count": 1}]
+    assert sent["loras"] == [{"lora_id": "lor_1", "weight": 0.8}, {"lora_id": "lor_2", "weight": 1.0}]
+    assert (tmp_path / "001_img_1.png").read_bytes() == b"x"
+
+
+def test_a_dataset_is_a_folder_for_kohyas_trainers(service: Service, shop: Shop, tmp_path: Path) -> None:
+    file = {
+        "url": f"{service.url}/files/img_1",
+        "sha256": shop.items[0]["sha256"],
+        "filename": "eiei21girl.safetensors",
+    }
+    round_ = {"id": "rnd_1", "number": 1, "lora_id": "lor_1"}
+    dataset = [{"image_id": "img_2", "captions": ["eiei21girl, 1girl, from side"]}]
+    answers: dict[str, Any] = {
+        "/v1/projects/prj_1": {"trigger_word": "eiei21girl"},
+        "/v1/projects/prj_1/rounds": {"items": [round_], "has_more": False},
+        "/v1/projects/prj_1/rounds/1": {**round_, "dataset": dataset},
+        "/v1/projects/prj_1/images": {"items": shop.items, "has_more": False},
+        "/v1/loras/lor_1": {"id": "lor_1", "files": {"kohya": file, "diffusers": file}},
+    }
+    service.answer = lambda request: (
+        Answer(answers[path]) if (path := request.path.partition("?")[0]) in answers else shop.answer(request)
+    )
+    done = run(service, "download", "prj_1", "--round", "1", "--out", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "lora/kohya/eiei21girl.safetensors").exists()
+    assert (tmp_path / "lora/diffusers/eiei21girl.safetensors").exists()
+    assert (tmp_path / "dataset/1_eiei21girl/001.png").read_bytes() == shop.files["img_2"]
+    assert (tmp_path / "dataset/1_eiei21girl/001.txt").read_text() == "eiei21girl, 1girl, from side\n"
+
+
+def test_events_are_lines(service: Service) -> None:
+    event = {"type": "round.completed", "timestamp": "2026-11-22T10:00:00+00:00", "data": {"seq": 3, "images": 16}}
+    service.script = [Answer({"items": [event], "has_more": False})]
+    done = run(service, "events", "prj_1")
+    assert done.output.split(maxsplit=3)[:3] == ["3", "2026-11-22T10:00:00", "round.completed"]
+    assert json.loads(done.output.split(maxsplit=3)[3]) == {"images": 16}
+
+
+def test_ranges_of_numbers() -> None:
+    assert selection.numbers("1, 4,7-9", range(1, 10), []) == [1, 4, 7, 8, 9]
+    assert selection.numbers("none", range(1, 10), [1]) == []
+    assert selection.numbers("rest", range(1, 10), [2, 3]) == [2, 3]

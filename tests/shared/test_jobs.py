@@ -1,0 +1,199 @@
+import time
+
+import pytest
+from sqlalchemy.orm import Session
+
+from shared import jobs
+from shared.errors import Conflict, TooMany
+from shared.models import Job, Project, User
+from shared.runtime import Runtime
+from tests.domain import RecordingBroker, claim, make_job, make_project, make_runtime, make_user
+
+
+def waiting_job(runtime: Runtime, project: Project, **over: object) -> Job:
+    with runtime.transaction() as session:
+        return make_job(session, project, **over)  # type: ignore[arg-type]
+
+
+def row(runtime: Runtime, job: Job) -> Job:
+    with runtime.db.reading() as session:
+        return session.get_one(Job, job.id)
+
+
+def test_a_job_is_claimed_once(runtime: Runtime, project: Project) -> None:
+    job = waiting_job(runtime, project)
+    held = claim(runtime, job)
+    assert held is not None
+    assert held.attempt == 1
+    assert claim(runtime, job) is None
+
+
+def test_a_message_of_an_earlier_attempt_finds_nothing(runtime: Runtime, project: Project) -> None:
+    job = waiting_job(runtime, project)
+    held = claim(runtime, job)
+    assert held is not None
+    with runtime.transaction() as session:
+        jobs.give_back(session, held)
+    with runtime.transaction() as session:
+        assert jobs.claim(session, job.id, 1, "gpu@two", 90) is None
+        assert jobs.claim(session, job.id, 2, "gpu@two", 90) is not None
+
+
+def test_a_worker_that_lost_its_lease_changes_nothing(runtime: Runtime, project: Project) -> None:
+    job = waiting_job(runtime, project)
+    zombie = claim(runtime, job)
+    assert zombie is not None
+    with runtime.transaction() as session:
+        jobs.lose(session, session.get_one(Job, job.id), runtime.settings)
+    heir = claim(runtime, job, "gpu@two")
+    assert heir is not None
+    for write in (
+        lambda s: jobs.renew(s, zombie, 90, None),
+        lambda s: jobs.succeed(s, zombie, {}),
+        lambda s: jobs.fail(s, zombie, {}),
+        lambda s: jobs.save_checkpoint(s, zombie, {}),
+        lambda s: jobs.give_back(s, zombie),
+    ):
+        with pytest.raises(jobs.LostLease), runtime.transaction() as session:
+            write(session)
+    with runtime.transaction() as session:
+        jobs.succeed(session, heir, {"done": 1})
+    assert row(runtime, job).state == "succeeded"
+
+
+def test_a_lease_that_is_over_is_noticed_and_the_job_waits_again(tmp_path: object) -> None:
+    runtime = make_runtime(tmp_path, lease_seconds=0.05)  # type: ignore[arg-type]
+    with runtime.transaction() as session:
+        project = make_project(session, make_user(session))
+    job = waiting_job(runtime, project)
+    assert claim(runtime, job) is not None
+    assert runtime.reap() == 0 or row(runtime, job).attempt == 2
+    time.sleep(0.1)
+    runtime.reap()
+    assert row(runtime, job).state == "queued"
+    assert row(runtime, job).attempt == 2
+
+
+def test_after_three_lost_workers_a_job_fails_and_says_so(runtime: Runtime, project: Project) -> None:
+    job = waiting_job(runtime, project)
+    for worker in ("gpu@a", "gpu@b", "gpu@c"):
+        assert claim(runtime, job, worker) is not None
+        runtime.bury_predecessor(worker)
+    failed = row(runtime, job)
+    assert failed.state == "failed"
+    assert failed.error is not None
+    assert failed.error["code"] == "worker_lost"
+
+
+def test_a_worker_that_shuts_down_counts_no_lost_attempt(runtime: Runtime, project: Project) -> None:
+    job = waiting_job(runtime, project)
+    for _ in range(5):
+        held = claim(runtime, job)
+        assert held is not None
+        with runtime.transaction() as session:
+            jobs.give_back(session, held)
+    assert row(runtime, job).state == "queued"
+    assert row(runtime, job).lost_attempts == 0
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_is_asked(runtime: Runtime, project: Project) -> None:
+    waiting, running = waiting_job(runtime, project), waiting_job(runtime, project)
+    held = claim(runtime, running)
+    assert held is not None
+    for _ in range(2):  # asking twice changes nothing
+        with runtime.transaction() as session:
+            assert jobs.cancel(session, session.get_one(Job, waiting.id)).state == "cancelled"
+            assert jobs.cancel(session, session.get_one(Job, running.id)).state == "running"
+    with runtime.transaction() as session:
+        assert jobs.renew(session, held, 90, None) is True
+        jobs.stop(session, held)
+    assert row(runtime, running).state == "cancelled"
+
+
+def test_a_job_that_has_ended_can_not_be_cancelled(runtime: Runtime, project: Project) -> None:
+    job = waiting_job(runtime, project)
+    held = claim(runtime, job)
+    assert held is not None
+    with runtime.transaction() as session:
+        jobs.succeed(session, held, {})
+    with pytest.raises(Conflict), runtime.transaction() as session:
+        jobs.cancel(session, session.get_one(Job, job.id))
+
+
+def test_a_cancelled_job_whose_worker_is_lost_is_cancelled(runtime: Runtime, project: Project) -> None:
+    job = waiting_job(runtime, project)
+    assert claim(runtime, job, "gpu@a") is not None
+    with runtime.transaction() as session:
+        jobs.cancel(session, session.get_one(Job, job.id))
+    runtime.bury_predecessor("gpu@a")
+    assert row(runtime, job).state == "cancelled"
+
+
+def test_only_as_many_jobs_are_sent_as_there_are_live_slots(runtime: Runtime, project: Project) -> None:
+    broker = runtime.broker
+    assert isinstance(broker, RecordingBroker)
+    for _ in range(3):
+        waiting_job(runtime, project)
+    assert broker.sent == []
+    with runtime.transaction() as session:
+        jobs.check_in(session, "gpu@one", "gpu", 1)
+    assert runtime.dispatch() == 1
+    assert runtime.dispatch() == 0
+    assert len(broker.sent) == 1
+
+
+def test_a_message_that_could_not_be_sent_is_sent_when_the_broker_is_back(runtime: Runtime, project: Project) -> None:
+    broker = runtime.broker
+    assert isinstance(broker, RecordingBroker)
+    with runtime.transaction() as session:
+        jobs.check_in(session, "gpu@one", "gpu", 1)
+    broker.down = True
+    job = waiting_job(runtime, project)
+    assert broker.sent == []
+    broker.down = False
+    runtime.dispatch()
+    assert broker.sent == [("gpu", job.id, 1)]
+
+
+def test_the_next_turn_is_that_of_the_user_served_least_recently(runtime: Runtime, user: User) -> None:
+    broker = runtime.broker
+    assert isinstance(broker, RecordingBroker)
+    with runtime.transaction() as session:
+        greedy = make_project(session, user)
+        modest = make_project(session, make_user(session, "bob"))
+        first, *_ = [make_job(session, greedy) for _ in range(5)]
+        other = make_job(session, modest)
+        jobs.check_in(session, "gpu@one", "gpu", 2)
+    runtime.dispatch()
+    assert {job_id for _, job_id, _ in broker.sent} == {first.id, other.id}
+
+
+def test_priority_counts_within_a_user(runtime: Runtime, project: Project) -> None:
+    broker = runtime.broker
+    assert isinstance(broker, RecordingBroker)
+    with runtime.transaction() as session:
+        make_job(session, project)
+        urgent = make_job(session, project, priority=5)
+        jobs.check_in(session, "gpu@one", "gpu", 1)
+    runtime.dispatch()
+    assert broker.sent == [("gpu", urgent.id, 1)]
+
+
+def test_a_user_runs_no_more_than_their_share(runtime: Runtime, user: User, project: Project) -> None:
+    broker = runtime.broker
+    assert isinstance(broker, RecordingBroker)
+    with runtime.transaction() as session:
+        session.get_one(User, user.id).max_running_jobs = 1
+        for _ in range(3):
+            make_job(session, project)
+        jobs.check_in(session, "gpu@one", "gpu", 3)
+    runtime.dispatch()
+    assert len(broker.sent) == 1
+
+
+def test_too_many_waiting_jobs_are_refused(session: Session, runtime: Runtime, user: User) -> None:
+    mine = make_project(session, user)
+    for _ in range(runtime.settings.max_queued_jobs):
+        make_job(session, mine)
+    with pytest.raises(TooMany, match="are waiting"):
+        jobs.check_cap(session, user, runtime.settings)

@@ -1,0 +1,71 @@
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from shared import plans
+from shared.catalog import VIEWS, base_models
+from shared.errors import Invalid
+
+CHIBI = base_models()["chibi"]
+
+
+def pictures(**over: Any) -> list[Any]:
+    given: dict[str, Any] = {
+        "trigger_word": "eiei21girl", "subject_tags": ["1girl"], "feature_tags": ["red eyes", "fox tail"],
+        "views": list(VIEWS), "framings": {"full_body": 1}, "prompt_tags": ["cel shading"], "count": 12, "seed": 100,
+        "name_features": True,
+    }  # fmt: skip
+    return plans.pictures(**{**given, **over})
+
+
+def test_a_client_that_says_nothing_gets_the_method_four_sixteen_forty() -> None:
+    rounds = plans.resolve(None, CHIBI)["rounds"]
+    assert [(each["kind"], each["target"]) for each in rounds] == [("style", 16), ("style", 40), ("character", 40)]
+    assert [each["caption_policy"] for each in rounds] == ["full", "full", "prune"]
+
+
+def test_nothing_is_left_open_in_a_stored_plan() -> None:
+    for each in plans.resolve(None, CHIBI)["rounds"]:
+        assert None not in each["train"].values()
+        assert None not in each["generate"].values()
+        assert None not in each["score"].values()
+
+
+def test_what_the_client_says_wins_over_the_family() -> None:
+    plan = plans.resolve({"rounds": [{"kind": "character", "train": {"rank": 4, "alpha": None}}]}, CHIBI)
+    assert plan["rounds"][0]["train"]["rank"] == 4
+    assert plan["rounds"][0]["train"]["alpha"] is not None
+
+
+@pytest.mark.parametrize(
+    "rounds",
+    [
+        [{"kind": "style", "target": 16}],
+        [{"kind": "character"}, {"kind": "style", "target": 16}],
+        [{"kind": "style", "target": 16}, {"kind": "style", "target": 16}, {"kind": "character"}],
+    ],
+    ids=["no character round", "character round not last", "targets that do not grow"],
+)
+def test_a_plan_that_makes_no_sense_is_refused(rounds: list[dict[str, Any]]) -> None:
+    with pytest.raises(Invalid):
+        plans.resolve({"rounds": rounds}, CHIBI)
+
+
+def test_every_view_gets_its_share_and_every_picture_its_own_seed() -> None:
+    drawn = pictures(count=13)
+    assert max(Counter(each.view for each in drawn).values()) == 3
+    assert Counter(each.view for each in drawn)["front"] == 3
+    assert len({each.seed for each in drawn}) == 13
+
+
+def test_what_a_view_can_not_show_is_not_asked_for() -> None:
+    behind = next(each for each in pictures() if each.view == "behind")
+    assert behind.prompt == "eiei21girl, 1girl, fox tail, from behind, full body, cel shading"
+    front = next(each for each in pictures(framings={"portrait": 1}) if each.view == "front")
+    assert "fox tail" not in front.prompt
+    assert "red eyes" in front.prompt
+
+
+def test_framings_are_spread_by_weight() -> None:
+    assert Counter(plans.spread({"full_body": 3, "portrait": 1}, 8)) == {"full_body": 6, "portrait": 2}

@@ -1,0 +1,259 @@
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from shared import events, images, jobs, loras, projects, rounds
+from shared.errors import Conflict, Invalid
+from shared.lifecycle import Decision
+from shared.models import Event, Image, Job, Project, Round, User
+from shared.runtime import Runtime
+from tests.domain import claim, make_project, make_runtime, work_off
+
+
+def start(runtime: Runtime, project: Project, **changes: Any) -> None:
+    with runtime.transaction() as session:
+        row = session.get_one(Project, project.id)
+        for name, value in changes.items():
+            setattr(row, name, value)
+        projects.start(session, row)
+
+
+def story(runtime: Runtime, project: Project) -> list[str]:
+    with runtime.db.reading() as session:
+        rows = events.after(session, project.id, 0, 1000)
+        assert [event.seq for event in rows] == list(range(1, len(rows) + 1))
+        return [event.type for event in rows if not event.type.startswith(("job.", "image."))]
+
+
+def rows_of(runtime: Runtime, project: Project) -> tuple[Project, list[Round]]:
+    with runtime.db.reading() as session:
+        return session.get_one(Project, project.id), rounds.of_project(session, project.id)
+
+
+def open_job(runtime: Runtime, project: Project) -> Job:
+    with runtime.db.reading() as session:
+        query = select(Job).where(Job.project_id == project.id, Job.state.in_(jobs.OPEN_STATES))
+        return session.scalars(query).one()
+
+
+def test_unattended_the_whole_method_runs_from_four_to_a_character_lora(runtime: Runtime, project: Project) -> None:
+    start(runtime, project)
+    work_off(runtime)
+    row, laps = rows_of(runtime, project)
+    assert row.state == "completed"
+    assert [len(lap.dataset) for lap in laps] == [4, 16, 40]
+    assert story(runtime, project) == [
+        "project.started",
+        *["round.training_started", "round.generating_started", "round.candidates_ready", "round.completed"] * 2,
+        "round.training_started",
+        "round.evaluating_started",
+        "round.completed",
+        "project.completed",
+    ]
+
+
+def test_features_stay_in_style_captions_and_leave_those_of_the_character_round(
+    runtime: Runtime, project: Project
+) -> None:
+    start(runtime, project)
+    work_off(runtime)
+    _, laps = rows_of(runtime, project)
+    assert all("blonde hair" in entry["captions"][0] for entry in laps[1].dataset)
+    assert not any("blonde hair" in entry["captions"][0] for entry in laps[2].dataset)
+    assert all(entry["captions"][0].startswith("eiei21girl, 1girl, solo") for entry in laps[2].dataset)
+
+
+def test_manual_curation_waits_and_holds_no_job(runtime: Runtime, project: Project) -> None:
+    start(runtime, project, curation="manual")
+    work_off(runtime)
+    _, laps = rows_of(runtime, project)
+    assert laps[0].state == "curating"
+    with runtime.db.reading() as session:
+        assert not list(session.scalars(select(Job).where(Job.state.in_(jobs.OPEN_STATES))))
+        assert len(images.pending(session, laps[0].id)) == 24
+
+
+def test_a_person_curates_and_the_next_round_trains_on_what_they_took(runtime: Runtime, project: Project) -> None:
+    start(runtime, project, curation="manual")
+    work_off(runtime)
+    with runtime.transaction() as session:
+        lap = rounds.get(session, project.id, 1)
+        candidates = images.pending(session, lap.id)
+        rounds.decide_all(session, lap, {image.id: Decision.ACCEPTED for image in candidates[:12]})
+        rounds.finish(session, lap, accept_fewer=False)
+    _, laps = rows_of(runtime, project)
+    assert laps[0].state == "completed"
+    taken = {image.id for image in candidates[:12]}
+    assert taken <= {entry["image_id"] for entry in laps[1].dataset}
+    assert len(laps[1].dataset) == 16
+
+
+def test_finishing_with_too_few_is_refused_unless_it_is_meant(runtime: Runtime, project: Project) -> None:
+    start(runtime, project, curation="manual")
+    work_off(runtime)
+    with pytest.raises(Conflict, match="12 pictures are missing"), runtime.transaction() as session:
+        rounds.finish(session, rounds.get(session, project.id, 1), accept_fewer=False)
+    with runtime.transaction() as session:
+        rounds.finish(session, rounds.get(session, project.id, 1), accept_fewer=True)
+    assert rows_of(runtime, project)[1][0].state == "completed"
+
+
+def test_an_edited_picture_takes_the_place_of_its_original(runtime: Runtime, project: Project) -> None:
+    start(runtime, project, curation="manual")
+    work_off(runtime)
+    with runtime.transaction() as session:
+        lap = rounds.get(session, project.id, 1)
+        original = images.pending(session, lap.id)[3]
+        stored = {"key": "edited", "sha256": "1", "size_bytes": 1, "width": 64, "height": 64}
+        edit = images.add_edit(session, session.get_one(Project, project.id), original, stored)
+        rounds.finish(session, lap, accept_fewer=True)
+    _, laps = rows_of(runtime, project)
+    assert {"edited"} == {entry["key"] for entry in laps[1].dataset} - {"k"}
+    assert edit.view == original.view
+    assert edit.tags == original.tags
+
+
+def test_more_candidates_can_be_asked_for(runtime: Runtime, project: Project) -> None:
+    start(runtime, project, curation="manual")
+    work_off(runtime)
+    with runtime.transaction() as session:
+        rounds.ask_for_more(session, rounds.get(session, project.id, 1), 5, ["behind"])
+    work_off(runtime)
+    with runtime.db.reading() as session:
+        lap = rounds.get(session, project.id, 1)
+        assert lap.state == "curating"
+        pending = images.pending(session, lap.id)
+        assert len(pending) == 29
+        assert [image.view for image in pending[24:]] == ["behind"] * 5
+        assert len({image.seed for image in pending}) == 29
+
+
+def test_when_too_few_are_good_the_round_draws_more_and_then_calls_a_person(runtime: Runtime, project: Project) -> None:
+    start(runtime, project)
+    work_off(runtime, taken=1)
+    row, laps = rows_of(runtime, project)
+    assert row.state == "running"
+    assert laps[0].state == "curating"
+    assert laps[0].generations == 3
+    assert "pictures are still missing" in (laps[0].needs_attention or "")
+    assert story(runtime, project).count("round.attention_needed") == 1
+
+
+def test_a_failed_job_says_why_and_its_stage_can_be_tried_again(runtime: Runtime, project: Project) -> None:
+    start(runtime, project)
+    job = open_job(runtime, project)
+    held = claim(runtime, job)
+    assert held is not None
+    error = {"code": "nan_loss", "message": "the loss is not a number", "retryable": True}
+    with runtime.transaction() as session:
+        jobs.save_checkpoint(session, held, {"step": 50, "kept": []})
+        rounds.job_ended_badly(session, jobs.fail(session, held, error))
+    row, laps = rows_of(runtime, project)
+    assert (row.state, laps[0].state) == ("failed", "failed")
+    assert row.error == laps[0].error == error
+    assert story(runtime, project)[-2:] == ["round.failed", "project.failed"]
+    with runtime.transaction() as session:
+        again = rounds.retry(session, session.get_one(Project, project.id))
+        assert again.checkpoint == {"step": 50, "kept": []}
+    work_off(runtime)
+    assert rows_of(runtime, project)[0].state == "completed"
+
+
+def test_a_cancelled_project_stops_everywhere_and_late_results_change_nothing(
+    runtime: Runtime, project: Project
+) -> None:
+    start(runtime, project)
+    held = claim(runtime, open_job(runtime, project))
+    assert held is not None
+    with runtime.transaction() as session:
+        projects.cancel(session, session.get_one(Project, project.id))
+        projects.cancel(session, session.get_one(Project, project.id))
+    with runtime.transaction() as session:
+        file = {"key": "k", "sha256": "0", "size_bytes": 1}
+        done = jobs.succeed(
+            session, held, {"train_steps": 1, "metrics": {}, "files": {"kohya": file, "diffusers": file}}
+        )
+        rounds.job_succeeded(session, done)
+    row, laps = rows_of(runtime, project)
+    assert row.state == "cancelled"
+    assert {lap.state for lap in laps} == {"cancelled"}
+    assert story(runtime, project).count("project.cancelled") == 1
+
+
+def test_a_completed_project_is_reopened_with_another_round(runtime: Runtime, project: Project) -> None:
+    start(runtime, project)
+    work_off(runtime)
+    with runtime.transaction() as session:
+        row = session.get_one(Project, project.id)
+        projects.add_round(session, row, {"kind": "character"}, runtime.base_models)
+    work_off(runtime)
+    row, laps = rows_of(runtime, project)
+    assert row.state == "completed"
+    assert [lap.number for lap in laps] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"trigger_word": "solo"}, "trigger_is_a_tag"),
+        ({"trigger_word": "fox ears"}, "trigger_is_a_tag"),
+        ({"feature_tags": ["solo"]}, "tag_in_both"),
+        ({"base_model": "sdxl-that-nobody-installed"}, "unknown_base_model"),
+    ],
+)
+def test_words_that_can_not_work_are_refused(runtime: Runtime, user: User, given: dict[str, Any], error: str) -> None:
+    with pytest.raises(Invalid) as raised, runtime.transaction() as session:
+        make_project(session, user, **given)
+    assert raised.value.code == error
+
+
+def test_a_start_needs_four_references_and_her_features(runtime: Runtime, user: User) -> None:
+    with pytest.raises(Conflict, match="needs 4"), runtime.transaction() as session:
+        projects.start(session, make_project(session, user, references=3))
+    with pytest.raises(Invalid, match="no feature tags"), runtime.transaction() as session:
+        projects.start(session, make_project(session, user, feature_tags=[]))
+
+
+def test_someone_elses_lora_does_not_exist(runtime: Runtime, user: User, project: Project) -> None:
+    start(runtime, project)
+    work_off(runtime)
+    with runtime.transaction() as session:
+        from tests.domain import make_user
+
+        stranger = make_project(session, make_user(session, "bob"))
+        lora_id = rounds.get(session, project.id, 3).lora_id
+        with pytest.raises(Exception, match="there is no LoRA"):
+            loras.of_project(session, stranger, [{"lora_id": lora_id}])
+
+
+def test_events_of_one_project_have_no_gap_whoever_writes_them(tmp_path: Any) -> None:
+    import threading
+
+    runtime = make_runtime(tmp_path)
+    with runtime.transaction() as session:
+        from tests.domain import make_user
+
+        project = make_project(session, make_user(session), references=0)
+
+    def write() -> None:
+        for _ in range(10):
+            with runtime.transaction() as session:
+                events.record(session, session.get_one(Project, project.id), "image.added", image_id="x")
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with runtime.db.reading() as session:
+        seqs = list(session.scalars(select(Event.seq).where(Event.project_id == project.id).order_by(Event.seq)))
+    assert seqs == list(range(1, 41))
+
+
+def test_new_features_reach_the_tags_of_the_references(runtime: Runtime, project: Project) -> None:
+    with runtime.transaction() as session:
+        row = session.get_one(Project, project.id)
+        projects.change(session, row, {"feature_tags": ["cat ears", "blue eyes"]}, runtime.base_models)
+        tags = [image.tags for image in session.scalars(select(Image).where(Image.project_id == project.id))]
+    assert tags == [["cat ears", "blue eyes", "looking at viewer", "full body"]] * 4

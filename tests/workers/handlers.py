@@ -1,0 +1,43 @@
+"""Handlers that end in every way a handler can."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from shared.errors import JobFailed, Unavailable
+from workers.work import Work
+
+
+def steps(work: Work) -> dict[str, Any]:
+    """Counts to `params.steps`, slowly enough to be interrupted, and goes on where it was."""
+    first = (work.job.checkpoint or {}).get("step", 0)
+    for step in range(first + 1, work.job.params["steps"] + 1):
+        time.sleep(work.job.params.get("seconds", 0.02))
+        work.save_checkpoint({"step": step})
+        work.step("counting", step, work.job.params["steps"])
+    return {"crops": [], "first": first}
+
+
+def fails(work: Work) -> dict[str, Any]:
+    raise JobFailed("nan_loss", "the loss is not a number", retryable=True)
+
+
+def crashes(work: Work) -> dict[str, Any]:
+    raise ZeroDivisionError("a secret of ours")
+
+
+def store_is_down(work: Work) -> dict[str, Any]:
+    raise Unavailable("the store does not answer")
+
+
+def leaves_things(work: Work) -> dict[str, Any]:
+    (work.folder / "leftover").write_text("x" * 1000)
+    os.environ["BOOTLORA_TEST_FOLDER"] = str(work.folder)
+    raise JobFailed("invalid_dataset", "no")
+
+
+def fetches(work: Work) -> dict[str, Any]:
+    work.fetch(work.job.inputs["file"])
+    return {"crops": []}

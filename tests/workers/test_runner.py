@@ -1,0 +1,172 @@
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from shared import catalog, jobs
+from shared.catalog import JobKind
+from shared.models import Event, Image, Job
+from shared.runtime import Runtime
+from tests.domain import make_project, make_runtime, make_user
+from workers.runner import run_job
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Runtime]:
+    runtime = make_runtime(tmp_path, heartbeat_seconds=0.05, lease_seconds=5.0)
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture
+def make(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
+    """A waiting job whose handler is a function of tests.workers.handlers."""
+    with runtime.transaction() as session:
+        project = make_project(session, make_user(session))
+
+    def make(code: str, *, timeout_seconds: int = 30, inputs: dict[str, Any] | None = None, **params: Any) -> Job:
+        kind = JobKind("io", f"tests.workers.handlers:{code}", timeout_seconds)
+        monkeypatch.setitem(catalog.JOB_KINDS, "crop", kind)
+        with runtime.transaction() as session:
+            image = session.scalars(select(Image)).first()
+            assert image is not None
+            given = inputs or {"image": {"id": image.id}}
+            return jobs.enqueue(session, project, "crop", params=params, inputs=given)
+
+    return make
+
+
+def run(runtime: Runtime, job: Job, draining: Callable[[], bool] = lambda: False) -> Job:
+    current = row(runtime, job)
+    run_job(runtime, job.id, current.attempt, "io@test", draining)
+    return row(runtime, job)
+
+
+def row(runtime: Runtime, job: Job) -> Job:
+    with runtime.db.reading() as session:
+        return session.get_one(Job, job.id)
+
+
+def in_background(runtime: Runtime, job: Job, draining: Callable[[], bool] = lambda: False) -> threading.Thread:
+    thread = threading.Thread(target=run, args=(runtime, job, draining))
+    thread.start()
+    while row(runtime, job).state == "queued":
+        time.sleep(0.01)
+    return thread
+
+
+def test_a_job_is_done_and_its_result_kept(runtime: Runtime, make: Callable[..., Job]) -> None:
+    done = run(runtime, make("steps", steps=3))
+    assert (done.state, done.result) == ("succeeded", {"crops": [], "first": 0})
+
+
+def test_a_doubled_message_does_nothing(runtime: Runtime, make: Callable[..., Job]) -> None:
+    job = make("steps", steps=2)
+    run(runtime, job)
+    run_job(runtime, job.id, 1, "io@other", lambda: False)
+    with runtime.db.reading() as session:
+        types = list(session.scalars(select(Event.type).where(Event.type.like("job.%")).order_by(Event.seq)))
+    assert types == ["job.started", "job.succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "retryable"),
+    [
+        ("fails", "nan_loss", True),
+        ("crashes", "internal", True),
+        ("store_is_down", "store_unavailable", True),
+        ("leaves_things", "invalid_dataset", False),
+    ],
+)
+def test_a_job_that_fails_says_why(
+    runtime: Runtime, make: Callable[..., Job], code: str, error: str, retryable: bool
+) -> None:
+    failed = run(runtime, make(code))
+    assert failed.state == "failed"
+    assert failed.error is not None
+    assert (failed.error["code"], failed.error["retryable"]) == (error, retryable)
+    assert "secret" not in failed.error["message"]
+
+
+def test_nothing_is_left_in_the_scratch_folder(runtime: Runtime, make: Callable[..., Job]) -> None:
+    run(runtime, make("leaves_things"))
+    assert not os.path.exists(os.environ.pop("BOOTLORA_TEST_FOLDER"))
+
+
+def test_an_input_that_is_not_what_was_stored_is_refused(runtime: Runtime, make: Callable[..., Job]) -> None:
+    runtime.storage.put_bytes("projects/x/file", b"other bytes")
+    reference = {"key": "projects/x/file", "sha256": "0" * 64}
+    failed = run(runtime, make("fetches", inputs={"file": reference}))
+    assert failed.error is not None
+    assert failed.error["code"] == "corrupt_object"
+
+
+def test_an_input_that_is_gone_is_named(runtime: Runtime, make: Callable[..., Job]) -> None:
+    failed = run(runtime, make("fetches", inputs={"file": {"key": "projects/x/gone", "sha256": "0"}}))
+    assert failed.error is not None
+    assert failed.error["code"] == "missing_object"
+
+
+def test_a_running_job_stops_at_its_next_step_when_cancelled(runtime: Runtime, make: Callable[..., Job]) -> None:
+    job = make("steps", steps=1000)
+    thread = in_background(runtime, job)
+    with runtime.transaction() as session:
+        jobs.cancel(session, session.get_one(Job, job.id))
+    thread.join(10)
+    assert row(runtime, job).state == "cancelled"
+
+
+def test_a_worker_that_shuts_down_gives_its_job_back_and_another_goes_on(
+    runtime: Runtime, make: Callable[..., Job]
+) -> None:
+    job = make("steps", steps=60)
+    shutting_down = threading.Event()
+    thread = in_background(runtime, job, shutting_down.is_set)
+    while (row(runtime, job).checkpoint or {}).get("step", 0) < 3:
+        time.sleep(0.01)
+    shutting_down.set()
+    thread.join(10)
+    waiting = row(runtime, job)
+    assert (waiting.state, waiting.attempt, waiting.lost_attempts) == ("queued", 2, 0)
+    done = run(runtime, job)
+    assert done.state == "succeeded"
+    assert done.result is not None
+    assert done.result["first"] >= 3
+
+
+def test_a_job_that_takes_too_long_is_stopped(runtime: Runtime, make: Callable[..., Job]) -> None:
+    failed = run(runtime, make("steps", steps=10_000, timeout_seconds=1))
+    assert failed.error is not None
+    assert failed.error["code"] == "timeout"
+
+
+def test_a_worker_whose_job_was_given_away_stops_and_publishes_nothing(
+    runtime: Runtime, make: Callable[..., Job]
+) -> None:
+    job = make("steps", steps=200)
+    thread = in_background(runtime, job)
+    with runtime.transaction() as session:
+        jobs.lose(session, session.get_one(Job, job.id), runtime.settings)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert row(runtime, job).state == "queued"
+    assert row(runtime, job).result is None
+
+
+def test_progress_reaches_the_row(runtime: Runtime, make: Callable[..., Job]) -> None:
+    job = make("steps", steps=100)
+    thread = in_background(runtime, job)
+    progress: dict[str, Any] | None = None
+    while not (progress := row(runtime, job).progress) or progress["step"] < 5:
+        time.sleep(0.01)
+    with runtime.transaction() as session:
+        jobs.cancel(session, session.get_one(Job, job.id))
+    thread.join(10)
+    assert progress["stage"] == "counting"
+    assert progress["total_steps"] == 100
+    assert progress["seconds_left"] > 0

@@ -1,0 +1,40 @@
+"""A clock: calls a few short functions again and again, in a thread of its own.
+
+Celery's beat would send messages that pile up behind a busy worker and vanish with the broker; what
+keeps the queue honest must not depend on the queue.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger()
+
+
+class Clock(threading.Thread):
+    """Each function runs every `seconds`; one that fails is logged and comes again."""
+
+    def __init__(self, chores: dict[Callable[[], object], float]):
+        super().__init__(name="clock", daemon=True)
+        self._chores = chores
+        self._due = dict.fromkeys(chores, 0.0)
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.2):
+            for chore, seconds in self._chores.items():
+                if time.monotonic() < self._due[chore]:
+                    continue
+                try:
+                    chore()
+                except Exception:
+                    log.exception("clock.chore_failed", chore=getattr(chore, "__name__", str(chore)))
+                self._due[chore] = time.monotonic() + seconds
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join(timeout=10)

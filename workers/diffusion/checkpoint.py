@@ -1,0 +1,88 @@
+"""The state of a training as one safetensors file, so that an interrupted run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from shared.params import TrainParams
+from workers.diffusion.dataset import Dataset
+from workers.diffusion.families.base import Family
+
+log = logging.getLogger(__name__)
+
+FORMAT = "bootlora-checkpoint-1"
+
+
+class Checkpoints(Protocol):
+    """Where checkpoints are kept."""
+
+    def latest(self) -> Path | None:
+        """The newest one, as a file that can be read."""
+
+    def save(self, path: Path, step: int) -> None:
+        """Keep the file at `path`, which is gone after this call."""
+
+
+class FolderCheckpoints:
+    """The newest checkpoint in a local folder."""
+
+    def __init__(self, folder: Path):
+        self.file = folder / "checkpoint.safetensors"
+
+    def latest(self) -> Path | None:
+        return self.file if self.file.exists() else None
+
+    def save(self, path: Path, step: int) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.file.with_suffix(".partial")
+        partial.write_bytes(path.read_bytes())
+        os.replace(partial, self.file)
+
+
+def fingerprint(base: Family, params: TrainParams, datasets: list[Dataset]) -> str:
+    """Tells one run from another: a checkpoint goes on only in the run that it comes from."""
+    digest = hashlib.sha256(json.dumps([FORMAT, base.row.name, asdict(params)], sort_keys=True).encode())
+    for data in datasets:
+        digest.update(json.dumps([data.buckets, data.texts, data.variants, data.weights.tolist()]).encode())
+        for mean in data.means:
+            digest.update(mean.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(checkpoints: Checkpoints, tensors: Mapping[str, Tensor], state: Mapping[str, Any], step: int) -> None:
+    """Write one file, complete before anybody sees it, and hand it over."""
+    metadata = {"format": FORMAT, "state": json.dumps(state)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"step-{step}.safetensors"
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata)
+        checkpoints.save(path, step)
+
+
+def load(checkpoints: Checkpoints | None, run: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The newest state of this run; a broken file or another run's means starting over, not failing."""
+    path = checkpoints.latest() if checkpoints else None
+    if path is None:
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = json.loads((file.metadata() or {}).get("state", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        log.warning("checkpoint_unreadable", extra={"path": str(path), "error": str(error)})
+        return None
+    if state.get("run") != run:
+        log.warning("checkpoint_of_another_run", extra={"path": str(path)})
+        return None
+    return tensors, state

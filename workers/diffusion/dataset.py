@@ -1,0 +1,180 @@
+"""Pictures and captions, made ready once: latents and caption embeddings wait on the device, nothing is encoded twice."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from shared.params import TrainParams
+from workers.diffusion.families.base import Conditioning, Family
+
+ENCODED_AT_ONCE = 8  # pictures or texts in one call of an encoder
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture and the captions it may be trained with."""
+
+    image: Image.Image
+    captions: list[str]
+    weight: float = 1.0  # of its loss
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass learns from."""
+
+    latents: Tensor  # (batch, channels, h/f, w/f)
+    conditioning: Conditioning
+    weights: Tensor  # (batch,)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples as the denoiser sees them."""
+
+    buckets: list[list[int]]  # examples of one size; a batch comes from one bucket
+    means: list[Tensor]  # of each example's latents
+    stds: list[Tensor]
+    weights: Tensor
+    texts: list[str]  # every caption variant; the first is the empty caption
+    variants: list[list[int]]  # the texts of each example
+    conditioning: Conditioning | None = field(repr=False, default=None)  # of all texts; None: encoded at each step
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    def batch(self, base: Family, indices: Sequence[int], caption_dropout: float, generator: torch.Generator) -> Batch:
+        """The examples with fresh latents and one of their captions each."""
+        rows = [self._draw_caption(i, caption_dropout, generator) for i in indices]
+        mean, std = (torch.stack([each[i] for i in indices]) for each in (self.means, self.stds))
+        # The base learned from samples of the VAE's distribution, not from its means; a sample costs one multiply.
+        latents = mean + std * torch.randn(mean.shape, generator=generator).to(mean.device)
+        if self.conditioning is None:
+            conditioning = base.encode_prompts([self.texts[row] for row in rows])
+        else:
+            conditioning = {name: table[rows] for name, table in self.conditioning.items()}
+        return Batch(latents, conditioning, self.weights[list(indices)])
+
+    def _draw_caption(self, example: int, caption_dropout: float, generator: torch.Generator) -> int:
+        dropped, pick = torch.rand(2, generator=generator).tolist()
+        variants = self.variants[example]
+        return 0 if dropped < caption_dropout else variants[int(pick * len(variants))]
+
+
+def prepare(base: Family, examples: Sequence[Example], params: TrainParams, weight: float = 1.0) -> Dataset:
+    """Encode examples. Caption embeddings are kept unless the text encoder learns too."""
+    if not examples:
+        raise ValueError("there is nothing to train on: the dataset is empty")
+    sizes = [nearest(base.sizes(params.resolution), example.image.size) for example in examples]
+    means, stds = _encode_images(base, [fit(e.image, size) for e, size in zip(examples, sizes, strict=True)], sizes)
+    texts = {"": 0}
+    variants = []
+    for number, example in enumerate(examples):
+        rng = random.Random(f"{params.seed}:{number}")
+        shuffled = [text for caption in example.captions for text in shuffle(caption, params.caption_variants, rng)]
+        variants.append([texts.setdefault(text, len(texts)) for text in shuffled])
+    return Dataset(
+        buckets=_group(sizes),
+        means=means,
+        stds=stds,
+        weights=torch.tensor([example.weight * weight for example in examples], device=base.device),
+        texts=list(texts),
+        variants=variants,
+        conditioning=_encode_texts(base, list(texts)) if params.text_encoder_learning_rate <= 0 else None,
+    )
+
+
+def plan(dataset: Dataset, batches: int, batch_size: int, seed: int) -> list[list[int]]:
+    """Which examples each batch of the run takes: all drawn up beforehand, so that a resumed run knows its place.
+
+    Each bucket deals out its examples in shuffled rounds, so all are seen equally often, however few they are.
+    """
+    rng = random.Random(seed)
+    decks: list[list[int]] = [[] for _ in dataset.buckets]
+    shares = [len(bucket) for bucket in dataset.buckets]
+
+    def deal(bucket: int) -> int:
+        if not decks[bucket]:
+            decks[bucket] = rng.sample(dataset.buckets[bucket], k=shares[bucket])
+        return decks[bucket].pop()
+
+    chosen = rng.choices(range(len(decks)), weights=shares, k=batches)
+    return [[deal(bucket) for _ in range(batch_size)] for bucket in chosen]
+
+
+def shuffle(caption: str, variants: int, rng: random.Random) -> list[str]:
+    """The caption as it stands and in other orders; its first tag, the trigger word, stays first."""
+    first, *rest = (tag.strip() for tag in caption.split(","))
+    orders = [rest] + [rng.sample(rest, k=len(rest)) for _ in range(variants - 1)]
+    return list(dict.fromkeys(", ".join([first, *order]) for order in orders))
+
+
+def nearest(sizes: Sequence[tuple[int, int]], size: tuple[int, int]) -> tuple[int, int]:
+    """The size whose aspect is most like the picture's."""
+    aspect = np.log(size[0] / size[1])
+    return min(sizes, key=lambda each: abs(np.log(each[0] / each[1]) - aspect))
+
+
+def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The whole picture inside `size`, padded with the colour of its own border."""
+    image = _flatten(image)
+    scale = min(size[0] / image.width, size[1] / image.height)
+    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    resized = image.resize(inner, Image.Resampling.LANCZOS)
+    if inner == size:
+        return resized
+    canvas = Image.new("RGB", size, _border_colour(image))
+    canvas.paste(resized, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
+    return canvas
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Without transparency, which models don't know: on white, where most drawings stand."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _border_colour(image: Image.Image) -> tuple[int, int, int]:
+    pixels = np.asarray(image)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    red, green, blue = np.median(border, axis=0).astype(int).tolist()
+    return red, green, blue
+
+
+def _group(sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
+    groups = defaultdict(list)
+    for index, size in enumerate(sizes):
+        groups[size].append(index)
+    return list(groups.values())
+
+
+def _encode_images(
+    base: Family, images: Sequence[Image.Image], sizes: Sequence[tuple[int, int]]
+) -> tuple[list[Tensor], list[Tensor]]:
+    means: dict[int, Tensor] = {}
+    stds: dict[int, Tensor] = {}
+    for bucket in _group(sizes):
+        for start in range(0, len(bucket), ENCODED_AT_ONCE):
+            indices = bucket[start : start + ENCODED_AT_ONCE]
+            mean, std = base.encode_images([images[i] for i in indices])
+            means |= dict(zip(indices, mean, strict=True))
+            stds |= dict(zip(indices, std, strict=True))
+    return [means[i] for i in range(len(images))], [stds[i] for i in range(len(images))]
+
+
+@torch.no_grad()
+def _encode_texts(base: Family, texts: Sequence[str]) -> Conditioning:
+    parts = [
+        base.encode_prompts(texts[start : start + ENCODED_AT_ONCE]) for start in range(0, len(texts), ENCODED_AT_ONCE)
+    ]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,25 @@
+"""The base model of a job, kept warm in this process between jobs."""
+
+from __future__ import annotations
+
+import structlog
+
+from shared.errors import JobFailed
+from workers.diffusion import families
+from workers.diffusion.families.base import Family
+from workers.work import Work
+
+log = structlog.get_logger()
+
+
+def load(work: Work) -> Family:
+    """The job's base model, on this worker's device."""
+    device = work.runtime.settings.device
+    work.step("loading the base model", 0, 1)
+    try:
+        return families.load(work.base_model, None if device == "auto" else device)
+    except (OSError, ValueError) as error:
+        log.exception("base_model.unavailable", base_model=work.base_model.name)
+        raise JobFailed(
+            "base_model_unavailable", f"base model {work.base_model.name!r} can't be loaded on this worker"
+        ) from error

@@ -1,0 +1,41 @@
+"""Choose among candidates when nobody looks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.catalog import SCORERS, resolve
+from shared.errors import JobFailed
+from shared.params import ScoreParams
+from workers.scorers.base import Score, Scorer
+from workers.scorers.choice import Candidate, choose
+from workers.work import Work
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Returns the scores of every candidate and the ids of those that are taken."""
+    params, inputs = ScoreParams(**work.job.params), work.job.inputs
+    if params.scorer not in SCORERS:
+        raise JobFailed("unknown_scorer", f"this worker has no scorer {params.scorer!r}")
+    scorer: Scorer = resolve(SCORERS[params.scorer])()
+    work.step("scoring", 0, len(inputs["candidates"]))
+    references = [work.image(each) for each in inputs["references"]]
+    candidates = [work.image(each) for each in inputs["candidates"]]
+    known = scorer.score(references, references)
+    scores = scorer.score(references, candidates)
+    accepted = choose(
+        [Candidate(each["view"], each["framing"]) for each in inputs["candidates"]],
+        scores,
+        inputs["quota"],
+        params,
+        taken=[score.hash for score in known],
+    )
+    ids = [each["id"] for each in inputs["candidates"]]
+    return {
+        "scores": {image_id: _shown(score) for image_id, score in zip(ids, scores, strict=True)},
+        "accepted": [ids[index] for index in accepted],
+    }
+
+
+def _shown(score: Score) -> dict[str, Any]:
+    return {"identity": round(score.identity, 4), **{name: round(value, 4) for name, value in score.details.items()}}

@@ -1,0 +1,157 @@
+"""Train the LoRA of a round."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+
+from shared import plans
+from shared.errors import JobFailed, NotFound, Unavailable
+from shared.params import GenerateParams, TrainParams
+from workers.diffusion import lora_file
+from workers.diffusion.dataset import Example
+from workers.diffusion.families.base import Family
+from workers.diffusion.generate import generate
+from workers.diffusion.train import NanLoss, TrainedLora, train_lora
+from workers.handlers import base
+from workers.work import Work
+
+log = structlog.get_logger()
+
+CURVE_POINTS = 200  # of the loss, kept with the LoRA
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Returns the files of the LoRA, by format, and what there is to say about the training."""
+    params = TrainParams(**work.job.params)
+    family = base.load(work)
+    inputs = work.job.inputs
+    examples = [Example(work.image(entry), entry["captions"]) for entry in inputs["dataset"]]
+    lora = _train(work, family, examples, _prior(work, family, params), params)
+    title = inputs["name"]
+    about = lora_file.About(
+        title=title, trigger_word=inputs["trigger_word"], license=work.base_model.license, session_id=work.job.id
+    )
+    kohya, diffusers = work.folder / f"{title}.safetensors", work.folder / f"{title}-diffusers.safetensors"
+    lora_file.save(lora, family, about, kohya=kohya, peft=diffusers)
+    return {
+        "train_steps": lora.steps,
+        "metrics": {
+            "loss": round(_tail_mean(lora.losses), 6),
+            "curve": curve(lora.losses),
+            "seconds": lora.seconds,
+            "images": len(examples),
+        },
+        "files": {"kohya": _store(work, kohya), "diffusers": _store(work, diffusers)},
+    }
+
+
+def _train(
+    work: Work, family: Family, examples: list[Example], prior: list[Example], params: TrainParams
+) -> TrainedLora:
+    """Train; when memory runs out, with smaller batches and the same effective one, then with checkpointing."""
+    checkpoints = StoredCheckpoints(work)
+    work.next_stage()
+
+    def on_step(step: int, loss: float) -> None:
+        work.step("training", step, params.train_steps, loss=round(loss, 5))
+
+    while True:
+        try:
+            return train_lora(family, examples, params, prior=prior, on_step=on_step, checkpoints=checkpoints)
+        except NanLoss as error:
+            raise JobFailed("nan_loss", str(error), retryable=True) from error
+        except torch.OutOfMemoryError as error:
+            smaller = leaner(params)
+            if smaller is None:
+                raise JobFailed(
+                    "gpu_oom", "the card has too little memory for this training", retryable=True
+                ) from error
+            log.warning("train.leaner", batch_size=smaller.batch_size, checkpointing=smaller.gradient_checkpointing)
+            params = smaller
+
+
+def leaner(params: TrainParams) -> TrainParams | None:
+    """The same training in less memory, or None when there is nothing left to save."""
+    if params.batch_size > 1:
+        half = params.batch_size // 2
+        accumulation = params.gradient_accumulation * params.batch_size // half
+        return replace(params, batch_size=half, gradient_accumulation=accumulation)
+    if not params.gradient_checkpointing:
+        return replace(params, gradient_checkpointing=True)
+    return None
+
+
+def _prior(work: Work, family: Family, params: TrainParams) -> list[Example]:
+    """Others, as the base model draws them: what must not change (DreamBooth, arXiv 2208.12242)."""
+    if not params.prior_images:
+        return []
+    inputs = work.job.inputs
+    pictures = plans.pictures(
+        trigger_word="",
+        subject_tags=inputs["subject_tags"],
+        feature_tags=[],
+        views=inputs["views"],
+        framings=plans.DEFAULT_FRAMINGS,
+        prompt_tags=inputs["prompt_tags"],
+        count=params.prior_images,
+        seed=params.seed + 500_000,
+        name_features=False,
+    )
+    drawing = GenerateParams(width=params.resolution, height=params.resolution)
+
+    def on_step(done: int, total: int) -> None:
+        work.step("drawing others", done, total)
+
+    return [Example(image, [pictures[i].prompt]) for i, image in generate(family, pictures, drawing, on_step=on_step)]
+
+
+class StoredCheckpoints:
+    """Checkpoints in the object store: the newest two, so that one half-written or rotten is no loss."""
+
+    def __init__(self, work: Work):
+        self._work = work
+        self._kept: list[dict[str, Any]] = list((work.job.checkpoint or {}).get("kept", []))
+
+    def latest(self) -> Path | None:
+        for entry in self._kept:
+            try:
+                return self._work.fetch(entry)
+            except (JobFailed, NotFound, Unavailable) as error:
+                log.warning("checkpoint.unusable", key=entry["key"], error=str(error))
+        return None
+
+    def wanted(self) -> bool:
+        """A worker that is about to shut down saves at once."""
+        return self._work.pulse.draining
+
+    def save(self, path: Path, step: int) -> None:
+        stored = self._work.store(f"checkpoint-{step}.safetensors", path)
+        old = self._kept[1:]
+        self._kept = [{**stored, "step": step}, *self._kept[:1]]
+        self._work.save_checkpoint({"step": step, "kept": self._kept})
+        for entry in old:
+            self._work.runtime.storage.delete(entry["key"])
+
+
+def curve(losses: list[float]) -> list[list[float]]:
+    """The loss over the steps, as means of at most `CURVE_POINTS` stretches: [[step, loss], ...]."""
+    width = max(1, -(-len(losses) // CURVE_POINTS))
+    stretches = [losses[start : start + width] for start in range(0, len(losses), width)]
+    return [[min((i + 1) * width, len(losses)), round(sum(each) / len(each), 6)] for i, each in enumerate(stretches)]
+
+
+def _tail_mean(losses: list[float]) -> float:
+    tail = losses[-max(1, len(losses) // 10) :]
+    return sum(tail) / max(1, len(tail))
+
+
+def _store(work: Work, path: Path) -> dict[str, Any]:
+    stored = work.store(path.name, path)
+    assert stored["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    return {**stored, "filename": path.name}

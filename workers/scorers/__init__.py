@@ -1,0 +1,1 @@
+"""Which candidates are her: scorers say how near, `choice` decides."""

@@ -1,0 +1,73 @@
+"""Choosing among scored candidates: best first, a quota for each view, nothing twice, and rather nothing than mud."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from shared.params import ScoreParams
+from workers.scorers.base import Score
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What was asked for when it was drawn."""
+
+    view: str | None = None
+    framing: str | None = None
+
+
+def quotas(target: int, views: Sequence[str | None]) -> dict[str | None, int]:
+    """`target` pictures shared out evenly; the first views get what is left over."""
+    each, over = divmod(target, len(views))
+    return {view: each + (number < over) for number, view in enumerate(views)}
+
+
+def choose(
+    candidates: Sequence[Candidate],
+    scores: Sequence[Score],
+    quota: Mapping[str | None, int],
+    params: ScoreParams,
+    *,
+    taken: Iterable[int] = (),
+) -> list[int]:
+    """Indices of the accepted candidates, best first. `taken` are hashes of pictures that are in already.
+
+    A view that can't fill its quota stays short: a bad picture of her back would teach the next LoRA a bad back.
+    """
+    hashes = list(taken)
+    accepted: list[int] = []
+    for view, places in quota.items():
+        ranked = sorted(
+            (i for i, candidate in enumerate(candidates) if candidate.view == view), key=lambda i: -scores[i].identity
+        )
+        best = [scores[i].identity for i in ranked[:places]]
+        if not best or sum(best) / len(best) < params.min_view_score:
+            continue
+        good = [i for i in ranked if scores[i].identity >= params.min_score]
+        accepted += _fill(places, good, candidates, scores, hashes, params.near_duplicate_bits)
+    return sorted(accepted, key=lambda i: -scores[i].identity)
+
+
+def _fill(
+    places: int,
+    ranked: list[int],
+    candidates: Sequence[Candidate],
+    scores: Sequence[Score],
+    hashes: list[int],
+    near_duplicate_bits: int,
+) -> list[int]:
+    """The best of one view, framings in turn; adds to `hashes` what it takes."""
+    taken: list[int] = []
+    framings: Counter[str | None] = Counter()
+    left = list(ranked)
+    while left and len(taken) < places:
+        index = min(left, key=lambda i: (framings[candidates[i].framing], -scores[i].identity))
+        left.remove(index)
+        if any((scores[index].hash ^ other).bit_count() <= near_duplicate_bits for other in hashes):
+            continue
+        taken.append(index)
+        hashes.append(scores[index].hash)
+        framings[candidates[index].framing] += 1
+    return taken

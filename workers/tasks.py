@@ -1,0 +1,117 @@
+"""The Celery side of the workers: one task for all kinds, and what starts and ends with a process.
+
+- worker-gpu is prefork with one child: torch lives in the child, and dies with it.
+- worker-io is a pool of threads; its clock hands out jobs, notices lost workers and delivers webhooks.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from typing import Any
+
+from celery import signals
+
+from shared import jobs, logs
+from shared.broker import TASK, make_celery
+from shared.runtime import Runtime
+from shared.settings import Settings
+from workers.clock import Clock
+from workers.delivery import Sender
+from workers.runner import run_job
+
+settings = Settings.from_env()
+app = make_celery(settings)
+
+# One byte that parent and children see alike: set when the worker has been told to shut down.
+_draining = mmap.mmap(-1, 1)
+
+
+class Node:
+    """This worker: its name, its queue, and what it stands on once it has started."""
+
+    name = ""
+    queue = ""
+    slots = 1
+    runtime: Runtime
+    clock: Clock | None = None
+    sender: Sender | None = None  # worker-io only
+
+    def start(self, *, with_control: bool) -> None:
+        """Connect, put back what a dead predecessor held, and give a sign of life from now on."""
+        self.runtime = Runtime.from_settings(settings)
+        self.runtime.bury_predecessor(self.name)
+        chores: dict[Callable[[], object], float] = {self.check_in: settings.heartbeat_seconds}
+        if with_control:
+            self.sender = Sender(self.runtime)
+            chores |= {self.runtime.dispatch: 1.0, self.runtime.reap: 2.0, self.sender.tick: 1.0}
+        self.clock = Clock(chores)
+        self.clock.start()
+
+    def check_in(self) -> None:
+        if draining():
+            return
+        with self.runtime.transaction() as session:
+            jobs.check_in(session, self.name, self.queue, self.slots)
+            jobs.wake(session)
+
+    def stop(self) -> None:
+        """Take no more, and say so."""
+        if self.clock is None:
+            return
+        self.clock.stop()
+        self.clock = None
+        if self.sender is not None:
+            self.sender.close()
+        with self.runtime.transaction() as session:
+            jobs.check_out(session, self.name)
+        self.runtime.close()
+
+
+node = Node()
+
+
+@app.task(name=TASK)
+def run(job_id: str, attempt: int) -> None:
+    run_job(node.runtime, job_id, attempt, node.name, draining)
+
+
+def draining() -> bool:
+    return _draining[0] == 1
+
+
+@signals.setup_logging.connect
+def _log(**_: Any) -> None:
+    logs.configure(settings.log_format)
+
+
+@signals.celeryd_init.connect
+def _name(sender: str, options: dict[str, Any], **_: Any) -> None:
+    queues = options.get("queues") or []
+    node.name = sender
+    node.queue = (queues.split(",") if isinstance(queues, str) else list(queues))[0]
+    node.slots = int(options.get("concurrency") or 1)
+
+
+@signals.worker_process_init.connect
+def _start_child(**_: Any) -> None:
+    """A prefork child has its own connections, and dies with its torch."""
+    node.start(with_control=False)
+
+
+@signals.worker_ready.connect
+def _start_threads(sender: Any, **_: Any) -> None:
+    """A pool of threads lives in this one process, and the clock of the whole service with it."""
+    if "prefork" not in type(sender.pool).__module__:
+        node.start(with_control=True)
+
+
+@signals.worker_shutting_down.connect
+def _drain(**_: Any) -> None:
+    _draining[0] = 1
+
+
+@signals.worker_process_shutdown.connect
+@signals.worker_shutdown.connect
+def _stop(**_: Any) -> None:
+    node.stop()

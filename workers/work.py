@@ -1,0 +1,93 @@
+"""What a handler has in hand: the job, a folder, inputs by reference, outputs by name, and a way to report."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from shared import jobs
+from shared.catalog import BaseModel
+from shared.errors import JobFailed, NotFound
+from shared.jobs import ClaimedJob
+from shared.runtime import Runtime
+from workers.pulse import Pulse
+
+PNG = "image/png"
+
+
+@dataclass
+class Work:
+    """One attempt at one job. Object keys carry the attempt, so that a zombie overwrites nothing."""
+
+    job: ClaimedJob
+    folder: Path
+    runtime: Runtime
+    pulse: Pulse
+    _started: float = field(default_factory=time.monotonic)
+    _first_step: int | None = None
+
+    @property
+    def base_model(self) -> BaseModel:
+        name = self.job.inputs["base_model"]
+        try:
+            return self.runtime.base_models[name]
+        except KeyError:
+            raise JobFailed("base_model_unavailable", f"this worker has no base model {name!r}") from None
+
+    def fetch(self, reference: dict[str, Any]) -> Path:
+        """An input as a file, checked against the SHA-256 that its row remembers."""
+        path = self.folder / "inputs" / hashlib.sha256(reference["key"].encode()).hexdigest()[:32]
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            try:
+                self.runtime.storage.get_to_file(reference["key"], path)
+            except NotFound:
+                raise JobFailed("missing_object", f"the object {reference['key']} is gone from the store") from None
+            if hashlib.sha256(path.read_bytes()).hexdigest() != reference["sha256"]:
+                raise JobFailed("corrupt_object", f"the object {reference['key']} is not what was stored")
+        return path
+
+    def image(self, reference: dict[str, Any]) -> Image.Image:
+        """An input picture, decoded. Everything in the store has been re-encoded by us as PNG."""
+        with Image.open(self.fetch(reference), formats=["PNG"]) as image:
+            image.load()
+            return image
+
+    def store(self, name: str, path: Path, content_type: str = "application/octet-stream") -> dict[str, Any]:
+        """Put an output in the store; the answer is what its row will remember."""
+        stored = self.runtime.storage.put_file(self.key(name), path, content_type)
+        return {"key": stored.key, "sha256": stored.sha256, "size_bytes": stored.size_bytes}
+
+    def store_image(self, name: str, image: Image.Image) -> dict[str, Any]:
+        path = self.folder / name
+        image.save(path, "PNG")
+        return {**self.store(name, path, PNG), "width": image.width, "height": image.height}
+
+    def key(self, name: str) -> str:
+        return f"projects/{self.job.project_id}/jobs/{self.job.id}/{self.job.attempt}/{name}"
+
+    def save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember where another attempt goes on."""
+        with self.runtime.db.transaction() as session:
+            jobs.save_checkpoint(session, self.job, checkpoint)
+
+    def step(self, stage: str, done: int, total: int, **more: Any) -> None:
+        """Say how far the work is, and stop here if it must."""
+        if self._first_step is None:
+            self._first_step, self._started = done, time.monotonic()
+        progress = {"stage": stage, "step": done, "total_steps": total, **more}
+        fresh = done - self._first_step
+        if fresh > 0:
+            elapsed = time.monotonic() - self._started
+            progress["seconds_left"] = round(elapsed / fresh * (total - done), 1)
+        self.pulse.progress = progress
+        self.pulse.check()
+
+    def next_stage(self) -> None:
+        """What follows has its own speed."""
+        self._first_step = None
