@@ -10,12 +10,12 @@ import structlog
 from flask import Flask, Response, g, request
 
 from api import converters, limits, problems, spec
-from api.routes import health, service
+from api.routes import events, health, images, jobs, keys, loras, projects, rounds, service, users
 from shared.runtime import Runtime
 
 log = structlog.get_logger()
 
-RESOURCES = (service, health)
+RESOURCES = (service, projects, images, rounds, loras, jobs, events, keys, users, health)
 LATE_RESOURCES = ("api.routes.webhooks",)
 
 

@@ -13,8 +13,9 @@ from flask import Request, Response, make_response, request
 from marshmallow import Schema
 from webargs import core
 from webargs.flaskparser import FlaskParser, abort, is_json_request
+from werkzeug.datastructures import MultiDict
 
-from api import auth, context, etags, idempotency
+from api import auth, context, etags, filters, idempotency
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -41,6 +42,13 @@ class Parser(FlaskParser):
             abort(400, messages={"json": ["nested too deeply"]})
         except UnicodeDecodeError:
             abort(400, messages={"json": ["not UTF-8"]})
+
+    def load_querystring(self, req: Request, schema: Schema) -> Any:
+        """The parameters of the address; those that filter by metadata are read by filters.metadata."""
+        plain = list(req.args.items(multi=True))
+        if getattr(schema, "metadata_filter", False):
+            plain = [(name, value) for name, value in plain if not name.startswith(filters.METADATA)]
+        return self._makeproxy(MultiDict(plain), schema)
 
     def load_multipart(self, req: Request, schema: Schema) -> Any:
         """The fields and files of a form, together."""

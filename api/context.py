@@ -36,8 +36,11 @@ def sessions() -> Iterator[None]:
     The answer is made of rows before the commit, so that a stored answer (see idempotency) is part of it.
     """
     g.reading = g.writing = g.first = None
+    g.after = []
     with ExitStack() as g.stack:
         yield
+    for act in g.after:
+        act()
 
 
 def reading() -> Session:
@@ -66,6 +69,11 @@ def current_writing() -> Session | None:
 def first(act: Callable[[Session], None]) -> None:
     """What the request's transaction is to begin with."""
     g.first = act
+
+
+def after(act: Callable[[], None]) -> None:
+    """What is to be done once the transaction has been committed."""
+    g.after.append(act)
 
 
 def undo(act: Callable[[], None]) -> None:

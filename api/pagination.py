@@ -5,22 +5,27 @@ from __future__ import annotations
 import base64
 import json
 from datetime import datetime
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
 from flask import g, request
 from marshmallow import Schema, fields
+from marshmallow.validate import Length
 from sqlalchemy import Select, tuple_
 from sqlalchemy.orm import Session
 
 from api.context import runtime
+from api.schemas.fields import Answer, Count
+from api.schemas.fields import Schema as Request
 from shared.errors import Invalid
 
 
+@cache
 def page_of(schema: type[Schema]) -> type[Schema]:
     """The schema of a page of these."""
     name = schema.__name__.removesuffix("Schema") + "PageSchema"
-    return Schema.from_dict(
+    return Answer.from_dict(
         {
             "items": fields.List(fields.Nested(schema), required=True),
             "has_more": fields.Boolean(required=True, metadata={"description": "Whether another page follows."}),
@@ -29,6 +34,22 @@ def page_of(schema: type[Schema]) -> type[Schema]:
             ),
         },
         name=name,
+    )
+
+
+@cache
+def list_of(schema: type[Schema]) -> type[Schema]:
+    """The schema of a short list, which always comes whole."""
+    name = schema.__name__.removesuffix("Schema") + "ListSchema"
+    return Answer.from_dict({"items": fields.List(fields.Nested(schema), required=True)}, name=name)
+
+
+class PageQuery(Request):
+    """Where in a list, and how much of it."""
+
+    limit = Count(1, 100, load_default=20)
+    cursor = fields.String(
+        validate=Length(1, 500), metadata={"description": "`next_cursor` of the page before. Left out: the first page."}
     )
 
 

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bootlora import saving, selection
-from bootlora.client import ENDED, Bootlora, succeeded
+from bootlora.client import Bootlora
 from bootlora.display import Display
 from bootlora.following import follow
 from bootlora.http import ApiError
 from bootlora.types import Image, Job
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)  # names and tags may hold brackets
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -97,11 +97,11 @@ def list_projects(bootlora: Bootlora) -> None:
 
 
 @projects.command("create")
-@click.option("--name", help="What you call her; the trigger word if you don't say.")
+@click.argument("name", required=False)
 @click.option("--trigger", required=True, help="A word that means nothing yet, such as eiei21girl.")
-@click.option("--tags", type=TagList(), default="", help="What she is: 'fox ears, blonde hair, ...'.")
+@click.option("--features", type=TagList(), default="", help="What she is: 'fox ears, blonde hair, ...'.")
 @click.option("--subject", type=TagList(), default="1girl, solo", show_default=True)
-@click.option("--base-model", help="One of this service's base models.")
+@click.option("--base-model", help="The service's first one, if you name none.")
 @click.option("--curation", type=click.Choice(["manual", "auto"]), default="manual", show_default=True)
 @click.option("--plan", type=click.File(), help="A JSON file with the rounds; the default is 4 -> 16 -> 40.")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Your own ids; they come back in every event.")
@@ -110,21 +110,21 @@ def create_project(
     bootlora: Bootlora,
     name: str | None,
     trigger: str,
-    tags: list[str],
+    features: list[str],
     subject: list[str],
     base_model: str | None,
     curation: str,
     plan: Any,
     metadata: Sequence[str],
 ) -> None:
-    """Make a draft; its id is printed."""
+    """Make a draft called NAME, or like its trigger word; its id is printed."""
     more: dict[str, Any] = {"subject_tags": subject, "curation": curation}
     more["base_model"] = base_model or bootlora.base_models()[0]["name"]
     if plan:
         more["plan"] = json.load(plan)
     if metadata:
         more["metadata"] = dict(each.partition("=")[::2] for each in metadata)
-    project = bootlora.projects.create(name=name or trigger, trigger_word=trigger, feature_tags=tags, **more)
+    project = bootlora.projects.create(name=name or trigger, trigger_word=trigger, feature_tags=features, **more)
     click.echo(project["id"])
 
 
@@ -138,15 +138,13 @@ def show_project(bootlora: Bootlora, project: str) -> None:
         value = found.get(name)
         console.print(f"{name:14} {', '.join(value) if isinstance(value, list) else value}")
     if error := found.get("error"):
-        console.print(f"{'error':14} [red]{error['message']}")
+        console.print(f"{'error':14} {error['message']}", style="red")
     console.print()
     console.print(_image_table(bootlora.images.all(project, role="reference")))
     rounds = Table("round", "kind", "state", "target", "trained on", "LoRA", box=None, pad_edge=False)
     for each in bootlora.rounds.all(project):
-        trained_on = len(bootlora.rounds.get(project, each["number"])["dataset"])
-        rounds.add_row(
-            str(each["number"]), each["kind"], each["state"], str(each["target"]), str(trained_on), each.get("lora_id")
-        )
+        counts = (str(each["target"]), str(len(each["dataset"])))
+        rounds.add_row(str(each["number"]), each["kind"], each["state"], *counts, each.get("lora_id"))
     if rounds.row_count:
         console.print()
         console.print(rounds)
@@ -240,7 +238,7 @@ def watch(bootlora: Bootlora, project: str) -> None:
         for moment in follow(bootlora, project):
             display.show(moment)
     if moment.waits_for:
-        console.print(f"[yellow]it waits for you[/]: {moment.waits_for}")
+        console.print(f"it waits for you: {moment.waits_for}", style="yellow")
     else:
         console.print(f"the project is {moment.project['state']}")
     if moment.project["state"] == "failed":
@@ -380,12 +378,8 @@ def events(bootlora: Bootlora, project: str, after: int) -> None:
 
 
 def _watched(bootlora: Bootlora, job: Job) -> Job:
-    """The job at its end, with a bar until then."""
     with Display(console) as display:
-        while job["state"] not in ENDED:
-            display.show_job(job)
-            job = bootlora.jobs.get(job["id"], wait_seconds=1)
-    return succeeded(job)
+        return display.wait(bootlora, job)
 
 
 def _image_table(images: Any) -> Table:

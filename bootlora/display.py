@@ -7,12 +7,14 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from bootlora import types
+from bootlora.client import ENDED, Bootlora, succeeded
 from bootlora.following import Moment
 
-VERBS = {"train": "training", "generate": "drawing", "score": "choosing", "crop": "cropping"}
+VERBS = {"train": "training", "generate": "generating", "score": "choosing", "crop": "cropping"}
 
 # What is worth a line. Anything else is in `bootlora events`.
 LINES: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -23,11 +25,15 @@ LINES: dict[str, Callable[[dict[str, Any]], str]] = {
     "round.candidates_ready": lambda data: (
         f"round {data['number']}: {data['candidates']} candidates are there, {data['missing']} are to be chosen"
     ),
-    "round.attention_needed": lambda data: f"round {data['number']}: [yellow]needs a person[/]: {data['reason']}",
+    "round.attention_needed": lambda data: (
+        f"round {data['number']}: [yellow]needs a person[/]: {escape(data['reason'])}"
+    ),
     "round.evaluating_started": lambda data: f"round {data['number']}: tries the character LoRA from every side",
     "round.completed": lambda data: f"round {data['number']}: [green]done[/], the dataset has {data['images']} images",
-    "round.failed": lambda data: f"round {data['number']}: [red]failed[/]: {data['error']['message']}",
-    "job.requeued": lambda data: f"[yellow]{data['reason']}[/]: the {data['kind']} job goes on from its checkpoint",
+    "round.failed": lambda data: f"round {data['number']}: [red]failed[/]: {escape(data['error']['message'])}",
+    "job.requeued": lambda data: (
+        f"[yellow]{escape(data['reason'])}[/]: the {data['kind']} job goes on from its checkpoint"
+    ),
     "project.completed": lambda data: "[green]the character LoRA is there[/]",
     "project.cancelled": lambda data: "[yellow]cancelled[/]",
 }
@@ -62,9 +68,7 @@ class Display:
         self._progress.stop()
 
     def say(self, line: str) -> None:
-        self._progress.print(line, highlight=False) if self.console.is_terminal else self.console.print(
-            line, highlight=False
-        )
+        self.console.print(line, highlight=False, markup=True)  # above the bar, if there is one
 
     def show(self, moment: Moment) -> None:
         for event in moment.news:
@@ -73,6 +77,13 @@ class Display:
         if moment.job is not None and not moment.is_last:
             place = f"round {moment.round['number']} [dim]{moment.round['kind']}[/] " if moment.round else ""
             self.show_job(moment.job, place)
+
+    def wait(self, bootlora: Bootlora, job: types.Job) -> types.Job:
+        """The job at its good end, with a bar until then."""
+        while job["state"] not in ENDED:
+            self.show_job(job)
+            job = bootlora.jobs.get(job["id"], wait_seconds=1)
+        return succeeded(job)
 
     def show_job(self, job: types.Job, place: str = "") -> None:
         """One bar: that of the job under way."""
@@ -84,10 +95,10 @@ class Display:
         assert self._task is not None
         progress = job.get("progress") or {}
         done, total = amounts(progress)
-        verb = VERBS.get(job["kind"], job["kind"]) if job["state"] != "queued" else "waiting for a worker"
+        stage = progress.get("stage") or VERBS.get(job["kind"], job["kind"])
         self._progress.update(
             self._task,
-            description=f"{place}{verb}",
+            description=place + (stage if job["state"] != "queued" else "waiting for a worker"),
             completed=done,
             total=total,
             amount=amount(progress),
@@ -96,22 +107,20 @@ class Display:
 
 
 def amounts(progress: types.Progress) -> tuple[int, int | None]:
-    """How much is done of how much: images where there are any, else steps."""
-    if progress.get("images_total"):
-        return progress.get("images_done") or 0, progress["images_total"]
-    return progress.get("step") or 0, progress.get("total_steps")
+    """How much is done of how much: steps where they are counted, else images."""
+    if progress.get("total_steps"):
+        return progress.get("step") or 0, progress["total_steps"]
+    return progress.get("images_done") or 0, progress.get("images_total")
 
 
 def amount(progress: types.Progress) -> str:
     parts = []
-    if progress.get("stage"):
-        parts.append(progress["stage"])
     if progress.get("total_steps"):
         parts.append(f"step {progress.get('step') or 0}/{progress['total_steps']}")
-    if progress.get("loss") is not None:
-        parts.append(f"loss {progress['loss']:.4f}")
     if progress.get("images_total"):
         parts.append(f"image {progress.get('images_done') or 0}/{progress['images_total']}")
+    if progress.get("loss") is not None:
+        parts.append(f"loss {progress['loss']:.4f}")
     return "  ".join(parts)
 
 

@@ -47,9 +47,14 @@ class Moment:
         return self.project["state"] != "running" or self.waits_for is not None
 
 
-def follow(bootlora: Bootlora, project_id: str, every_seconds: float = EVERY_SECONDS) -> Iterator[Moment]:
-    """A moment every so often. The last one is where the project has ended, or waits for a person."""
-    seq, job_id = 0, None
+def follow(
+    bootlora: Bootlora, project_id: str, *, after: int = 0, every_seconds: float = EVERY_SECONDS
+) -> Iterator[Moment]:
+    """A moment every so often. The last one is where the project has ended, or waits for a person.
+
+    Its news begin with the event that follows `after`.
+    """
+    seq, job_id = after, None
     project, round_ = _standing(bootlora, project_id)
     while True:
         news = list(bootlora.projects.events(project_id, after=seq))

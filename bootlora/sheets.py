@@ -16,7 +16,7 @@ ACCEPTED = (38, 150, 84)
 GAP = 10
 FRAME = 4
 CELL = 144
-CAPTION_SIZE = 11
+CAPTION_SIZE = 12
 CAPTION_LINES = 3
 TITLE_SIZE = 18
 
@@ -57,7 +57,7 @@ def comparison(rows: Sequence[tuple[str, Sequence[Path]]], columns: Sequence[str
     sheet = Image.new("RGB", (width, top + len(rows) * (cell + GAP)), PAPER)
     draw = ImageDraw.Draw(sheet)
     for place, name in enumerate(columns):
-        draw.text((label_width + place * (cell + GAP) + cell / 2, top - GAP), name, INK, _font(14), anchor="mb")
+        draw.text((label_width + place * (cell + GAP) + cell / 2, top - GAP), name, INK, _font(14), anchor="ms")
     for line, (label, files) in enumerate(rows):
         y = top + line * (cell + GAP)
         text = "\n".join(textwrap.wrap(label, 16))

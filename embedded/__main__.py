@@ -1,8 +1,11 @@
-"""`python -m embedded serve`: the whole service in the foreground, until Ctrl-C."""
+"""`python -m embedded`: `serve`, the whole service in the foreground until Ctrl-C, and `demo`."""
 
 from __future__ import annotations
 
 import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing runs yet: a Ctrl-C while we load just ends it
+
 import sys
 import time
 from pathlib import Path
@@ -10,14 +13,19 @@ from types import FrameType
 
 import click
 
+from embedded.demo import demo
 from embedded.stack import ROOT, Stack
 from embedded.supervisor import InUse, StartFailed
 
 
 @click.group(help="Run the whole service on this machine, with servers that come from pip.")
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
+
+
+main.add_command(demo)
 
 
 @main.command()

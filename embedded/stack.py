@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import secrets
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import urllib3
+from celery import Celery
+from sqlalchemy.orm import Session
 
 from embedded import servers
 from embedded.supervisor import Program, Supervisor, write_private
-from shared.broker import make_celery
+from shared import users
+from shared.admin import upgrade
+from shared.db import Database
+from shared.errors import NotFound
+from shared.models import User
+from shared.runtime import open_storage
 from shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 BUCKET = "bootlora"
 USER = "local"
+# The settings that say where things are: what is needed to make the tables, the bucket and the first key.
+PLACES = (
+    *("database_url", "broker_url", "storage_url", "secret_key"),
+    *("s3_endpoint", "s3_public_endpoint", "s3_access_key", "s3_secret_key", "s3_region"),
+)
 # Its soft shutdown gives a running job 20 seconds to lay down its work.
 GPU_STOP_SECONDS = 30
 
@@ -55,7 +64,7 @@ class Stack:
         self._secrets: dict[str, Any] = {}
 
     def __enter__(self) -> Stack:
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.supervisor.__enter__()
         try:
             self._start()
@@ -77,16 +86,6 @@ class Stack:
     def await_ready(self, name: str) -> None:
         self.supervisor.await_ready(name)
 
-    def admin(self, *words: str) -> str:
-        """Run one of the operator's commands, and return what it prints."""
-        command = [sys.executable, "-m", "shared.admin", *words]
-        done = subprocess.run(
-            command, env={**os.environ, **self.environment}, cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(words[:1])} failed:\n{done.stderr.strip()}")
-        return done.stdout.strip()
-
     def _start(self) -> None:
         self._secrets = known_secrets(self.data_dir / "secrets.json")
         broker_port, api_port, *s3_ports = servers.free_ports(7)
@@ -101,9 +100,11 @@ class Stack:
             ),
         )
         self.report("preparing the tables and the bucket")
-        self.admin("migrate")
-        self.admin("create-bucket")
-        self.api_key = self._first_key()
+        places: dict[str, Any] = {name: self.environment[f"BOOTLORA_{name.upper()}"] for name in PLACES}
+        settings = Settings(**places)
+        upgrade(settings.database_url)
+        open_storage(settings).prepare()
+        self.api_key = self._first_key(settings)
         self.report("starting the workers and the api")
         self.supervisor.start(self._gpu_worker(), self._io_worker(), self._api(api_port))
 
@@ -128,19 +129,25 @@ class Stack:
         }
         return {**{f"BOOTLORA_{name}": value for name, value in named.items()}, **self._settings}
 
-    def _first_key(self) -> str:
+    def _first_key(self, settings: Settings) -> str:
         """The API key of this folder's first user, made when the database is new."""
         kept = self._secrets["api_keys"]
-        if self.database_url not in kept:
-            with contextlib.suppress(RuntimeError):  # an interrupted first start may have made the user already
-                self.admin("create-user", USER, "--role", "admin")
-            kept[self.database_url] = self.admin("create-key", USER)
+        if settings.database_url not in kept:
+            database = Database(settings.database_url)
+            with database.transaction() as session:
+                user = first_user(session)
+                _, text = users.create_key(session, user, settings.secret_key, name="first key")
+            kept[settings.database_url] = text
             write_private(self.data_dir / "secrets.json", json.dumps(self._secrets, indent=2))
-        return kept[self.database_url]
+            database.dispose()
+        return kept[settings.database_url]
 
     def _gpu_worker(self) -> Program:
         # One process for the GPU. Only prefork can be told to lay down its work at once, and SIGQUIT tells it.
-        return self._worker("gpu", 1, "prefork", GPU_STOP_SECONDS, {"REMAP_SIGTERM": "SIGQUIT"})
+        # Its threads wait for each other asleep: spinning, they take turns with all else that wants the cores,
+        # and a step of training took eight seconds in place of one on two busy cores.
+        more = {"REMAP_SIGTERM": "SIGQUIT", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+        return self._worker("gpu", 1, "prefork", GPU_STOP_SECONDS, more)
 
     def _io_worker(self) -> Program:
         # Its few numbers must not fight the training for the cores.
@@ -175,15 +182,16 @@ class Stack:
         )
 
     def _celery_answers(self, node: str) -> bool:
-        value = self.environment
-        settings = Settings(
-            database_url=self.database_url,
-            broker_url=value["BOOTLORA_BROKER_URL"],
-            storage_url=value["BOOTLORA_STORAGE_URL"],
-            secret_key=value["BOOTLORA_SECRET_KEY"],
-        )
-        with make_celery(settings) as app:
+        with Celery(broker=self.environment["BOOTLORA_BROKER_URL"], set_as_current=False) as app:
             return bool(app.control.ping(destination=[node], timeout=1))
+
+
+def first_user(session: Session) -> User:
+    """The local user; there already, if an earlier start was interrupted between the two."""
+    try:
+        return users.by_name(session, USER)
+    except NotFound:
+        return users.create(session, USER, "admin")
 
 
 def known_secrets(file: Path) -> dict[str, Any]:

@@ -12,13 +12,14 @@ import contextlib
 import fcntl
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -72,25 +73,25 @@ class Supervisor:
 
     def __init__(self, folder: Path, report: Callable[[str], None] = lambda line: None):
         self.folder = folder.absolute()
-        self.report = report
         self.processes: dict[str, Process] = {}
+        self._report = report
+        self._order: list[str] = []  # names, as first started
         self._lock = threading.RLock()
-        self._pids_lock = threading.Lock()  # the spawner notes pids while who waits for it holds the other
         self._stopping = threading.Event()
+        self._closed = threading.Event()
         self._hurry = threading.Event()  # a second Ctrl-C: no more grace
         self._lock_file: IO[str] | None = None
-        self._spawner: ThreadPoolExecutor | None = None
-        self._watcher: threading.Thread | None = None
+        self._keeper: threading.Thread | None = None
+        self._requests: queue.SimpleQueue[tuple[Future[None], Program | None]] = queue.SimpleQueue()
 
     def __enter__(self) -> Supervisor:
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
         self._lock_file = lock(self.folder / "lock")
         end_leftovers(self._pids_file)
-        # The parent-death signal follows the *thread* that forked, so one that lasts does all the forking.
-        self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner")
-        self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
-        self._watcher.start()
+        # The parent-death signal follows the *thread* that forked, so the one that lasts does all the forking.
+        self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
         atexit.register(self.close)
+        self._keeper.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,9 +99,10 @@ class Supervisor:
 
     def start(self, *programs: Program) -> None:
         """Start programs side by side, and wait until all are ready."""
-        with self._lock:
-            for program in programs:
-                self._spawn(program, failures=0)
+        for program in programs:
+            if program.name not in self._order:
+                self._order.append(program.name)
+            self._ask(program)
         for program in programs:
             self._await_ready(program, tries=START_TRIES)
 
@@ -135,38 +137,52 @@ class Supervisor:
     def log_file(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.log"
 
+    def report(self, line: str) -> None:
+        with contextlib.suppress(Exception):  # a listener that is gone must not stop the watch
+            self._report(line)
+
     def close(self) -> None:
         """Stop everything, the last started first. A second Ctrl-C meanwhile kills at once."""
         with self._second_interrupt_hurries():
             self._stopping.set()
-            if self._spawner is None:
-                self._unlock()
-                return
-            self._spawner.submit(lambda: None).result()  # whatever was being started is now known
-            if self._watcher and self._watcher is not threading.current_thread():
-                self._watcher.join()
-            for name in reversed(list(self.processes)):
-                self.report(f"stopping {name}")
-                self.stop(name)
-            self._spawner.shutdown()
-            self._spawner = None
-            self._pids_file.unlink(missing_ok=True)
-            self._unlock()
+            if self._keeper and self._keeper.is_alive():
+                self._ask(None)  # whatever was being started is known after this
+                for name in [name for name in reversed(self._order) if name in self.processes]:
+                    self.report(f"stopping {name}")
+                    self.stop(name)
+                self._closed.set()
+                self._keeper.join()
+                self._pids_file.unlink(missing_ok=True)
+            if self._lock_file:
+                self._lock_file.close()
             atexit.unregister(self.close)
 
     @property
     def _pids_file(self) -> Path:
         return self.folder / "pids.json"
 
-    def _unlock(self) -> None:
-        if self._lock_file:
-            self._lock_file.close()
-            self._lock_file = None
+    def _ask(self, program: Program | None) -> None:
+        """Have the keeper start a program, or just finish what it's at."""
+        request: Future[None] = Future()
+        self._requests.put((request, program))
+        request.result()
 
-    def _spawn(self, program: Program, failures: int) -> None:
-        if self._spawner is None or self._stopping.is_set():
-            raise StartFailed(f"{program.name}: the supervisor is stopping")
-        self._spawner.submit(self._fork, program, failures).result()
+    def _keep(self) -> None:
+        """The keeper's life: start what is asked for, and look after what runs."""
+        while not self._closed.is_set():
+            with contextlib.suppress(queue.Empty):
+                self._answer(*self._requests.get(timeout=POLL_SECONDS))
+            with self._lock:
+                for process in [] if self._stopping.is_set() else list(self.processes.values()):
+                    self._look_after(process)
+
+    def _answer(self, request: Future[None], program: Program | None) -> None:
+        try:
+            if program:
+                self._fork(program, failures=0)
+            request.set_result(None)
+        except Exception as error:
+            request.set_exception(error)
 
     def _fork(self, program: Program, failures: int) -> None:
         if self._stopping.is_set():
@@ -186,8 +202,8 @@ class Supervisor:
         self._note_pids()
 
     def _note_pids(self) -> None:
-        with self._pids_lock:
-            pids = {name: identity(process.popen.pid) for name, process in list(self.processes.items())}
+        with self._lock:
+            pids = {name: identity(process.popen.pid) for name, process in self.processes.items()}
             write_private(self._pids_file, json.dumps(pids))
 
     def _await_ready(self, program: Program, tries: int = 0) -> None:
@@ -210,12 +226,6 @@ class Supervisor:
         text = self.log_file(name).read_text(errors="replace") if self.log_file(name).exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
-    def _watch(self) -> None:
-        while not self._stopping.wait(POLL_SECONDS):
-            with self._lock:
-                for process in list(self.processes.values()):
-                    self._look_after(process)
-
     def _look_after(self, process: Process) -> None:
         if process.popen.poll() is None:
             return
@@ -229,8 +239,11 @@ class Supervisor:
             how = f"with {process.popen.returncode}"
             self.report(f"{process.program.name} ended {how}; starting again in {wait} s")
         elif now >= process.revive_at:
-            with contextlib.suppress(StartFailed):
-                self._spawn(process.program, process.failures)
+            try:
+                self._fork(process.program, process.failures)
+            except OSError as error:  # no memory, no disk: it may pass
+                self.report(f"{process.program.name} can't be started: {error}")
+                process.revive_at = now + BACK_OFF_SECONDS[-1]
 
     @contextlib.contextmanager
     def _second_interrupt_hurries(self) -> Iterator[None]:

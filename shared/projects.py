@@ -21,6 +21,14 @@ MIN_REFERENCES = 4
 
 def create(session: Session, user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
     """A new draft."""
+    project = draft(user, given, base_models)
+    session.add(project)
+    session.flush()
+    return project
+
+
+def draft(user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
+    """What `create` would make, checked but not kept."""
     project = Project(
         user_id=user.id,
         name=given["name"],
@@ -33,8 +41,6 @@ def create(session: Session, user: User, given: dict[str, Any], base_models: dic
         labels=given.get("metadata") or {},
     )
     _check_words(project)
-    session.add(project)
-    session.flush()
     return project
 
 
@@ -85,9 +91,7 @@ def change(session: Session, project: Project, changes: dict[str, Any], base_mod
 
 def start(session: Session, project: Project) -> Job:
     """Lay out the rounds and begin the first."""
-    if project.state != ProjectState.DRAFT:
-        raise Conflict(f"the project is {project.state}; only a draft can be started", code="project_not_draft")
-    check_ready(session, project)
+    check_startable(session, project)
     rounds.move_project(project, ProjectState.RUNNING)
     for number, plan in enumerate(project.plan["rounds"], 1):
         session.add(Round(project=project, number=number, kind=plan["kind"], target=plan["target"], plan=plan))
@@ -96,8 +100,10 @@ def start(session: Session, project: Project) -> Job:
     return rounds.begin(session, rounds.get(session, project.id, 1))
 
 
-def check_ready(session: Session, project: Project) -> None:
+def check_startable(session: Session, project: Project) -> None:
     """What must be there before the first round."""
+    if project.state != ProjectState.DRAFT:
+        raise Conflict(f"the project is {project.state}; only a draft can be started", code="project_not_draft")
     if not project.feature_tags:
         raise Invalid(
             "the project has no feature tags; say what she is (`fox ears, blonde hair, ...`)", code="no_feature_tags"

@@ -21,6 +21,7 @@ from shared.lifecycle import (
     STAGE_JOBS,
     Curation,
     Decision,
+    JobState,
     ProjectState,
     RoundKind,
     RoundState,
@@ -204,6 +205,29 @@ def decide_all(session: Session, round_: Round, decisions: dict[str, Decision]) 
             raise NotFound(f"round {round_.number} has no candidate {image_id}")
         image.decision = decision
     session.flush()
+
+
+def standing(session: Session, round_: Round) -> dict[str, Any]:
+    """What has been decided about a round's candidates, and how far that is from its target."""
+    query = select(Image.id, Image.decision).where(Image.round_id == round_.id, Image.role == "candidate")
+    decisions: dict[str, list[str]] = {str(decision): [] for decision in Decision}
+    for image_id, decision in session.execute(query.order_by(Image.created_at, Image.id)):
+        decisions[decision].append(image_id)
+    in_dataset = len(images.dataset(session, round_.project_id))
+    counts = {name: len(ids) for name, ids in decisions.items()}
+    return {
+        "decisions": decisions,
+        "counts": counts | {"dataset": in_dataset, "missing": max(0, round_.target - in_dataset)},
+    }
+
+
+def cancel_job(session: Session, job: Job) -> Job:
+    """Cancel a job because somebody asked. One that waited has ended now, and its round with it."""
+    waited = job.state == JobState.QUEUED
+    jobs.cancel(session, job)
+    if waited and job.state == JobState.CANCELLED:
+        job_ended_badly(session, job)
+    return job
 
 
 def check_curating(round_: Round) -> None:

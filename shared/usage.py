@@ -16,7 +16,7 @@ def of_user(session: Session, user: User) -> dict[str, Any]:
     open_jobs = select(Job.state, func.count()).where(
         Job.user_id == user.id, Job.state.in_((JobState.QUEUED, JobState.RUNNING))
     )
-    by_state = {state: count for state, count in session.execute(open_jobs.group_by(Job.state))}
+    by_state = dict(iter(session.execute(open_jobs.group_by(Job.state))))
     mine = select(Project.id).where(Project.user_id == user.id)
     images, size_bytes = session.execute(
         select(func.count(), func.coalesce(func.sum(Image.size_bytes), 0)).where(Image.project_id.in_(mine))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hmac
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from shared import secrets
 from shared.db import utcnow
-from shared.errors import Conflict, NotFound, Unauthorized
+from shared.errors import Conflict, Forbidden, Invalid, NotFound, Unauthorized
 from shared.models import ApiKey, User
 
 SCOPES = {
@@ -42,6 +43,40 @@ def by_name(session: Session, name: str) -> User:
     return user
 
 
+def get(session: Session, user_id: str, *, lock: bool = False) -> User:
+    query = select(User).where(User.id == user_id)
+    user = session.scalar(query.with_for_update() if lock else query)
+    if user is None:
+        raise NotFound(f"there is no user {user_id}")
+    return user
+
+
+def change(session: Session, user: User, changes: dict[str, Any]) -> User:
+    """Change role and caps. There is always an admin."""
+    if user.role == "admin" and changes.get("role", "admin") != "admin":
+        others = select(func.count()).where(User.role == "admin", User.id != user.id)
+        if not session.scalar(others):
+            raise Conflict(f"{user.name} is the only admin; make another one first", code="last_admin")
+    for name in ("role", "max_running_jobs", "max_queued_jobs"):
+        if name in changes:
+            setattr(user, name, changes[name])
+    session.flush()
+    return user
+
+
+def within(scopes: list[str] | None, allowed: list[str]) -> list[str]:
+    """The scopes of a new key, which can't reach further than the key that makes it."""
+    beyond = sorted(set(scopes or []) - set(allowed))
+    if beyond:
+        raise Forbidden(f"your key lacks {', '.join(beyond)}, so it can't give that on", code="missing_scope")
+    return allowed if scopes is None else scopes
+
+
+def revoke(row: ApiKey) -> None:
+    """Make a key useless. Twice changes nothing."""
+    row.revoked_at = row.revoked_at or utcnow()
+
+
 def create_key(
     session: Session,
     user: User,
@@ -52,6 +87,10 @@ def create_key(
     expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
     """A new key and its text, which is shown this once."""
+    if expires_at is not None and expires_at <= utcnow():
+        raise Invalid("a key can't expire in the past", code="expired_already")
+    if scopes is not None and "admin" in scopes and user.role != "admin":
+        raise Invalid(f"{user.name} is no admin; leave the scope `admin` out", code="not_an_admin")
     text = secrets.new_api_key()
     prefix = secrets.api_key_prefix(text)
     assert prefix is not None

@@ -177,6 +177,7 @@ class Request:
 
     def __init__(self, destinations: Destinations, tls: ssl.SSLContext, settings: Settings):
         self.was_cut = False
+        self._ended = False
         self._destinations = destinations
         self._tls = tls
         self._connect_seconds = settings.webhook_connect_seconds
@@ -222,6 +223,8 @@ class Request:
                 {**headers, "Content-Type": "application/json", "User-Agent": USER_AGENT, "Connection": "close"},
             )
             answer = connection.getresponse()
+            if self._ended:  # http.client takes a head that breaks off for a whole one
+                raise TimeoutError
             said: dict[str, object] = {"status": answer.status, "text": self._read(answer)}
             if 300 <= answer.status < 400:
                 said["error"] = "redirects are not followed; change the webhook's URL"
@@ -250,7 +253,7 @@ class Request:
         with self._lock:
             self._twin = sock.dup()
         try:
-            if self.was_cut or time.monotonic() >= self._deadline:
+            if self._ended:
                 raise TimeoutError
             sock.settimeout(_left(self._deadline))
             if destination.scheme == "http":
@@ -285,6 +288,7 @@ class Request:
 
     def _end(self) -> None:
         with self._lock:
+            self._ended = True
             if self._twin is not None:
                 with suppress(OSError):  # the other side was faster
                     self._twin.shutdown(socket.SHUT_RDWR)

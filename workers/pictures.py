@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from shared.catalog import CROP_MODES, FRAMINGS, VIEWS
+
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 PALETTE_COLOURS = 48  # a picture with fewer colours than this is pixel art
@@ -23,6 +25,11 @@ class Crop:
     framing: str | None = None  # a name from catalog.FRAMINGS
     view: str | None = None  # a name from catalog.VIEWS
 
+    @property
+    def tags(self) -> list[str]:
+        """What its captions say of it."""
+        return [words[name] for name, words in ((self.view, VIEWS), (self.framing, FRAMINGS)) if name in words]
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -36,22 +43,31 @@ class Figure:
 # crops
 
 
+def crops(image: Image.Image, mode: str, wanted: Sequence[Box] = (), *, view: str | None = None) -> list[Crop]:
+    """The crops that a mode of catalog.CROP_MODES makes."""
+    if mode == "quadrants":
+        return quadrants(image)
+    if mode == "boxes":
+        return boxes(image, wanted, view=view)
+    if mode == "auto":
+        return auto(image, view=view)
+    raise ValueError(f"unknown crop mode {mode!r}; use one of {', '.join(CROP_MODES)}")
+
+
 def quadrants(image: Image.Image) -> list[Crop]:
     """The four quarters, as on a sheet of four pictures."""
     w, h = image.width // 2, image.height // 2
     return [Crop((x, y, x + w, y + h)) for y in (0, image.height - h) for x in (0, image.width - w)]
 
 
-def boxes(
-    image: Image.Image, wanted: Sequence[Box], *, framing: str | None = None, view: str | None = None
-) -> list[Crop]:
+def boxes(image: Image.Image, wanted: Sequence[Box], *, view: str | None = None) -> list[Crop]:
     """Explicit boxes, each of which must lie inside."""
     for left, top, right, bottom in wanted:
         if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
             raise ValueError(
                 f"box {(left, top, right, bottom)} is not inside the picture of {image.width}x{image.height} pixels"
             )
-    return [Crop(box, framing, view) for box in wanted]
+    return [Crop((left, top, right, bottom), view=view) for left, top, right, bottom in wanted]
 
 
 def auto(image: Image.Image, *, view: str | None = None) -> list[Crop]:
@@ -72,9 +88,9 @@ def auto(image: Image.Image, *, view: str | None = None) -> list[Crop]:
     ]
 
 
-def cut(image: Image.Image, crop: Crop) -> Image.Image:
-    """The part of the picture that a crop names."""
-    return image.crop(crop.box)
+def cut(image: Image.Image, box: Box) -> Image.Image:
+    """That part of the picture."""
+    return image.crop(box)
 
 
 # backgrounds and sizes

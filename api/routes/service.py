@@ -6,7 +6,8 @@ from typing import Any
 
 from api.blueprint import Blueprint
 from api.context import api_key, reading, runtime
-from api.schemas.service import BaseModelListSchema, LimitsSchema, MeSchema
+from api.pagination import list_of
+from api.schemas.service import BaseModelSchema, LimitsSchema, MeSchema
 from shared import usage
 
 blp = Blueprint("service", __name__, url_prefix="/v1", description="What this installation offers and allows")
@@ -14,7 +15,7 @@ blp = Blueprint("service", __name__, url_prefix="/v1", description="What this in
 
 @blp.get("/base-models")
 @blp.needs("")
-@blp.response(200, BaseModelListSchema)
+@blp.response(200, list_of(BaseModelSchema))
 def list_base_models() -> Any:
     """List the base models"""
     return {"items": list(runtime().base_models.values())}

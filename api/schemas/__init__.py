@@ -1,1 +1,1 @@
-"""What goes in and what comes out, a file for each noun. Defaults come from shared.params; unknown fields are refused."""
+"""What goes in and what comes out, a file for each noun. Unknown fields are refused."""

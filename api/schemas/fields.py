@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 from marshmallow import Schema as _Schema
@@ -23,6 +24,33 @@ class Schema(_Schema):
 
     class Meta:
         unknown = "raise"
+
+
+class Answer(_Schema):
+    """What the service says. Fields may be added at any time, so its schema forbids none."""
+
+    class Meta:
+        unknown = "include"
+
+
+class Query(Schema):
+    """Parameters that also filter by metadata; see Parser.load_querystring."""
+
+    metadata_filter = False
+
+
+class CommaTags(fields.String):
+    """Tags in a form, parted by commas."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(validate=Length(max=5_000), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        tags = [tag.strip() for tag in str(super()._deserialize(value, attr, data, **kwargs)).split(",")]
+        return Tags().deserialize([tag for tag in tags if tag])
+
+    def _validate(self, value: Any) -> None:
+        """The tags have been validated one by one."""
 
 
 class _Printable(validate.Regexp):
@@ -80,6 +108,14 @@ class Whole(fields.Integer):
         super().__init__(strict=True, validate=Range(low, high), **kwargs)
 
 
+class Moment(fields.AwareDateTime):
+    """A time with a time zone; UTC if it names none."""
+
+    def __init__(self, **kwargs: Any):
+        within = Range(datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
+        super().__init__(format="iso", default_timezone=UTC, validate=within, **kwargs)
+
+
 class Count(fields.Integer):
     """A whole number in an address, where everything is text."""
 
@@ -116,6 +152,8 @@ class Choice(fields.String):
 
 
 class Tags(fields.List):
+    """Many of them."""
+
     def __init__(self, max_length: int = 100, **kwargs: Any):
         super().__init__(Tag(), validate=Length(max=max_length), **kwargs)
 
@@ -141,7 +179,7 @@ class Id(fields.String):
 class Links(fields.Field):
     """Full addresses of what belongs to a thing, so that no client has to put them together."""
 
-    def __init__(self, **templates: str):
+    def __init__(self, /, **templates: str):
         super().__init__(dump_only=True)
         self.templates = templates
         self.metadata = {
@@ -153,7 +191,8 @@ class Links(fields.Field):
         return obj
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> dict[str, str]:
-        return {name: address(template.format(it=value)) for name, template in self.templates.items()}
+        it = SimpleNamespace(**value) if isinstance(value, dict) else value
+        return {name: address(template.format(it=it)) for name, template in self.templates.items()}
 
 
 def address(path: str) -> str:

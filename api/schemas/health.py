@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from marshmallow import fields
 
-from api.schemas.fields import Schema
+from api.schemas.fields import Answer
 
 
-class HealthSchema(Schema):
+class HealthSchema(Answer):
     status = fields.String(required=True)
 
 
-class ReadinessSchema(Schema):
+class ReadinessSchema(Answer):
     status = fields.String(required=True, metadata={"description": "`ok` when all parts are."})
     database = fields.String(required=True)
     broker = fields.String(required=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from marshmallow import Schema, fields
+from marshmallow import fields
+
+from api.schemas.fields import Answer
 
 
-class ProblemDetailSchema(Schema):
+class ProblemDetailSchema(Answer):
     pointer = fields.String(metadata={"description": "Where in the body: a JSON pointer (RFC 6901)."})
     parameter = fields.String(metadata={"description": "Which query parameter or header."})
     detail = fields.String(required=True)
 
 
-class ProblemSchema(Schema):
+class ProblemSchema(Answer):
     """An error, as RFC 9457 has it."""
 
     type = fields.String(required=True, metadata={"description": "A URI that names the kind of problem."})

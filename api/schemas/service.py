@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from marshmallow import fields
 
-from api.schemas.fields import Schema
+from api.schemas.fields import Answer
 from api.schemas.users import KeySchema, UserSchema
 
 
-class BaseModelSchema(Schema):
+class BaseModelSchema(Answer):
     name = fields.String(required=True)
     family = fields.String(required=True)
     resolution = fields.Integer(required=True, metadata={"description": "Pixels of the side it draws best."})
@@ -17,11 +17,7 @@ class BaseModelSchema(Schema):
     description = fields.String(required=True)
 
 
-class BaseModelListSchema(Schema):
-    items = fields.List(fields.Nested(BaseModelSchema), required=True)
-
-
-class LimitsSchema(Schema):
+class LimitsSchema(Answer):
     """The limits of this installation: sizes in bytes, times in seconds."""
 
     max_upload_bytes = fields.Integer(required=True)
@@ -37,7 +33,7 @@ class LimitsSchema(Schema):
     download_seconds = fields.Integer(required=True)
 
 
-class UsageSchema(Schema):
+class UsageSchema(Answer):
     projects = fields.Integer(required=True)
     images = fields.Integer(required=True)
     image_bytes = fields.Integer(required=True)
@@ -46,7 +42,7 @@ class UsageSchema(Schema):
     gpu_seconds = fields.Float(required=True)
 
 
-class MeSchema(Schema):
+class MeSchema(Answer):
     user = fields.Nested(UserSchema, required=True)
     key = fields.Nested(KeySchema, required=True)
     scopes = fields.List(fields.String(), required=True)

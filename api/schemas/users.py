@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from marshmallow import fields
 from marshmallow.validate import Length
 
-from api.schemas.fields import Choice, Schema, Text, Whole
+from api.schemas.fields import Answer, Choice, Moment, Schema, Text, Whole
+from shared.models import ApiKey
 from shared.users import SCOPES
 
 
-class UserSchema(Schema):
+class UserSchema(Answer):
     id = fields.String(required=True)
     name = fields.String(required=True)
     role = Choice(["member", "admin"], required=True)
@@ -39,10 +42,10 @@ class NewKeySchema(Schema):
         validate=Length(1, len(SCOPES)),
         metadata={"description": "What it may do. Left out: all that you may (for another user: all of their role)."},
     )
-    expires_at = fields.AwareDateTime(allow_none=True, load_default=None)
+    expires_at = Moment(allow_none=True, load_default=None)
 
 
-class KeySchema(Schema):
+class KeySchema(Answer):
     id = fields.String(required=True)
     name = fields.String(required=True)
     prefix = fields.String(required=True, metadata={"description": "The part of the key that may be shown."})
@@ -55,3 +58,8 @@ class KeySchema(Schema):
 
 class FreshKeySchema(KeySchema):
     key = fields.String(required=True, metadata={"description": "The key itself, shown this once."})
+
+    @staticmethod
+    def shown(row: ApiKey, text: str) -> dict[str, Any]:
+        """A key's row with the key itself."""
+        return {column.key: getattr(row, column.key) for column in ApiKey.__table__.columns} | {"key": text}

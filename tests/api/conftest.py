@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,6 @@ def admin(make_caller: Callable[..., Caller]) -> Caller:
 
 
 @pytest.fixture
-def session(runtime: Runtime) -> Iterator[Session]:
-    with runtime.db.transaction() as session:
-        yield session
+def session_of(runtime: Runtime) -> Callable[[], AbstractContextManager[Session]]:
+    """Begins a transaction to set a scene in, or to look at the rows."""
+    return runtime.db.transaction

@@ -67,7 +67,7 @@ def shop(service: Service) -> Shop:
 
 def test_a_project_is_created_with_her_tags(service: Service) -> None:
     service.script = [Answer({"items": [{"name": "chibi"}], "has_more": False}), Answer({"id": "prj_1"}, 201)]
-    done = run(service, "projects", "create", "--trigger", "eiei21girl", "--tags", "fox ears,  blonde hair")
+    done = run(service, "projects", "create", "--trigger", "eiei21girl", "--features", "fox ears,  blonde hair")
     assert done.output == "prj_1\n"
     sent = service.requests[1].json
     assert sent["feature_tags"] == ["fox ears", "blonde hair"]

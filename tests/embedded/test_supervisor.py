@@ -70,6 +70,7 @@ def test_the_last_started_stops_first(tmp_path: Path) -> None:
     with Supervisor(tmp_path, told.append) as supervisor:
         supervisor.start(sleeper("valkey"))
         supervisor.start(sleeper("worker"), sleeper("api"))
+        supervisor.restart("worker")
     assert told == ["stopping api", "stopping worker", "stopping valkey"]
 
 

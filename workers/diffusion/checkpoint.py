@@ -31,6 +31,9 @@ class Checkpoints(Protocol):
     def latest(self) -> Path | None:
         """The newest one, as a file that can be read."""
 
+    def wanted(self) -> bool:
+        """Whether one should be saved now, before it is due: the process is about to end."""
+
     def save(self, path: Path, step: int) -> None:
         """Keep the file at `path`, which is gone after this call."""
 
@@ -43,6 +46,9 @@ class FolderCheckpoints:
 
     def latest(self) -> Path | None:
         return self.file if self.file.exists() else None
+
+    def wanted(self) -> bool:
+        return False
 
     def save(self, path: Path, step: int) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)

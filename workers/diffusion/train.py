@@ -76,12 +76,12 @@ def train_lora(
         run.resume(checkpoints)
         while run.step < params.train_steps:
             run.advance()
+            if checkpoints and (run.step % params.checkpoint_every_steps == 0 or checkpoints.wanted()):
+                run.save(checkpoints)
             if run.step % run.steps_per_reading == 0 or run.step == params.train_steps:
                 run.read_losses()
                 if on_step:
                     on_step(run.step, run.losses[-1])
-            if checkpoints and run.step % params.checkpoint_every_steps == 0 and run.step < params.train_steps:
-                run.save(checkpoints)
         weights = {component: adapter.read(model) for component, model in models.items()}
     if not all(change.up.isfinite().all() for changes in weights.values() for change in changes.values()):
         raise NanLoss(run.step, params)  # the last step may have gone wrong after its loss was taken
@@ -139,8 +139,7 @@ class Run:
 
     def read_losses(self) -> None:
         """Bring the losses since the last reading over to the host."""
-        losses = torch.stack(self.unread).tolist()
-        for loss in losses:
+        for loss in torch.stack(self.unread).tolist() if self.unread else []:
             if not math.isfinite(loss):
                 raise NanLoss(len(self.losses) + 1, self.params)
             self.losses.append(loss)
@@ -150,8 +149,7 @@ class Run:
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Keep all that the next step depends on."""
-        if self.unread:
-            self.read_losses()
+        self.read_losses()
         tensors = {f"weight/{name}": parameter for name, parameter in self.parameters.items()}
         for name, parameter in self.parameters.items():
             tensors |= {f"{key}/{name}": value for key, value in self.optimizer.state[parameter].items()}

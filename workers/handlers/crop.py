@@ -22,7 +22,7 @@ def run(work: Work) -> dict[str, Any]:
     wanted = _wanted(image, work.job.params)
     made = []
     for number, (crop, tags) in enumerate(wanted):
-        picture = pictures.prepare(pictures.cut(image, crop), work.base_model.resolution)
+        picture = pictures.prepare(pictures.cut(image, crop.box), work.base_model.resolution)
         stored = work.store_image(f"crop-{number}.png", picture)
         view = crop.view or source["view"]
         made.append({**stored, "box": list(crop.box), "view": view, "framing": crop.framing, "tags": tags})

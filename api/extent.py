@@ -1,0 +1,58 @@
+"""How much work a project would be: what a dry run says."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from shared import projects, rounds, speeds
+from shared.lifecycle import JobState, RoundKind
+from shared.models import Image, Job, Project, User
+from shared.settings import Settings
+
+
+def of(session: Session, project: Project, user: User, settings: Settings) -> dict[str, Any]:
+    """Steps, pictures and seconds of each round, if everything is accepted at the first drawing."""
+    speed = speeds.measured(session, project.base_model)
+    have = max(projects.MIN_REFERENCES, _references(session, project))
+    extents = []
+    for number, plan in enumerate(project.plan["rounds"], 1):
+        style = plan["kind"] == RoundKind.STYLE
+        wanted = math.ceil(max(0, plan["target"] - have) * plan["candidates_per_pick"])
+        steps, pictures = plan["train"]["train_steps"], wanted if style else rounds.EVALUATION_PICTURES
+        extents.append(
+            {
+                "number": number,
+                "kind": plan["kind"],
+                "train_images": have,
+                "train_steps": steps,
+                "pictures": pictures,
+                "seconds": speed.seconds(train_steps=steps, pictures=pictures),
+            }
+        )
+        have = max(have, plan["target"]) if style else have
+    seconds = [each["seconds"] for each in extents]
+    allowed = user.max_queued_jobs if user.max_queued_jobs is not None else settings.max_queued_jobs
+    waiting = select(func.count()).where(Job.user_id == user.id, Job.state == JobState.QUEUED, Job.queue == "gpu")
+    return {
+        "plan": project.plan,
+        "rounds": extents,
+        "train_steps": sum(each["train_steps"] for each in extents),
+        "pictures": sum(each["pictures"] for each in extents),
+        "seconds": None if None in seconds else sum(seconds),
+        "quota": {
+            "queued_jobs": session.scalar(waiting) or 0,
+            "max_queued_jobs": allowed,
+            "new_jobs": 2 * len(extents),
+        },
+    }
+
+
+def _references(session: Session, project: Project) -> int:
+    if project.id is None:
+        return 0
+    query = select(func.count()).where(Image.project_id == project.id, Image.decision == "accepted")
+    return session.scalar(query) or 0

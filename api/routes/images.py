@@ -1,0 +1,125 @@
+"""Images: uploads, crops, edits and what they show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+
+from api import etags, filters, owned, uploads
+from api.blueprint import Blueprint
+from api.context import reading, runtime, writing
+from api.pagination import page, page_of
+from api.schemas.fields import address
+from api.schemas.images import (
+    CropsSchema,
+    ImageChangeSchema,
+    ImageQuery,
+    ImageSchema,
+    UploadSchema,
+    VersionSchema,
+)
+from api.schemas.jobs import JobSchema
+from shared import images, projects
+from shared.models import Image, Round
+
+blp = Blueprint("images", __name__, url_prefix="/v1", description="Pictures: references, candidates and outputs")
+
+
+@blp.post("/projects/<id:project_id>/images")
+@blp.needs("uploads:write")
+@blp.fails(404, 413, 415)
+@blp.idempotent
+@blp.etag
+@blp.arguments(UploadSchema, location="multipart")
+@blp.response(201, ImageSchema)
+def upload_image(body: dict[str, Any], project_id: str) -> Any:
+    """Add a reference picture to a draft
+
+    It is decoded, turned upright, stripped of all metadata and kept as PNG. It counts as accepted.
+    """
+    owned.project(reading(), project_id)
+    stored = uploads.store(body.pop("file"), project_id)
+    project = owned.project(writing(), project_id)
+    image = images.add_upload(writing(), project, stored, **body, max_images=runtime().settings.max_images_per_project)
+    return image, {"Location": address(f"/v1/images/{image.id}")}
+
+
+@blp.get("/projects/<id:project_id>/images")
+@blp.needs("projects:read")
+@blp.fails(404)
+@blp.arguments(ImageQuery, location="query")
+@blp.response(200, page_of(ImageSchema))
+def list_images(query: dict[str, Any], project_id: str) -> Any:
+    """List the pictures of a project, the oldest first"""
+    project = owned.project(reading(), project_id)
+    found = select(Image).where(Image.project_id == project.id)
+    if "round" in query:
+        of_round = select(Round.id).where(Round.project_id == project.id, Round.number == query["round"])
+        found = found.where(Image.round_id.in_(of_round))
+    found = filters.narrowed(found, Image, query, "role", "source", "decision")
+    return page(reading(), found, Image, query, newest_first=False)
+
+
+@blp.get("/images/<id:image_id>")
+@blp.needs("projects:read")
+@blp.fails(404)
+@blp.etag
+@blp.response(200, ImageSchema)
+def get_image(image_id: str) -> Any:
+    """Show a picture, with a link to download it"""
+    return owned.image(reading(), image_id)
+
+
+@blp.patch("/images/<id:image_id>")
+@blp.needs("curation:write")
+@blp.fails(404, 409)
+@blp.if_match
+@blp.etag
+@blp.arguments(ImageChangeSchema)
+@blp.response(200, ImageSchema)
+def change_image(body: dict[str, Any], image_id: str) -> Any:
+    """Accept, reject or retag a picture, or say what it shows
+
+    References are decided about before the start, candidates while their round is being curated.
+    """
+    image = owned.image(writing(), image_id)
+    etags.check(ImageSchema, image)
+    return images.change(writing(), image, body)
+
+
+@blp.post("/images/<id:image_id>/versions")
+@blp.needs("curation:write")
+@blp.fails(404, 413, 415)
+@blp.idempotent
+@blp.etag
+@blp.arguments(VersionSchema, location="multipart")
+@blp.response(201, ImageSchema)
+def put_back_image(body: dict[str, Any], image_id: str) -> Any:
+    """Put an edited picture in the place of this one
+
+    The original stays, rejected; the edited one is accepted and takes over its tags.
+    """
+    original = owned.image(reading(), image_id)
+    stored = uploads.store(body["file"], original.project_id)
+    original = owned.image(writing(), image_id)
+    etags.check(ImageSchema, original)
+    project = owned.project(writing(), original.project_id)
+    image = images.add_edit(writing(), project, original, stored)
+    return image, {"Location": address(f"/v1/images/{image.id}")}
+
+
+@blp.post("/images/<id:image_id>/crops")
+@blp.needs("uploads:write")
+@blp.fails(404)
+@blp.idempotent
+@blp.arguments(CropsSchema)
+@blp.response(202, JobSchema)
+def crop_image(body: dict[str, Any], image_id: str) -> Any:
+    """Make several references out of one picture
+
+    The crops keep the tags that they still show, and take the picture's place unless it is to be kept too.
+    """
+    image = owned.image(writing(), image_id)
+    job = projects.crop(writing(), owned.project(writing(), image.project_id), image, body)
+    return job, {"Location": address(f"/v1/jobs/{job.id}")}

@@ -1,0 +1,104 @@
+"""Jobs: waiting, going on, or done."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from typing import Any
+
+from sqlalchemy import select
+
+from api import filters, owned
+from api.blueprint import Blueprint
+from api.context import reading, release, writing
+from api.pagination import PageQuery, page, page_of
+from api.schemas.images import ImageSchema
+from api.schemas.jobs import JobQuery, JobSchema, PreferHeader
+from shared import rounds
+from shared.lifecycle import TERMINAL_JOB_STATES, JobState
+from shared.models import Image, Job
+
+blp = Blueprint("jobs", __name__, url_prefix="/v1", description="Work: waiting, going on, or done")
+
+MAX_WAIT_SECONDS = 60
+LOOK_EVERY_SECONDS = 0.25
+MAX_WAITERS = 8  # requests of this process that may hold a thread and do nothing
+
+_waiters = threading.BoundedSemaphore(MAX_WAITERS)
+
+
+@blp.get("/jobs")
+@blp.needs("projects:read")
+@blp.arguments(JobQuery, location="query")
+@blp.response(200, page_of(JobSchema))
+def list_jobs(query: dict[str, Any]) -> Any:
+    """List your jobs, the newest first
+
+    `metadata.KEY=VALUE` filters by your own ids, as often as you like.
+    """
+    found = filters.narrowed(owned.jobs(), Job, query, "project_id", "state", "kind")
+    return page(reading(), found, Job, query)
+
+
+@blp.get("/jobs/<id:job_id>")
+@blp.needs("projects:read")
+@blp.fails(404)
+@blp.etag
+@blp.arguments(PreferHeader, location="headers")
+@blp.response(200, JobSchema)
+def get_job(headers: dict[str, Any], job_id: str) -> Any:
+    """Show a job: its state, progress, place in the queue or error
+
+    With `Prefer: wait=N` the answer comes when the job has ended, or after N seconds as it is then.
+    """
+    job = owned.job(reading(), job_id)
+    seconds = _wanted_wait(headers.get("prefer", ""))
+    if seconds and job.state not in TERMINAL_JOB_STATES and _waiters.acquire(blocking=False):
+        try:
+            job = _wait(job_id, seconds)
+        finally:
+            _waiters.release()
+    return job
+
+
+@blp.post("/jobs/<id:job_id>/cancel")
+@blp.needs("projects:write")
+@blp.fails(404)
+@blp.idempotent
+@blp.response(202, JobSchema)
+@blp.alt_response(200, schema=JobSchema, description="It waited, and has ended now", success=True)
+def cancel_job(job_id: str) -> Any:
+    """Cancel a job
+
+    One that waits ends at once (200); one that runs stops at its next step (202). Cancelling twice changes nothing.
+    """
+    job = rounds.cancel_job(writing(), owned.job(writing(), job_id))
+    return job, 200 if job.state == JobState.CANCELLED else 202
+
+
+@blp.get("/jobs/<id:job_id>/images")
+@blp.needs("projects:read")
+@blp.fails(404)
+@blp.arguments(PageQuery, location="query")
+@blp.response(200, page_of(ImageSchema))
+def list_job_images(query: dict[str, Any], job_id: str) -> Any:
+    """List the pictures that a job has drawn or cut"""
+    job = owned.job(reading(), job_id)
+    return page(reading(), select(Image).where(Image.job_id == job.id), Image, query, newest_first=False)
+
+
+def _wanted_wait(prefer: str) -> int:
+    found = re.search(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])", prefer)
+    return min(int(found[1]), MAX_WAIT_SECONDS) if found else 0
+
+
+def _wait(job_id: str, seconds: int) -> Job:
+    """The job when it has ended or the time is up. No connection is held in between."""
+    deadline = time.monotonic() + seconds
+    while True:
+        release()
+        time.sleep(max(0.0, min(LOOK_EVERY_SECONDS, deadline - time.monotonic())))
+        job = owned.job(reading(), job_id)
+        if job.state in TERMINAL_JOB_STATES or time.monotonic() >= deadline:
+            return job

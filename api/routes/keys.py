@@ -1,0 +1,60 @@
+"""One's own API keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+
+from api import owned
+from api.blueprint import Blueprint
+from api.context import api_key, reading, runtime, user, writing
+from api.pagination import PageQuery, page, page_of
+from api.schemas.fields import address
+from api.schemas.users import FreshKeySchema, KeySchema, NewKeySchema
+from shared import users
+from shared.models import ApiKey
+
+blp = Blueprint("keys", __name__, url_prefix="/v1", description="Your API keys")
+
+
+@blp.get("/keys")
+@blp.needs("keys:write")
+@blp.arguments(PageQuery, location="query")
+@blp.response(200, page_of(KeySchema))
+def list_keys(query: dict[str, Any]) -> Any:
+    """List your keys, the newest first"""
+    return page(reading(), select(ApiKey).where(ApiKey.user_id == user().id), ApiKey, query)
+
+
+@blp.post("/keys")
+@blp.needs("keys:write")
+@blp.idempotent
+@blp.arguments(NewKeySchema)
+@blp.response(201, FreshKeySchema)
+def create_key(body: dict[str, Any]) -> Any:
+    """Make another key for yourself. It is shown this once
+
+    It can do no more than the key that you make it with.
+    """
+    body["scopes"] = users.within(body.get("scopes"), api_key().scopes)
+    row, text = users.create_key(writing(), users.get(writing(), user().id), runtime().settings.secret_key, **body)
+    return FreshKeySchema.shown(row, text), {"Location": address(f"/v1/keys/{row.id}")}
+
+
+@blp.get("/keys/<id:key_id>")
+@blp.needs("keys:write")
+@blp.fails(404)
+@blp.response(200, KeySchema)
+def get_key(key_id: str) -> Any:
+    """Show a key of yours"""
+    return owned.key(reading(), key_id)
+
+
+@blp.delete("/keys/<id:key_id>")
+@blp.needs("keys:write")
+@blp.fails(404)
+@blp.response(204)
+def revoke_key(key_id: str) -> Any:
+    """Revoke a key of yours, at once and for good"""
+    users.revoke(owned.key(writing(), key_id))

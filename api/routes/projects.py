@@ -1,0 +1,167 @@
+"""Projects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import jsonify
+
+from api import etags, extent, filters, owned
+from api.blueprint import Blueprint
+from api.context import after, reading, release, runtime, user, writing
+from api.pagination import page, page_of
+from api.schemas.fields import address
+from api.schemas.jobs import GenerationSchema, JobSchema
+from api.schemas.projects import (
+    DryRunQuery,
+    DryRunSchema,
+    NewProjectSchema,
+    ProjectChangeSchema,
+    ProjectQuery,
+    ProjectSchema,
+)
+from shared import projects, rounds
+from shared.models import Project
+
+blp = Blueprint("projects", __name__, url_prefix="/v1", description="Characters on their way from a picture to a LoRA")
+
+
+@blp.post("/projects")
+@blp.needs("projects:write")
+@blp.idempotent
+@blp.etag
+@blp.arguments(DryRunQuery, location="query")
+@blp.arguments(NewProjectSchema)
+@blp.response(201, ProjectSchema)
+@blp.alt_response(200, schema=DryRunSchema, description="What would be done", success=True)
+def create_project(query: dict[str, Any], body: dict[str, Any]) -> Any:
+    """Make a project
+
+    It begins as a draft: add pictures, then start it. What the plan leaves open, the family of the base model fills in.
+    """
+    if query["dry_run"]:
+        return _dry_run(projects.draft(user(), body, runtime().base_models))
+    project = projects.create(writing(), user(), body, runtime().base_models)
+    return project, {"Location": address(f"/v1/projects/{project.id}")}
+
+
+@blp.get("/projects")
+@blp.needs("projects:read")
+@blp.arguments(ProjectQuery, location="query")
+@blp.response(200, page_of(ProjectSchema))
+def list_projects(query: dict[str, Any]) -> Any:
+    """List your projects, the newest first
+
+    `metadata.KEY=VALUE` filters by your own ids, as often as you like.
+    """
+    found = filters.narrowed(owned.projects(), Project, query, "state")
+    return page(reading(), found, Project, query)
+
+
+@blp.get("/projects/<id:project_id>")
+@blp.needs("projects:read")
+@blp.fails(404)
+@blp.etag
+@blp.response(200, ProjectSchema)
+def get_project(project_id: str) -> Any:
+    """Show a project"""
+    return owned.project(reading(), project_id)
+
+
+@blp.patch("/projects/<id:project_id>")
+@blp.needs("projects:write")
+@blp.fails(404, 409)
+@blp.if_match
+@blp.etag
+@blp.arguments(ProjectChangeSchema)
+@blp.response(200, ProjectSchema)
+def change_project(body: dict[str, Any], project_id: str) -> Any:
+    """Change a project
+
+    What she is and how she is made can be changed only in a draft; name, metadata and curation at any time.
+    """
+    project = owned.project(writing(), project_id)
+    etags.check(ProjectSchema, project)
+    return projects.change(writing(), project, body, runtime().base_models)
+
+
+@blp.delete("/projects/<id:project_id>")
+@blp.needs("projects:write")
+@blp.fails(404, 409)
+@blp.response(204)
+def delete_project(project_id: str) -> Any:
+    """Delete a project with its pictures and LoRAs
+
+    It must not be at work; cancel it first.
+    """
+    projects.delete(writing(), owned.project(writing(), project_id))
+    after(lambda: runtime().storage.delete_prefix(f"projects/{project_id}/"))
+
+
+@blp.post("/projects/<id:project_id>/start")
+@blp.needs("projects:write")
+@blp.fails(404)
+@blp.idempotent
+@blp.arguments(DryRunQuery, location="query")
+@blp.response(202, ProjectSchema)
+@blp.alt_response(200, schema=DryRunSchema, description="What would be done", success=True)
+def start_project(query: dict[str, Any], project_id: str) -> Any:
+    """Start the rounds
+
+    It needs four accepted pictures and at least one feature tag. From now on the rounds follow each other;
+    with manual curation each waits for you.
+    """
+    if query["dry_run"]:
+        project = owned.project(reading(), project_id)
+        projects.check_startable(reading(), project)
+        return _dry_run(project)
+    project = owned.project(writing(), project_id)
+    projects.start(writing(), project)
+    return project, {"Location": address(f"/v1/projects/{project.id}")}
+
+
+@blp.post("/projects/<id:project_id>/cancel")
+@blp.needs("projects:write")
+@blp.fails(404)
+@blp.idempotent
+@blp.response(200, ProjectSchema)
+def cancel_project(project_id: str) -> Any:
+    """Cancel a project
+
+    Its jobs stop at their next step. What is there stays there. Cancelling twice changes nothing.
+    """
+    return projects.cancel(writing(), owned.project(writing(), project_id))
+
+
+@blp.post("/projects/<id:project_id>/retry")
+@blp.needs("projects:write")
+@blp.fails(404)
+@blp.idempotent
+@blp.response(202, ProjectSchema)
+def retry_project(project_id: str) -> Any:
+    """Do the failed stage again, from its last checkpoint"""
+    project = owned.project(writing(), project_id)
+    rounds.retry(writing(), project)
+    return project, {"Location": address(f"/v1/projects/{project.id}")}
+
+
+@blp.post("/projects/<id:project_id>/generations")
+@blp.needs("projects:write")
+@blp.fails(404)
+@blp.idempotent
+@blp.arguments(GenerationSchema)
+@blp.response(202, JobSchema)
+def generate_pictures(body: dict[str, Any], project_id: str) -> Any:
+    """Draw pictures with LoRAs of yours
+
+    The base model is the project's; without LoRAs it draws alone. The pictures appear at `links.images` of the job.
+    """
+    project = owned.project(writing(), project_id)
+    job = projects.draw(writing(), project, user(), body, runtime().base_models, runtime().settings)
+    return job, {"Location": address(f"/v1/jobs/{job.id}")}
+
+
+def _dry_run(project: Project) -> Any:
+    shown = extent.of(reading(), project, user(), runtime().settings)
+    release()
+    return jsonify(DryRunSchema().dump(shown))

@@ -1,0 +1,134 @@
+"""Rounds, and the curation of their candidates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api import etags, owned
+from api.blueprint import Blueprint
+from api.context import reading, runtime, writing
+from api.pagination import PageQuery, list_of, page, page_of
+from api.schemas.fields import address
+from api.schemas.images import ImageSchema
+from api.schemas.jobs import JobSchema
+from api.schemas.plans import RoundPlanSchema
+from api.schemas.rounds import DecisionsSchema, FinishSchema, MoreCandidatesSchema, RoundSchema
+from shared import projects, rounds
+from shared.lifecycle import Decision
+from shared.models import Image, Round
+
+blp = Blueprint("rounds", __name__, url_prefix="/v1", description="Laps of training, drawing and choosing")
+
+ROUND = "/projects/<id:project_id>/rounds/<int(min=1, max=1000):number>"
+
+
+@blp.get("/projects/<id:project_id>/rounds")
+@blp.needs("projects:read")
+@blp.fails(404)
+@blp.response(200, list_of(RoundSchema))
+def list_rounds(project_id: str) -> Any:
+    """List the rounds of a project, in their order
+
+    There are none before the start.
+    """
+    project = owned.project(reading(), project_id)
+    return {"items": [_shown(reading(), each) for each in rounds.of_project(reading(), project.id)]}
+
+
+@blp.post("/projects/<id:project_id>/rounds")
+@blp.needs("projects:write")
+@blp.fails(404)
+@blp.idempotent
+@blp.arguments(RoundPlanSchema)
+@blp.response(202, RoundSchema)
+def add_round(body: dict[str, Any], project_id: str) -> Any:
+    """Reopen a completed project with another round
+
+    It begins at once, on all that has been accepted so far.
+    """
+    project = owned.project(writing(), project_id)
+    round_ = projects.add_round(writing(), project, body, runtime().base_models)
+    return _shown(writing(), round_), {"Location": address(f"/v1/projects/{project.id}/rounds/{round_.number}")}
+
+
+@blp.get(ROUND)
+@blp.needs("projects:read")
+@blp.fails(404)
+@blp.etag
+@blp.response(200, RoundSchema)
+def get_round(project_id: str, number: int) -> Any:
+    """Show a round, its decisions and the dataset with the exact captions"""
+    return _shown(reading(), owned.round_(reading(), project_id, number))
+
+
+@blp.get(f"{ROUND}/candidates")
+@blp.needs("projects:read")
+@blp.fails(404)
+@blp.arguments(PageQuery, location="query")
+@blp.response(200, page_of(ImageSchema))
+def list_candidates(query: dict[str, Any], project_id: str, number: int) -> Any:
+    """List the candidates of a round, the oldest first"""
+    round_ = owned.round_(reading(), project_id, number)
+    found = select(Image).where(Image.round_id == round_.id, Image.role == "candidate")
+    return page(reading(), found, Image, query, newest_first=False)
+
+
+@blp.post(f"{ROUND}/candidates")
+@blp.needs("curation:write")
+@blp.fails(404)
+@blp.idempotent
+@blp.arguments(MoreCandidatesSchema)
+@blp.response(202, JobSchema)
+def ask_for_candidates(body: dict[str, Any], project_id: str, number: int) -> Any:
+    """Have more candidates drawn
+
+    What has been decided stays. The round is being curated again when they are there.
+    """
+    round_ = owned.round_(writing(), project_id, number)
+    job = rounds.ask_for_more(writing(), round_, body["count"], body.get("views"))
+    return job, {"Location": address(f"/v1/jobs/{job.id}")}
+
+
+@blp.put(f"{ROUND}/decisions")
+@blp.needs("curation:write")
+@blp.fails(404, 409)
+@blp.if_match
+@blp.etag
+@blp.arguments(DecisionsSchema)
+@blp.response(200, RoundSchema)
+def decide_candidates(body: dict[str, Any], project_id: str, number: int) -> Any:
+    """Accept and reject candidates, all or none
+
+    What is not named stays as it was. `If-Match` takes the ETag of the round.
+    """
+    round_ = owned.round_(writing(), project_id, number)
+    etags.check(RoundSchema, _shown(writing(), round_))
+    decisions = dict.fromkeys(body["accepted"], Decision.ACCEPTED) | dict.fromkeys(body["rejected"], Decision.REJECTED)
+    rounds.decide_all(writing(), round_, decisions)
+    return _shown(writing(), round_)
+
+
+@blp.post(f"{ROUND}/finish")
+@blp.needs("curation:write")
+@blp.fails(404)
+@blp.idempotent
+@blp.arguments(FinishSchema, required=False)
+@blp.response(202, RoundSchema)
+def finish_round(body: dict[str, Any], project_id: str, number: int) -> Any:
+    """End the curation; the next round begins
+
+    What is undecided counts as rejected. `If-Match` is heeded if it is sent: with the ETag of the round.
+    """
+    round_ = owned.round_(writing(), project_id, number)
+    etags.check(RoundSchema, _shown(writing(), round_))
+    rounds.finish(writing(), round_, accept_fewer=body["accept_fewer"])
+    return _shown(writing(), round_), {"Location": address(f"/v1/projects/{project_id}/rounds/{number}")}
+
+
+def _shown(session: Session, round_: Round) -> dict[str, Any]:
+    """A round with what has been decided in it."""
+    columns = {column.key: getattr(round_, column.key) for column in Round.__table__.columns}
+    return columns | rounds.standing(session, round_)

@@ -1,0 +1,75 @@
+"""Users and everybody's keys: for admins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+
+from api import etags
+from api.blueprint import Blueprint
+from api.context import reading, runtime, writing
+from api.pagination import PageQuery, page, page_of
+from api.schemas.fields import address
+from api.schemas.users import FreshKeySchema, NewKeySchema, NewUserSchema, UserChangeSchema, UserSchema
+from shared import users
+from shared.models import User
+
+blp = Blueprint("users", __name__, url_prefix="/v1", description="For admins: who may use this installation")
+
+
+@blp.get("/users")
+@blp.needs("admin")
+@blp.arguments(PageQuery, location="query")
+@blp.response(200, page_of(UserSchema))
+def list_users(query: dict[str, Any]) -> Any:
+    """List the users"""
+    return page(reading(), select(User), User, query)
+
+
+@blp.post("/users")
+@blp.needs("admin")
+@blp.idempotent
+@blp.etag
+@blp.arguments(NewUserSchema)
+@blp.response(201, UserSchema)
+def create_user(body: dict[str, Any]) -> Any:
+    """Make a user"""
+    user = users.create(writing(), body.pop("name"), body.pop("role"))
+    return users.change(writing(), user, body), {"Location": address(f"/v1/users/{user.id}")}
+
+
+@blp.get("/users/<id:user_id>")
+@blp.needs("admin")
+@blp.fails(404)
+@blp.etag
+@blp.response(200, UserSchema)
+def get_user(user_id: str) -> Any:
+    """Show a user"""
+    return users.get(reading(), user_id)
+
+
+@blp.patch("/users/<id:user_id>")
+@blp.needs("admin")
+@blp.fails(404, 409)
+@blp.if_match
+@blp.etag
+@blp.arguments(UserChangeSchema)
+@blp.response(200, UserSchema)
+def change_user(body: dict[str, Any], user_id: str) -> Any:
+    """Change the role or the caps of a user"""
+    user = users.get(writing(), user_id, lock=True)
+    etags.check(UserSchema, user)
+    return users.change(writing(), user, body)
+
+
+@blp.post("/users/<id:user_id>/keys")
+@blp.needs("admin")
+@blp.fails(404)
+@blp.idempotent
+@blp.arguments(NewKeySchema)
+@blp.response(201, FreshKeySchema)
+def create_user_key(body: dict[str, Any], user_id: str) -> Any:
+    """Make a key for a user. It is shown this once"""
+    row, text = users.create_key(writing(), users.get(writing(), user_id), runtime().settings.secret_key, **body)
+    return FreshKeySchema.shown(row, text), {"Location": address(f"/v1/keys/{row.id}")}

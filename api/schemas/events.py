@@ -1,0 +1,25 @@
+"""Events."""
+
+from __future__ import annotations
+
+from marshmallow import fields
+
+from api.schemas.fields import MAX_INTEGER, Answer, Count, Schema
+
+
+class EventSchema(Answer):
+    """Something that happened. `data.seq` counts without a gap within a project."""
+
+    type = fields.String(required=True)
+    timestamp = fields.String(required=True, metadata={"format": "date-time"})
+    data = fields.Dict(keys=fields.String(), required=True)
+
+
+class EventListSchema(Answer):
+    items = fields.List(fields.Nested(EventSchema), required=True)
+    has_more = fields.Boolean(required=True)
+
+
+class EventQuery(Schema):
+    after = Count(0, MAX_INTEGER, load_default=0, metadata={"description": "The `seq` of the last event you know."})
+    limit = Count(1, 100, load_default=20)

@@ -1,0 +1,107 @@
+"""Images, and crops of them."""
+
+from __future__ import annotations
+
+from flask_smorest.fields import Upload
+from marshmallow import fields
+from marshmallow.validate import Length
+
+from api.pagination import PageQuery
+from api.schemas.fields import (
+    Answer,
+    Choice,
+    CommaTags,
+    Count,
+    Download,
+    DownloadExpiry,
+    Flag,
+    Links,
+    Schema,
+    Tags,
+    Whole,
+)
+from shared.catalog import CROP_MODES, FRAMINGS, VIEWS
+from shared.lifecycle import Decision
+
+ROLES = ("reference", "candidate", "evaluation", "output")
+SOURCES = ("upload", "crop", "generated", "edited")
+MAX_CROPS = 16
+
+
+class ImageSchema(Answer):
+    id = fields.String(required=True)
+    project_id = fields.String(required=True)
+    round_id = fields.String(required=True, allow_none=True)
+    job_id = fields.String(required=True, allow_none=True)
+    parent_id = fields.String(required=True, allow_none=True, metadata={"description": "What it was made from."})
+    role = Choice(ROLES, required=True)
+    source = Choice(SOURCES, required=True)
+    state = Choice(["ready", "incoming"], required=True)
+    decision = Choice(Decision, required=True)
+    view = fields.String(required=True, allow_none=True)
+    framing = fields.String(required=True, allow_none=True)
+    tags = fields.List(
+        fields.String(), required=True, metadata={"description": "Her features that it shows among them."}
+    )
+    box = fields.List(fields.Integer(), required=True, allow_none=True, metadata={"description": "Of a crop."})
+    prompt = fields.String(required=True, allow_none=True)
+    seed = fields.Integer(required=True, allow_none=True)
+    scores = fields.Dict(keys=fields.String(), required=True, allow_none=True)
+    sha256 = fields.String(required=True)
+    size_bytes = fields.Integer(required=True)
+    width = fields.Integer(required=True)
+    height = fields.Integer(required=True)
+    created_at = fields.AwareDateTime(required=True)
+    url = Download()
+    url_expires_at = DownloadExpiry()
+    links = Links(
+        self="/v1/images/{it.id}",
+        project="/v1/projects/{it.project_id}",
+        crops="/v1/images/{it.id}/crops",
+        versions="/v1/images/{it.id}/versions",
+    )
+
+
+class UploadSchema(Schema):
+    file = Upload(required=True, metadata={"description": "PNG, JPEG or WebP."})
+    view = Choice(VIEWS, metadata={"description": "From where she is seen."})
+    framing = Choice(FRAMINGS, metadata={"description": "How much of her is seen."})
+    tags = CommaTags(load_default=list, metadata={"description": "What else is to be seen, parted by commas."})
+
+
+class VersionSchema(Schema):
+    file = Upload(required=True, metadata={"description": "The edited picture: PNG, JPEG or WebP."})
+
+
+class ImageChangeSchema(Schema):
+    decision = Choice(Decision)
+    tags = Tags()
+    view = Choice(VIEWS, allow_none=True)
+    framing = Choice(FRAMINGS, allow_none=True)
+
+
+class ImageQuery(PageQuery):
+    role = Choice(ROLES)
+    source = Choice(SOURCES)
+    decision = Choice(Decision)
+    round = Count(1, 1_000, metadata={"description": "The number of a round."})
+
+
+class BoxSchema(Schema):
+    box = fields.List(
+        Whole(0, 100_000),
+        required=True,
+        validate=Length(equal=4),
+        metadata={"description": "Left, top, right, bottom in pixels."},
+    )
+    view = Choice(VIEWS, allow_none=True, load_default=None)
+    framing = Choice(FRAMINGS, allow_none=True, load_default=None)
+    tags = Tags(load_default=list)
+
+
+class CropsSchema(Schema):
+    """`quadrants`: four equal parts. `boxes`: as given. `auto`: face, upper and full body, guessed from her outline."""
+
+    mode = Choice(CROP_MODES, required=True)
+    boxes = fields.List(fields.Nested(BoxSchema), validate=Length(max=MAX_CROPS), load_default=list)
+    keep_source = Flag(load_default=False, metadata={"description": "Keep the picture itself as a reference too."})

@@ -1,0 +1,98 @@
+"""Jobs, and what they may be asked for."""
+
+from __future__ import annotations
+
+from marshmallow import fields
+from marshmallow.validate import Length
+
+from api.context import reading
+from api.pagination import PageQuery
+from api.schemas.fields import Answer, Choice, Id, Links, Metadata, Moment, Query, Real, Schema, Text, Whole
+from api.schemas.plans import MAX_SEED, GenerateParamsSchema
+from shared import jobs
+from shared.catalog import FRAMINGS, JOB_KINDS, VIEWS
+from shared.lifecycle import JobState
+
+
+class FailureSchema(Answer):
+    code = fields.String(required=True)
+    message = fields.String(required=True)
+    retryable = fields.Boolean(required=True)
+
+
+class JobSchema(Answer):
+    id = fields.String(required=True)
+    project_id = fields.String(required=True)
+    round_id = fields.String(required=True, allow_none=True)
+    kind = Choice(JOB_KINDS, required=True)
+    state = Choice(JobState, required=True)
+    priority = fields.Integer(required=True)
+    attempt = fields.Integer(required=True)
+    params = fields.Dict(keys=fields.String(), required=True)
+    progress = fields.Dict(keys=fields.String(), required=True, allow_none=True)
+    place = fields.Function(
+        lambda job: jobs.place(reading(), job),
+        metadata={
+            "type": ["integer", "null"],
+            "description": "How many jobs stand before it in the queue. Null when it doesn't wait.",
+        },
+    )
+    error = fields.Nested(FailureSchema, required=True, allow_none=True)
+    metadata = fields.Dict(keys=fields.String(), values=fields.String(), attribute="labels", required=True)
+    cancel_requested_at = fields.AwareDateTime(required=True, allow_none=True)
+    queued_at = fields.AwareDateTime(required=True)
+    started_at = fields.AwareDateTime(required=True, allow_none=True)
+    finished_at = fields.AwareDateTime(required=True, allow_none=True)
+    created_at = fields.AwareDateTime(required=True)
+    links = Links(
+        self="/v1/jobs/{it.id}",
+        project="/v1/projects/{it.project_id}",
+        images="/v1/jobs/{it.id}/images",
+        cancel="/v1/jobs/{it.id}/cancel",
+        events="/v1/projects/{it.project_id}/events",
+    )
+
+
+class JobQuery(PageQuery, Query):
+    """`metadata.KEY=VALUE` filters by your own ids, as often as you like."""
+
+    metadata_filter = True
+    project_id = Id()
+    state = Choice(JobState)
+    kind = Choice(JOB_KINDS)
+    created_after = Moment()
+    created_before = Moment()
+
+
+class WantedPictureSchema(Schema):
+    prompt = Text(2_000, required=True)
+    seed = Whole(0, MAX_SEED, load_default=0, metadata={"description": "Of the first; the others count up from it."})
+    count = Whole(1, 1_000, load_default=1)
+    view = Choice(VIEWS, allow_none=True, load_default=None)
+    framing = Choice(FRAMINGS, allow_none=True, load_default=None)
+
+
+class WantedLoraSchema(Schema):
+    lora_id = Id(required=True)
+    weight = Real(-4, 4, load_default=1.0)
+
+
+class GenerationSchema(Schema):
+    pictures = fields.List(fields.Nested(WantedPictureSchema), required=True, validate=Length(1, 200))
+    loras = fields.List(fields.Nested(WantedLoraSchema), validate=Length(max=8), load_default=list)
+    params = fields.Nested(GenerateParamsSchema)
+    priority = Whole(-100, 100, load_default=0, metadata={"description": "Among your own jobs: higher goes first."})
+    metadata = Metadata()
+
+
+class PreferHeader(Schema):
+    class Meta:
+        unknown = "exclude"
+
+    prefer = fields.String(
+        data_key="Prefer",
+        metadata={
+            "description": "`wait=N`: hold the answer back until the job has ended, for N seconds at most (up to 60).",
+            "example": "wait=30",
+        },
+    )

@@ -1,0 +1,38 @@
+"""LoRAs."""
+
+from __future__ import annotations
+
+from marshmallow import fields
+
+from api.schemas.fields import Answer, Choice, Download, DownloadExpiry, Links
+from shared.lifecycle import RoundKind
+
+
+class LoraFileSchema(Answer):
+    filename = fields.String(required=True)
+    sha256 = fields.String(required=True)
+    size_bytes = fields.Integer(required=True)
+    url = Download()
+    expires_at = DownloadExpiry()
+
+
+class LoraFilesSchema(Answer):
+    kohya = fields.Nested(LoraFileSchema, required=True, metadata={"description": "For ComfyUI, A1111 and Forge."})
+    diffusers = fields.Nested(LoraFileSchema, required=True, metadata={"description": "For diffusers and peft."})
+
+
+class LoraSchema(Answer):
+    id = fields.String(required=True)
+    project_id = fields.String(required=True)
+    round_id = fields.String(required=True)
+    job_id = fields.String(required=True)
+    kind = Choice(RoundKind, required=True)
+    trigger_word = fields.String(required=True)
+    base_model = fields.String(required=True)
+    rank = fields.Integer(required=True)
+    alpha = fields.Float(required=True)
+    train_steps = fields.Integer(required=True)
+    metrics = fields.Dict(keys=fields.String(), required=True)
+    files = fields.Nested(LoraFilesSchema, required=True)
+    created_at = fields.AwareDateTime(required=True)
+    links = Links(self="/v1/loras/{it.id}", project="/v1/projects/{it.project_id}", job="/v1/jobs/{it.job_id}")

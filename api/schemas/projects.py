@@ -1,0 +1,124 @@
+"""Projects."""
+
+from __future__ import annotations
+
+from marshmallow import fields
+from marshmallow.validate import Length
+
+from api.pagination import PageQuery
+from api.schemas.fields import Answer, Choice, Links, Metadata, Moment, Query, Schema, Tag, Tags, Text
+from api.schemas.jobs import FailureSchema
+from api.schemas.plans import PlanSchema, ResolvedPlanSchema
+from shared.catalog import BASE_MODELS
+from shared.lifecycle import Curation, ProjectState
+
+TRIGGER = {"description": "The word that will mean her: one that means nothing yet."}
+SUBJECT = {"description": "What kind of figure she is. Kept in every caption."}
+FEATURES = {"description": "What is hers. In the captions of style rounds, taken out for the character round."}
+
+
+class NewProjectSchema(Schema):
+    name = Text(200, required=True)
+    trigger_word = Text(64, required=True, metadata=TRIGGER)
+    subject_tags = fields.List(
+        Tag(),
+        validate=Length(1, 20),
+        load_default=lambda: ["1girl", "solo"],
+        metadata=SUBJECT | {"default": ["1girl", "solo"]},
+    )
+    feature_tags = Tags(60, load_default=list, metadata=FEATURES | {"default": []})
+    base_model = Text(
+        100, load_default=next(iter(BASE_MODELS)), metadata={"description": "A name from GET /v1/base-models."}
+    )
+    curation = Choice(Curation, load_default=str(Curation.MANUAL))
+    plan = fields.Nested(PlanSchema)
+    metadata = Metadata()
+
+
+class ProjectChangeSchema(Schema):
+    """What is to be different. What she is and how she is made can be changed only in a draft."""
+
+    name = Text(200)
+    trigger_word = Text(64, metadata=TRIGGER)
+    subject_tags = fields.List(Tag(), validate=Length(1, 20), metadata=SUBJECT)
+    feature_tags = Tags(60, metadata=FEATURES)
+    base_model = Text(100)
+    curation = Choice(Curation)
+    plan = fields.Nested(PlanSchema)
+    metadata = Metadata()
+
+
+class ProjectSchema(Answer):
+    id = fields.String(required=True)
+    name = fields.String(required=True)
+    trigger_word = fields.String(required=True)
+    subject_tags = fields.List(fields.String(), required=True)
+    feature_tags = fields.List(fields.String(), required=True)
+    base_model = fields.String(required=True)
+    curation = Choice(Curation, required=True)
+    plan = fields.Nested(ResolvedPlanSchema, required=True)
+    state = Choice(ProjectState, required=True)
+    error = fields.Nested(FailureSchema, required=True, allow_none=True)
+    metadata = fields.Dict(keys=fields.String(), values=fields.String(), attribute="labels", required=True)
+    gpu_seconds = fields.Float(required=True)
+    created_at = fields.AwareDateTime(required=True)
+    updated_at = fields.AwareDateTime(required=True)
+    links = Links(
+        self="/v1/projects/{it.id}",
+        images="/v1/projects/{it.id}/images",
+        rounds="/v1/projects/{it.id}/rounds",
+        loras="/v1/projects/{it.id}/loras",
+        events="/v1/projects/{it.id}/events",
+        start="/v1/projects/{it.id}/start",
+        cancel="/v1/projects/{it.id}/cancel",
+        retry="/v1/projects/{it.id}/retry",
+        generations="/v1/projects/{it.id}/generations",
+    )
+
+
+class RoundExtentSchema(Answer):
+    """How much work a round is, if nothing has to be drawn twice."""
+
+    number = fields.Integer(required=True)
+    kind = fields.String(required=True)
+    train_images = fields.Integer(required=True, metadata={"description": "Pictures it is trained on."})
+    train_steps = fields.Integer(required=True)
+    pictures = fields.Integer(required=True, metadata={"description": "Pictures it draws."})
+    seconds = fields.Float(
+        required=True, allow_none=True, metadata={"description": "By what such jobs took here. Null: none has run yet."}
+    )
+
+
+class QuotaEffectSchema(Answer):
+    queued_jobs = fields.Integer(required=True, metadata={"description": "Of yours, now."})
+    max_queued_jobs = fields.Integer(required=True)
+    new_jobs = fields.Integer(required=True, metadata={"description": "Jobs in all, one after the other."})
+
+
+class DryRunSchema(Answer):
+    """What would be done. Nothing has been."""
+
+    plan = fields.Nested(ResolvedPlanSchema, required=True)
+    rounds = fields.List(fields.Nested(RoundExtentSchema), required=True)
+    train_steps = fields.Integer(required=True)
+    pictures = fields.Integer(required=True)
+    seconds = fields.Float(required=True, allow_none=True)
+    quota = fields.Nested(QuotaEffectSchema, required=True)
+
+
+class DryRunQuery(Schema):
+    dry_run = fields.Boolean(
+        truthy={"true", "1"},
+        falsy={"false", "0"},
+        load_default=False,
+        metadata={"description": "Only say what would be done."},
+    )
+
+
+class ProjectQuery(PageQuery, Query):
+    """`metadata.KEY=VALUE` filters by your own ids, as often as you like."""
+
+    metadata_filter = True
+    state = Choice(ProjectState)
+    created_after = Moment()
+    created_before = Moment()

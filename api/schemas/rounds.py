@@ -1,0 +1,89 @@
+"""Rounds and their curation."""
+
+from __future__ import annotations
+
+from marshmallow import ValidationError, fields, validates_schema
+from marshmallow.validate import Length
+
+from api.schemas.fields import Answer, Choice, Flag, Id, Links, Schema, Whole
+from api.schemas.jobs import FailureSchema
+from api.schemas.plans import ResolvedRoundSchema
+from shared.catalog import VIEWS
+from shared.lifecycle import RoundKind, RoundState
+
+
+class DatasetEntrySchema(Answer):
+    image_id = fields.String(required=True)
+    sha256 = fields.String(required=True)
+    captions = fields.List(
+        fields.String(), required=True, metadata={"description": "Exactly what it was trained with."}
+    )
+
+
+class CountsSchema(Answer):
+    accepted = fields.Integer(required=True, metadata={"description": "Candidates of this round."})
+    pending = fields.Integer(required=True)
+    rejected = fields.Integer(required=True)
+    dataset = fields.Integer(required=True, metadata={"description": "Accepted pictures of the project by now."})
+    missing = fields.Integer(required=True, metadata={"description": "Pictures still missing to the target."})
+
+
+class DecisionsShownSchema(Answer):
+    accepted = fields.List(fields.String(), required=True)
+    pending = fields.List(fields.String(), required=True)
+    rejected = fields.List(fields.String(), required=True)
+
+
+class RoundSchema(Answer):
+    id = fields.String(required=True)
+    project_id = fields.String(required=True)
+    number = fields.Integer(required=True)
+    kind = Choice(RoundKind, required=True)
+    state = Choice(RoundState, required=True)
+    target = fields.Integer(required=True)
+    plan = fields.Nested(ResolvedRoundSchema, required=True)
+    counts = fields.Nested(CountsSchema, required=True)
+    decisions = fields.Nested(
+        DecisionsShownSchema, required=True, metadata={"description": "Ids of the candidates. PUT changes them."}
+    )
+    dataset = fields.List(
+        fields.Nested(DatasetEntrySchema), required=True, metadata={"description": "Frozen when training began."}
+    )
+    lora_id = fields.String(required=True, allow_none=True)
+    generations = fields.Integer(required=True, metadata={"description": "How often candidates were drawn."})
+    needs_attention = fields.String(
+        required=True, allow_none=True, metadata={"description": "Why it waits for a person, if it does."}
+    )
+    error = fields.Nested(FailureSchema, required=True, allow_none=True)
+    started_at = fields.AwareDateTime(required=True, allow_none=True)
+    finished_at = fields.AwareDateTime(required=True, allow_none=True)
+    created_at = fields.AwareDateTime(required=True)
+    links = Links(
+        self="/v1/projects/{it.project_id}/rounds/{it.number}",
+        project="/v1/projects/{it.project_id}",
+        candidates="/v1/projects/{it.project_id}/rounds/{it.number}/candidates",
+        decisions="/v1/projects/{it.project_id}/rounds/{it.number}/decisions",
+        finish="/v1/projects/{it.project_id}/rounds/{it.number}/finish",
+    )
+
+
+class MoreCandidatesSchema(Schema):
+    count = Whole(1, 200, required=True)
+    views = fields.List(Choice(VIEWS), validate=Length(1, len(VIEWS)), metadata={"description": "Left out: all."})
+
+
+class DecisionsSchema(Schema):
+    """What is not named stays as it was."""
+
+    accepted = fields.List(Id(), validate=Length(max=1_000), load_default=list)
+    rejected = fields.List(Id(), validate=Length(max=1_000), load_default=list)
+
+    @validates_schema
+    def _not_both(self, data: dict[str, list[str]], **_: object) -> None:
+        both = set(data.get("accepted", [])) & set(data.get("rejected", []))
+        if both:
+            raise ValidationError(f"{min(both)} can't be both accepted and rejected")
+
+
+class FinishSchema(Schema):
+    accept_fewer = Flag(load_default=False, metadata={"description": "Go on although pictures are missing."})

@@ -1,0 +1,308 @@
+"""One picture to a character LoRA, as a client of the embedded service would do it, with a report to look at.
+
+Everything after the start of the servers goes through `bootlora.Bootlora`: public HTTP and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from bootlora import ApiError, Bootlora, saving, sheets
+from bootlora.display import Display, duration
+from bootlora.following import Stage, follow, stages
+from bootlora.types import Event, Image, Lora, Project, Round
+from embedded import report
+from embedded.stack import ROOT, Stack
+from embedded.supervisor import InUse, StartFailed
+
+EXAMPLE = ROOT / "models/chibi/examples/eiei21girl.png"
+BASE_MODEL = "chibi"
+INTERRUPTED = 130  # what a shell expects after Ctrl-C
+
+
+@dataclass(frozen=True)
+class Character:
+    """One picture, and what a person can say of it."""
+
+    picture: Path
+    trigger: str
+    subject_tags: list[str]
+    feature_tags: list[str]
+
+    @staticmethod
+    def read(picture: Path) -> Character:
+        """What is told of a picture in the JSON file beside it.
+
+        Raises:
+            click.UsageError: there is none.
+        """
+        beside = picture.with_suffix(".json")
+        if not beside.exists():
+            wanted = '{"trigger": "eiei21girl", "subject_tags": ["1girl", "solo"], "feature_tags": ["fox ears", ...]}'
+            raise click.UsageError(f"say what the picture shows, in {beside}: {wanted}")
+        return Character(picture=picture, **json.loads(beside.read_text()))
+
+
+@dataclass
+class Lap:
+    """A round, looked back on."""
+
+    round: Round
+    lora: Lora
+    images: list[Image]  # its candidates; of the character round, the pictures it was tried with
+    files: list[Path]
+    sheet: Path
+    title: str
+
+
+@dataclass
+class Story:
+    """All that the report tells."""
+
+    character: Character
+    project: Project
+    references: list[tuple[Image, Path]] = field(default_factory=list)
+    dataset: list[tuple[Path, str]] = field(default_factory=list)
+    laps: list[Lap] = field(default_factory=list)
+    compared: list[tuple[str, list[Path]]] = field(default_factory=list)
+    views: list[str] = field(default_factory=list)  # of each column that is compared
+    stages: list[Stage] = field(default_factory=list)
+    parts: dict[str, float] = field(default_factory=dict)  # seconds
+    loras: list[Path] = field(default_factory=list)
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo-output"), show_default=True)
+@click.option(
+    "--data", type=click.Path(path_type=Path), default=ROOT / "data/demo", help="Where the service keeps all."
+)
+@click.option(
+    "--picture",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=EXAMPLE,
+    help="Another character; a JSON file of the same name says what she is.",
+)
+def demo(out: Path, data: Path, picture: Path) -> None:
+    """Make a character LoRA out of one picture, all on this machine."""
+    console = Console(highlight=False)
+    try:
+        run(out, data, Character.read(picture), console)
+    except KeyboardInterrupt:
+        console.print("stopped; every process has ended")
+        sys.exit(INTERRUPTED)
+    except (ApiError, InUse, StartFailed, RuntimeError) as error:
+        console.print(f"bootlora: {error}", style="red", markup=False)
+        sys.exit(1)
+
+
+def run(out: Path, data: Path, character: Character, console: Console, plan: dict[str, Any] | None = None) -> Story:
+    """The whole demo. Its folder is there when all of it has worked, and not before."""
+    check_replaceable(out)
+    began = time.monotonic()
+    with built_aside(out) as folder:
+        with Stack(data, report=lambda line: console.print(f"[dim]{line}")) as stack:
+            parts = {"start the service": time.monotonic() - began}
+            story = play(Bootlora(stack.url, stack.api_key), character, folder, console, parts, plan)
+        story.parts["in all"] = time.monotonic() - began
+        report.write(story, folder / "report.html")
+    tell(story, out, console)
+    return story
+
+
+def play(
+    bootlora: Bootlora,
+    character: Character,
+    folder: Path,
+    console: Console,
+    parts: dict[str, float],
+    plan: dict[str, Any] | None,
+) -> Story:
+    """What a client does, from the picture to the LoRA."""
+    with Display(console) as display:
+        with timed(parts, "upload and crop"):
+            project = prepare(bootlora, character, display, plan)
+        with timed(parts, "rounds"):
+            told = bootstrap(bootlora, project["id"], display)
+        story = Story(character, bootlora.projects.get(project["id"]), parts=parts, stages=stages(told))
+        with timed(parts, "before and after"):
+            compare(bootlora, story, folder, display)
+        with timed(parts, "download"):
+            collect(bootlora, story, folder)
+    return story
+
+
+def prepare(bootlora: Bootlora, character: Character, display: Display, plan: dict[str, Any] | None) -> Project:
+    """Upload, crop into four, tag."""
+    more: dict[str, Any] = {"plan": plan} if plan else {}
+    project = bootlora.projects.create(
+        name=f"demo of {character.trigger}",
+        trigger_word=character.trigger,
+        subject_tags=character.subject_tags,
+        base_model=BASE_MODEL,
+        curation="auto",
+        **more,
+    )
+    image = bootlora.images.upload(project["id"], character.picture, view="front", framing="full_body")
+    job = display.wait(bootlora, bootlora.images.crop(image["id"], "auto"))
+    crops = bootlora.jobs.images(job["id"])
+    display.say(f"project {project['id']}: {character.picture.name} is cropped into {len(crops)}")
+    return bootlora.projects.change(project["id"], feature_tags=character.feature_tags)
+
+
+def bootstrap(bootlora: Bootlora, project_id: str, display: Display) -> list[Event]:
+    """All rounds, with nobody there."""
+    bootlora.projects.start(project_id)
+    told: list[Event] = []
+    while True:
+        for moment in follow(bootlora, project_id, after=told[-1]["data"]["seq"] if told else 0):
+            told += moment.news
+            display.show(moment)
+        if moment.project["state"] == "completed":
+            return told
+        if moment.project["state"] != "running" or moment.round is None:
+            error = moment.project.get("error") or {"code": "ended", "message": f"it is {moment.project['state']}"}
+            raise ApiError(0, error["code"], f"the project did not come to its end: {error['message']}")
+        display.say("nobody is there to look, so the demo goes on with what it has")
+        bootlora.rounds.finish(project_id, moment.round["number"], accept_fewer=True)
+
+
+def compare(bootlora: Bootlora, story: Story, folder: Path, display: Display) -> None:
+    """Prompts and seeds that the service tried the final LoRA with, drawn again without it, and with round 1's."""
+    project_id = story.project["id"]
+    tried = in_turn(by_age(bootlora.images.all(project_id, role="evaluation")))
+    story.views = [str(image["view"]) for image in tried]
+    loras = bootlora.loras.all(project_id)
+    wanted: list[Any] = [{"prompt": image["prompt"], "seed": image["seed"], "count": 1} for image in tried]
+    rows: list[tuple[str, list[Any]]] = [
+        ("base model, the trigger word alone", []),
+        ("style LoRA of the four crops", [{"lora_id": loras[0]["id"], "weight": 1.0}]),
+        ("character LoRA", [{"lora_id": loras[-1]["id"], "weight": 1.0}]),
+    ]
+    jobs = [bootlora.projects.generate(project_id, wanted, chosen) for _, chosen in rows]
+    for (title, _), job in zip(rows, jobs, strict=True):
+        display.say(f"before and after: {title}")
+        images = bootlora.jobs.images(display.wait(bootlora, job)["id"])
+        story.compared.append((title, saving.pictures(bootlora, images, scratch(folder) / job["id"])))
+    per_row = len(set(story.views))
+    lines = [
+        (title if start == 0 else "", files[start : start + per_row])
+        for title, files in story.compared
+        for start in range(0, len(files), per_row)
+    ]
+    (folder / "sheets").mkdir(exist_ok=True)
+    sheets.comparison(lines, story.views[:per_row]).save(folder / "sheets/before-after.png")
+
+
+def in_turn(images: list[Image]) -> list[Image]:
+    """One of each view, then the next of each."""
+    seen: Counter[str | None] = Counter()
+    lines: list[tuple[int, Image]] = []
+    for image in images:
+        lines.append((seen[image["view"]], image))
+        seen[image["view"]] += 1
+    return [image for _, image in sorted(lines, key=lambda line: line[0])]
+
+
+def collect(bootlora: Bootlora, story: Story, folder: Path) -> None:
+    """LoRA files, dataset with captions, a sheet of each round."""
+    project_id = story.project["id"]
+    story.loras = saving.lora(bootlora, saving.latest_lora(bootlora, project_id), folder / "lora")
+    references = by_age(bootlora.images.all(project_id, role="reference", decision="accepted"))
+    files = saving.pictures(bootlora, references, scratch(folder) / "references")
+    story.references = list(zip(references, files, strict=True))
+    for each in bootlora.rounds.all(project_id):
+        story.laps.append(lap(bootlora, project_id, bootlora.rounds.get(project_id, each["number"]), folder))
+    last = story.laps[-1].round
+    place = saving.dataset(bootlora, project_id, last, folder / "dataset")
+    story.dataset = [(file, file.with_suffix(".txt").read_text().strip()) for file in sorted(place.glob("*.png"))]
+
+
+def lap(bootlora: Bootlora, project_id: str, round_: Round, folder: Path) -> Lap:
+    number = round_["number"]
+    if round_["kind"] == "character":
+        images = by_age(bootlora.images.all(project_id, role="evaluation"))
+        title = f"round {number}: the character LoRA, tried from every side"
+    else:
+        images = bootlora.rounds.candidates(project_id, number)
+        accepted = sum(image["decision"] == "accepted" for image in images)
+        title = f"round {number}: {accepted} of {len(images)} candidates accepted"
+    files = saving.pictures(bootlora, images, scratch(folder) / f"round-{number}")
+    sheet = saving.sheet(images, files, folder / f"sheets/round-{number}.png", title=title)
+    return Lap(round_, bootlora.loras.get(str(round_["lora_id"])), images, files, sheet, title)
+
+
+def by_age(images: Iterator[Image]) -> list[Image]:
+    return sorted(images, key=lambda image: (image["created_at"], image["id"]))
+
+
+def scratch(folder: Path) -> Path:
+    """Pictures that only the report and the sheets are made of."""
+    return folder / ".pictures"
+
+
+@contextmanager
+def timed(parts: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    parts[name] = time.monotonic() - began
+
+
+def check_replaceable(out: Path) -> None:
+    """Only what an earlier demo has left is ever replaced."""
+    if out.exists() and not (out / "report.html").exists() and (not out.is_dir() or any(out.iterdir())):
+        raise click.UsageError(f"{out} is there already, and no demo has made it; name another folder by --out")
+
+
+@contextmanager
+def built_aside(out: Path) -> Iterator[Path]:
+    """A folder that takes the place of `out` at one stroke, if nothing goes wrong until then."""
+    out = out.absolute()
+    aside, old = (out.with_name(f".{out.name}.{word}.{os.getpid()}") for word in ("new", "old"))
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        shutil.rmtree(scratch(aside), ignore_errors=True)
+        if out.exists():
+            out.replace(old)
+        aside.replace(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def tell(story: Story, out: Path, console: Console) -> None:
+    """Where things are, and how long each part took."""
+    times = Table("part", "", "seconds", box=None, pad_edge=False)
+    times.columns[2].justify = "right"
+    for name, seconds in story.parts.items():
+        times.add_row(name, "", f"{seconds:.1f}", style="bold" if name == "in all" else "")
+        if name == "rounds":
+            for stage in story.stages:
+                times.add_row(
+                    "", f"round {stage.number} {stage.kind}: {stage.name}", f"{stage.seconds:.1f}", style="dim"
+                )
+    console.print()
+    console.print(times)
+    console.print()
+    for place, what in (
+        ("report.html", "open this in a browser"),
+        ("lora", "the character LoRA: kohya for ComfyUI, A1111 and Forge; diffusers"),
+        ("dataset", f"{len(story.dataset)} pictures with their captions"),
+        ("sheets", "a contact sheet of each round, and before/after"),
+    ):
+        console.print(f"[green]{out / place}[/]  {what}")
+    console.print(f"done in {duration(story.parts['in all'])}")

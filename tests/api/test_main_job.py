@@ -1,0 +1,210 @@
+"""The main job, as a client sees it: from a picture to rounds under way."""
+
+from __future__ import annotations
+
+import io
+import time
+from typing import Any
+
+from tests.factories import make_curating, make_job, make_lora, make_project, make_round, png
+
+PROJECT = {"name": "Eiei", "trigger_word": "eiei21girl", "feature_tags": ["fox ears", "yellow eyes"]}
+
+
+def upload(caller, project_id: str, content: bytes | None = None, **form: str) -> Any:
+    data = {"file": (io.BytesIO(content or png()), "eiei.png"), **form}
+    return caller.post(f"/v1/projects/{project_id}/images", data=data)
+
+
+def test_a_project_goes_from_pictures_to_training(ada, runtime):
+    created = ada.post("/v1/projects", PROJECT)
+    assert created.status_code == 201, created.json
+    project = created.json
+    assert created.headers["Location"] == project["links"]["self"]
+    assert [each["kind"] for each in project["plan"]["rounds"]] == ["style", "style", "character"]
+
+    for view in ("front", "side", "behind", "above"):
+        answer = upload(ada, project["id"], view=view, framing="full_body", tags="sword, smile")
+        assert answer.status_code == 201, answer.json
+        assert answer.json["url"].startswith("file://")
+    assert "yellow eyes" not in ada.get(f"/v1/projects/{project['id']}/images").json["items"][2]["tags"]
+
+    started = ada.post(f"/v1/projects/{project['id']}/start")
+    assert started.status_code == 202, started.json
+    assert started.json["state"] == "running"
+    jobs = ada.get(f"/v1/jobs?project_id={project['id']}").json["items"]
+    assert [(job["kind"], job["state"], job["place"]) for job in jobs] == [("train", "queued", 0)]
+    rounds = ada.get(f"/v1/projects/{project['id']}/rounds").json["items"]
+    assert [round_["state"] for round_ in rounds] == ["training", "pending", "pending"]
+    assert rounds[0]["dataset"][0]["captions"][0].startswith("eiei21girl, 1girl, solo, fox ears")
+    events = ada.get(f"/v1/projects/{project['id']}/events").json["items"]
+    assert [event["data"]["seq"] for event in events] == list(range(1, len(events) + 1))
+
+
+def test_a_picture_is_cropped_by_a_job(ada):
+    project_id = ada.post("/v1/projects", PROJECT).json["id"]
+    image = upload(ada, project_id).json
+    answer = ada.post(f"/v1/images/{image['id']}/crops", {"mode": "quadrants"})
+    assert answer.status_code == 202, answer.json
+    assert answer.json["kind"] == "crop"
+    assert answer.headers["Location"].endswith(answer.json["id"])
+
+
+def test_a_round_is_curated_and_finished(ada, session_of):
+    with session_of() as session:
+        project, round_ = make_curating(session, ada.user_id, candidates=14)
+        make_round(session, project, number=2, state="pending")
+    path = f"/v1/projects/{project.id}/rounds/1"
+    shown = ada.get(path)
+    waiting = shown.json["decisions"]["pending"]
+    assert shown.json["counts"] == {"accepted": 0, "pending": 14, "rejected": 0, "dataset": 4, "missing": 12}
+
+    body = {"accepted": waiting[:11], "rejected": waiting[11:12]}
+    decided = ada.put(f"{path}/decisions", body, if_match=shown.headers["ETag"])
+    assert decided.status_code == 200, decided.json
+    assert decided.json["counts"]["missing"] == 1
+    assert ada.post(f"{path}/finish").json["code"] == "too_few_accepted"
+
+    edited = ada.post(f"/v1/images/{waiting[12]}/versions", data={"file": (io.BytesIO(png(color="red")), "x.png")})
+    assert edited.status_code == 201, edited.json
+    assert (edited.json["source"], edited.json["decision"]) == ("edited", "accepted")
+
+    finished = ada.post(f"{path}/finish")
+    assert finished.status_code == 202, finished.json
+    assert finished.json["state"] == "completed"
+    assert ada.get(f"/v1/projects/{project.id}/rounds/2").json["state"] == "training"
+
+
+def test_more_candidates_are_drawn_when_asked_for(ada, session_of):
+    with session_of() as session:
+        project, _ = make_curating(session, ada.user_id)
+    answer = ada.post(f"/v1/projects/{project.id}/rounds/1/candidates", {"count": 5, "views": ["behind"]})
+    assert answer.status_code == 202, answer.json
+    assert answer.json["kind"] == "generate"
+    assert len(ada.get(f"/v1/projects/{project.id}/rounds/1/candidates").json["items"]) == 3
+
+
+def test_one_candidate_is_decided_about(ada, session_of):
+    with session_of() as session:
+        project, _ = make_curating(session, ada.user_id)
+    image = ada.get(f"/v1/projects/{project.id}/images?role=candidate&round=1").json["items"][0]
+    answer = ada.patch(f"/v1/images/{image['id']}", {"decision": "accepted", "tags": ["Smile_big", "from side"]})
+    assert answer.json["decision"] == "accepted"
+    assert answer.json["tags"] == ["smile big", "from side"]
+
+
+def test_pictures_are_drawn_with_several_loras(ada, session_of):
+    with session_of() as session:
+        project, round_ = make_curating(session, ada.user_id)
+        lora = make_lora(session, round_)
+    body = {
+        "pictures": [{"prompt": "eiei21girl, from behind", "seed": 7, "count": 2}],
+        "loras": [{"lora_id": lora.id, "weight": 0.8}],
+        "params": {"width": 64, "inference_steps": 4},
+        "metadata": {"asset": "eiei-7"},
+    }
+    answer = ada.post(f"/v1/projects/{project.id}/generations", body)
+    assert answer.status_code == 202, answer.json
+    assert answer.json["params"]["inference_steps"] == 4
+    assert ada.get("/v1/jobs?metadata.asset=eiei-7").json["items"][0]["id"] == answer.json["id"]
+    assert ada.get("/v1/jobs?metadata.asset=other").json["items"] == []
+    assert ada.get(f"/v1/jobs/{answer.json['id']}/images").json["items"] == []
+
+    cancelled = ada.post(f"/v1/jobs/{answer.json['id']}/cancel")
+    assert (cancelled.status_code, cancelled.json["state"]) == (200, "cancelled")
+    assert ada.post(f"/v1/jobs/{answer.json['id']}/cancel").status_code == 200
+
+
+def test_loras_are_shown_with_links_to_their_files(ada, session_of):
+    with session_of() as session:
+        project, _ = make_curating(session, ada.user_id)
+    lora = ada.get(f"/v1/projects/{project.id}/loras").json["items"][0]
+    assert lora["files"]["kohya"]["filename"] == "x.safetensors"
+    assert ada.get(f"/v1/loras/{lora['id']}").json["files"]["diffusers"]["url"].endswith("x.safetensors")
+
+
+def test_a_project_is_changed_cancelled_and_deleted(ada, runtime):
+    project = ada.post("/v1/projects", PROJECT).json
+    path = f"/v1/projects/{project['id']}"
+    image = upload(ada, project["id"]).json
+    changed = ada.patch(path, {"feature_tags": ["Fox Tail"], "metadata": {"a": "b"}})
+    assert (changed.json["feature_tags"], changed.json["metadata"]) == (["fox tail"], {"a": "b"})
+    assert "fox tail" in ada.get(f"/v1/images/{image['id']}").json["tags"]
+    assert list(runtime.storage.list(f"projects/{project['id']}/"))
+    assert ada.post(f"{path}/cancel").json["state"] == "cancelled"
+    assert ada.delete(path).status_code == 204
+    assert ada.get(path).status_code == 404
+    assert not list(runtime.storage.list(f"projects/{project['id']}/"))
+
+
+def test_a_failed_project_is_retried(ada, session_of):
+    with session_of() as session:
+        project, round_ = make_curating(session, ada.user_id)
+        project.state, round_.state, round_.failed_in = "failed", "failed", "generating"
+        make_job(session, project, round_id=round_.id, state="failed")
+    answer = ada.post(f"/v1/projects/{project.id}/retry")
+    assert (answer.status_code, answer.json["state"]) == (202, "running")
+    assert ada.post(f"/v1/projects/{project.id}/retry").json["code"] == "not_failed"
+
+
+def test_a_completed_project_is_reopened_with_another_round(ada, session_of):
+    with session_of() as session:
+        project, round_ = make_curating(session, ada.user_id)
+        project.state, round_.state = "completed", "completed"
+    answer = ada.post(f"/v1/projects/{project.id}/rounds", {"kind": "character", "train": {"train_steps": 10}})
+    assert answer.status_code == 202, answer.json
+    assert (answer.json["number"], answer.json["state"]) == (2, "training")
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(ada):
+    answer = ada.post("/v1/projects?dry_run=true", PROJECT)
+    assert answer.status_code == 200, answer.json
+    assert [each["train_images"] for each in answer.json["rounds"]] == [4, 16, 40]
+    assert [each["pictures"] for each in answer.json["rounds"]] == [24, 48, 12]
+    assert ada.get("/v1/projects").json["items"] == []
+    project_id = ada.post("/v1/projects", PROJECT).json["id"]
+    assert ada.post(f"/v1/projects/{project_id}/start?dry_run=true").json["code"] == "too_few_references"
+
+
+def test_a_job_is_waited_for(ada, session_of):
+    with session_of() as session:
+        job = make_job(session, make_project(session, ada.user_id))
+    began = time.monotonic()
+    answer = ada.get(f"/v1/jobs/{job.id}", headers={"Prefer": "respond-async, wait=1"})
+    assert (answer.status_code, answer.json["state"]) == (200, "queued")
+    assert 0.9 < time.monotonic() - began < 3
+
+
+def test_a_key_is_made_used_and_revoked(ada, app):
+    made = ada.post("/v1/keys", {"name": "pipeline", "scopes": ["projects:read"]})
+    assert made.status_code == 201, made.json
+    headers = {"Authorization": f"Bearer {made.json['key']}"}
+    assert app.test_client().get("/v1/projects", headers=headers).status_code == 200
+    assert app.test_client().post("/v1/projects", json=PROJECT, headers=headers).json["code"] == "missing_scope"
+    assert ada.post("/v1/keys", {"name": "x", "scopes": ["admin"]}).json["code"] == "missing_scope"
+    assert ada.delete(f"/v1/keys/{made.json['id']}").status_code == 204
+    assert app.test_client().get("/v1/projects", headers=headers).status_code == 401
+
+
+def test_an_admin_makes_users_and_keys(admin, ada):
+    user = admin.post("/v1/users", {"name": "carl", "max_queued_jobs": 1})
+    assert user.status_code == 201, user.json
+    changed = admin.patch(f"/v1/users/{user.json['id']}", {"max_running_jobs": 4})
+    assert (changed.json["max_queued_jobs"], changed.json["max_running_jobs"]) == (1, 4)
+    key = admin.post(f"/v1/users/{user.json['id']}/keys", {"name": "first"})
+    assert key.json["key"].startswith("btl_")
+    assert ada.get("/v1/users").json["code"] == "missing_scope"
+    assert admin.patch(f"/v1/users/{admin.user_id}", {"role": "member"}).json["code"] == "last_admin"
+
+
+def test_lists_come_in_pages(ada):
+    for number in range(5):
+        ada.post("/v1/projects", PROJECT | {"name": str(number)})
+    first = ada.get("/v1/projects?limit=2&state=draft")
+    assert [each["name"] for each in first.json["items"]] == ["4", "3"]
+    following = first.headers["Link"].split(">")[0].lstrip("<").removeprefix("http://127.0.0.1:8000")
+    assert [each["name"] for each in ada.get(following).json["items"]] == ["2", "1"]
+    last = ada.get("/v1/projects", query_string={"limit": 2, "cursor": ada.get(following).json["next_cursor"]})
+    assert [each["name"] for each in last.json["items"]] == ["0"]
+    assert not last.json["has_more"]
+    assert last.json["next_cursor"] is None

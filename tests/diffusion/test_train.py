@@ -1,0 +1,261 @@
+"""Training: it learns, it resumes, and it leaves the base model alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from shared.params import TrainParams
+from tests.diffusion.tiny import make_image
+from workers.diffusion import checkpoint, train
+from workers.diffusion.checkpoint import FolderCheckpoints
+from workers.diffusion.dataset import Example
+from workers.diffusion.families.base import Family
+from workers.diffusion.train import NanLoss, TrainedLora, lr_factor, train_lora
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_at(step: int):
+    def on_step(done: int, loss: float) -> None:
+        if done == step:
+            raise Stopped
+
+    return on_step
+
+
+def flat(lora: TrainedLora) -> Tensor:
+    sides = [
+        side.flatten() for changes in lora.weights.values() for c in changes.values() for side in (c.down, c.up)
+    ]
+    return torch.cat(sides)
+
+
+def output(base: Family) -> Tensor:
+    """What the base makes of a fixed question."""
+    torch.manual_seed(0)
+    noisy = torch.randn(2, 4, 8, 8)
+    with torch.no_grad():
+        return base.predict(noisy, torch.tensor([10, 700]), base.encode_prompts(["1girl, solo", "from behind"]))
+
+
+def test_a_lora_learns_its_pictures(chibi, examples):
+    params = TrainParams(train_steps=24, batch_size=8, rank=4, alpha=4.0, learning_rate=4e-3, lora_modules="all")
+    losses = train_lora(chibi, examples, params).losses
+    assert sum(losses[-6:]) < 0.8 * sum(losses[:6])
+
+
+def test_the_same_seed_trains_the_same_lora(base, examples, params):
+    first, second = train_lora(base, examples, params), train_lora(base, examples, params)
+    other = train_lora(base, examples, replace(params, seed=8))
+    assert torch.equal(flat(first), flat(second))
+    assert first.losses == second.losses
+    assert not torch.equal(flat(first), flat(other))
+
+
+def test_every_step_is_reported_with_its_loss(base, examples, params):
+    seen = []
+    lora = train_lora(base, examples, params, on_step=lambda step, loss: seen.append((step, loss)))
+    assert seen == list(enumerate(lora.losses, start=1))
+    assert lora.steps == params.train_steps
+    assert all(math.isfinite(loss) for loss in lora.losses)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 5])
+def test_a_stopped_run_resumes_bit_for_bit(base, examples, params, tmp_path, stop):
+    straight = train_lora(base, examples, params)
+    kept = FolderCheckpoints(tmp_path)
+    with pytest.raises(Stopped):
+        train_lora(base, examples, params, on_step=stop_at(stop), checkpoints=kept)
+    steps = []
+    resumed = train_lora(base, examples, params, on_step=lambda step, _: steps.append(step), checkpoints=kept)
+    assert torch.equal(flat(resumed), flat(straight))
+    assert resumed.losses == straight.losses
+    assert steps[0] == stop // 2 * 2 + 1  # it goes on after the last checkpoint, of every second step
+
+
+def test_a_run_killed_between_accumulated_batches_resumes_bit_for_bit(base, examples, params, tmp_path, monkeypatch):
+    straight = train_lora(base, examples, params)
+    kept, calls = FolderCheckpoints(tmp_path), iter(range(100))
+
+    def dies(*args):
+        if next(calls) == 7:  # the second half of the fourth step
+            raise Stopped
+        return batch_loss(*args)
+
+    batch_loss = train.batch_loss
+    monkeypatch.setattr(train, "batch_loss", dies)
+    with pytest.raises(Stopped):
+        train_lora(base, examples, params, checkpoints=kept)
+    monkeypatch.setattr(train, "batch_loss", batch_loss)
+    resumed = train_lora(base, examples, params, checkpoints=kept)
+    assert torch.equal(flat(resumed), flat(straight))
+    assert resumed.losses == straight.losses
+
+
+def test_prior_and_text_encoder_resume_too(base, examples, params, tmp_path):
+    params = replace(params, text_encoder_learning_rate=1e-4, prior_weight=0.5, gradient_accumulation=1)
+    prior = [Example(make_image(50 + n), ["1girl, solo"]) for n in range(3)]
+    straight = train_lora(base, examples, params, prior=prior)
+    kept = FolderCheckpoints(tmp_path)
+    with pytest.raises(Stopped):
+        train_lora(base, examples, params, prior=prior, on_step=stop_at(5), checkpoints=kept)
+    resumed = train_lora(base, examples, params, prior=prior, checkpoints=kept)
+    assert set(straight.weights) == {"unet", "text_encoder"}
+    assert torch.equal(flat(resumed), flat(straight))
+
+
+def test_bf16_resumes_bit_for_bit(base, examples, params, tmp_path):
+    params = replace(params, precision="bf16", train_steps=4)
+    straight = train_lora(base, examples, params)
+    kept = FolderCheckpoints(tmp_path)
+    with pytest.raises(Stopped):
+        train_lora(base, examples, params, on_step=stop_at(3), checkpoints=kept)
+    assert torch.equal(flat(train_lora(base, examples, params, checkpoints=kept)), flat(straight))
+
+
+def test_a_checkpoint_of_another_run_is_not_taken(base, examples, params, tmp_path):
+    kept = FolderCheckpoints(tmp_path)
+    with pytest.raises(Stopped):
+        train_lora(base, examples, params, on_step=stop_at(3), checkpoints=kept)
+    steps = []
+    train_lora(base, examples, replace(params, seed=9), on_step=lambda s, _: steps.append(s), checkpoints=kept)
+    assert steps[0] == 1
+
+
+def test_a_broken_checkpoint_means_starting_over(base, examples, params, tmp_path):
+    kept = FolderCheckpoints(tmp_path)
+    with pytest.raises(Stopped):
+        train_lora(base, examples, params, on_step=stop_at(3), checkpoints=kept)
+    kept.file.write_bytes(kept.file.read_bytes()[:1000])
+    steps = []
+    train_lora(base, examples, params, on_step=lambda s, _: steps.append(s), checkpoints=kept)
+    assert steps[0] == 1
+
+
+def test_a_checkpoint_is_one_safetensors_file(base, examples, params, tmp_path):
+    saved = []
+
+    class Spy(FolderCheckpoints):
+        def save(self, path: Path, step: int) -> None:
+            saved.append((step, path.suffix))
+            super().save(path, step)
+
+    train_lora(base, examples, params, checkpoints=Spy(tmp_path))
+    assert saved == [(step, ".safetensors") for step in (2, 4, 6)]
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+    run = checkpoint.load(FolderCheckpoints(tmp_path), "another")
+    assert run is None
+
+
+def test_a_worker_that_must_go_leaves_a_checkpoint(base, examples, params, tmp_path):
+    class Leaving(FolderCheckpoints):
+        def wanted(self) -> bool:
+            return True
+
+    straight = train_lora(base, examples, params)
+    with pytest.raises(Stopped):
+        train_lora(base, examples, params, on_step=stop_at(3), checkpoints=Leaving(tmp_path))
+    steps = []
+    kept = FolderCheckpoints(tmp_path)
+    resumed = train_lora(base, examples, params, on_step=lambda step, _: steps.append(step), checkpoints=kept)
+    assert steps == [4, 5, 6]
+    assert torch.equal(flat(resumed), flat(straight))
+
+
+@pytest.mark.parametrize("text_encoder", [0.0, 1e-4])
+def test_the_base_is_itself_again(base, examples, params, text_encoder):
+    params = replace(params, text_encoder_learning_rate=text_encoder, gradient_checkpointing=True)
+    before, modules = output(base), [str(m) for m in base.components.values()]
+    train_lora(base, examples, params)
+    assert torch.equal(output(base), before)
+    with pytest.raises(Stopped):
+        train_lora(base, examples, params, on_step=stop_at(2))
+    assert torch.equal(output(base), before)
+    assert [str(m) for m in base.components.values()] == modules
+    assert not any(p.requires_grad or p.grad is not None for m in base.components.values() for p in m.parameters())
+    assert not any(hasattr(m, "peft_config") for m in base.components.values())
+
+
+def test_the_global_generator_is_left_alone(base, examples, params):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    train_lora(base, examples, params)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_diverging_run_says_so(base, examples, params):
+    with pytest.raises(NanLoss, match="lower the learning rate"):
+        train_lora(base, examples, replace(params, learning_rate=1e30, max_grad_norm=1e30, warmup_steps=0))
+    assert torch.isfinite(output(base)).all()
+
+
+def test_nothing_to_train_on_is_an_error(base, params):
+    with pytest.raises(ValueError, match="empty"):
+        train_lora(base, [], params)
+
+
+def test_gradient_checkpointing_changes_nothing(base, examples, params):
+    plain = train_lora(base, examples, params)
+    spared = train_lora(base, examples, replace(params, gradient_checkpointing=True))
+    assert torch.allclose(flat(plain), flat(spared), atol=1e-5)
+
+
+def test_the_prior_holds_the_base_in_place(base, examples, params):
+    """With the prior's loss counted many times, the adapter moves otherwise; the reported loss stays the pictures'."""
+    prior = [Example(make_image(50), ["1girl"])]
+    without = train_lora(base, examples, params)
+    with_prior = train_lora(base, examples, params, prior=prior)
+    assert with_prior.losses[0] == without.losses[0]
+    assert not torch.equal(flat(without), flat(with_prior))
+
+
+def test_a_weightless_example_teaches_nothing(base, examples, params):
+    params = replace(params, lr_scheduler="constant", weight_decay=0.0)
+    lora = train_lora(base, [replace(example, weight=0.0) for example in examples], params)
+    assert all(change.up.abs().max() == 0 for change in lora.weights["unet"].values())
+
+
+@pytest.mark.parametrize(
+    ("name", "factors"),
+    [
+        ("constant", [0.5, 1, 1, 1, 1, 1]),
+        ("linear", [0.5, 1, 1, 0.75, 0.5, 0.25]),
+        ("cosine", [0.5, 1, 1, 0.8536, 0.5, 0.1464]),
+    ],
+)
+def test_learning_rate_schedules(name, factors):
+    params = TrainParams(lr_scheduler=name, warmup_steps=2, train_steps=6)
+    assert [round(lr_factor(step, params), 4) for step in range(6)] == factors
+
+
+def test_min_snr_weighs_epsilon_and_spares_v(base, chibi):
+    t = torch.tensor([0, 500, 999])
+    weights = base.loss_weights(t, 5.0)
+    assert weights[0] < 0.01
+    assert weights[2] == 1.0
+    assert chibi.prediction_type == "v_prediction"
+    assert torch.equal(chibi.loss_weights(t, 5.0), torch.ones(3))
+
+
+def test_noise_and_target_are_those_of_diffusers(base, chibi):
+    x0, eps, t = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.tensor([1, 400, 998])
+    for family in (base, chibi):
+        scheduler = family._noise
+        noisy, target = family.noised(x0, eps, t)
+        expected = eps if family is base else scheduler.get_velocity(x0, eps, t)
+        assert torch.allclose(noisy, scheduler.add_noise(x0, eps, t), atol=1e-6)
+        assert torch.allclose(target, expected, atol=1e-6)
+
+
+def test_timesteps_are_spread_over_the_whole_range():
+    t = train.draw_timesteps(10, 1000, torch.Generator().manual_seed(0))
+    assert sorted(int(each) // 100 for each in t) == list(range(10))

@@ -1,0 +1,84 @@
+"""Tiny random-weight base models, built from configs: no downloads, and a second to make."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image, ImageDraw
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from shared.catalog import BaseModel
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKENIZER = ROOT / "models/chibi/base/tokenizer"
+RESOLUTION = 32
+
+
+def make_pipeline(prediction_type: str = "epsilon", seed: int = 0) -> StableDiffusionPipeline:
+    """Stable Diffusion in every part, but of a few channels: 32x32 pixels, 8x8 latents."""
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=2,
+        norm_num_groups=8,
+    )
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=753, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+            max_position_embeddings=64, bos_token_id=751, eos_token_id=752, pad_token_id=752,
+        )
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=4,
+        sample_size=RESOLUTION,
+    )
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True),
+        unet=unet,
+        scheduler=DDIMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+            set_alpha_to_one=False, steps_offset=1, prediction_type=prediction_type,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def make_base_model(folder: Path, prediction_type: str = "epsilon", seed: int = 0, family: str = "sd15") -> BaseModel:
+    """A row of the catalog for a tiny base model that is saved in `folder`."""
+    make_pipeline(prediction_type, seed).save_pretrained(folder, safe_serialization=True)
+    return BaseModel(
+        name=f"tiny-{prediction_type}", family=family, path=str(folder), resolution=RESOLUTION,
+        prediction_type=prediction_type,
+    )  # fmt: skip
+
+
+def copy_configs(folder: Path, target: Path) -> Path:
+    """A diffusers folder without its weights: what goes with a single file."""
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.safetensors"))
+    return target
+
+def make_image(seed: int, size: tuple[int, int] = (48, 48)) -> Image.Image:
+    """A plain background with a few coloured shapes."""
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", size, tuple(rng.integers(200, 256, 3).tolist()))
+    draw = ImageDraw.Draw(image)
+    for _ in range(4):
+        x, y = rng.integers(5, 30, 2).tolist()
+        draw.ellipse((x, y, x + 12, y + 12), fill=tuple(rng.integers(0, 200, 3).tolist()))
+    return image

@@ -1,0 +1,72 @@
+"""`kill -9` of the GPU worker in the middle of a training: it goes on from its checkpoint, and ends well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from bootlora import Bootlora
+from bootlora.following import follow
+from bootlora.types import Job
+from embedded import demo
+from embedded.stack import Stack
+from tests.e2e.plans import small
+
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
+
+STEPS, EVERY = 120, 10
+
+
+def test_a_killed_worker_loses_nothing(stack: Stack, bootlora: Bootlora) -> None:
+    project_id = prepared(bootlora)
+    bootlora.projects.start(project_id)
+    job_id = next(
+        event["data"]["job_id"]
+        for event in bootlora.projects.events(project_id)
+        if event["type"] == "round.training_started"
+    )
+    before = seen(bootlora, job_id, lambda job: step_of(job) >= 3 * EVERY)
+    stack.kill("worker-gpu")
+    after = seen(bootlora, job_id, lambda job: job["attempt"] == 2 and step_of(job) > 0)
+    assert step_of(after) >= step_of(before) - 2 * EVERY  # a run from nothing would be at its first steps
+
+    *_, last = follow(bootlora, project_id)
+    assert last.project["state"] == "completed"
+    told = list(bootlora.projects.events(project_id))
+    assert [event["data"]["seq"] for event in told] == list(range(1, len(told) + 1))
+    assert [event["data"]["job_id"] for event in told if event["type"] == "job.requeued"] == [job_id]
+    assert [lora["train_steps"] for lora in bootlora.loras.all(project_id)] == [STEPS, STEPS]
+
+
+def prepared(bootlora: Bootlora) -> str:
+    """A draft with four references, ready to start."""
+    character = demo.Character.read(demo.EXAMPLE)
+    project = bootlora.projects.create(
+        name="killed",
+        trigger_word=character.trigger,
+        feature_tags=character.feature_tags,
+        base_model="chibi",
+        curation="auto",
+        plan=small(train_steps=STEPS, checkpoint_every_steps=EVERY),
+    )
+    image = bootlora.images.upload(project["id"], character.picture, view="front", framing="full_body")
+    bootlora.jobs.wait(bootlora.images.crop(image["id"], "quadrants")["id"])
+    return project["id"]
+
+
+def seen(bootlora: Bootlora, job_id: str, wanted: Callable[[Job], bool], seconds: float = 60) -> Job:
+    """The job as soon as it is as wanted."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        job = bootlora.jobs.get(job_id)
+        if wanted(job):
+            return job
+        time.sleep(0.1)
+    raise AssertionError(f"job {job_id} did not get there in {seconds} s")
+
+
+def step_of(job: Job) -> int:
+    progress = job.get("progress") or {}
+    return progress["step"] if progress.get("stage") == "training" else 0

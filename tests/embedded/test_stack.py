@@ -1,0 +1,60 @@
+"""The whole service in one folder: it comes up, heals, goes, and comes up again as it was."""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import requests
+
+from embedded.stack import Stack, known_secrets
+
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
+
+
+def is_healthy(stack: Stack) -> bool:
+    return requests.get(f"{stack.url}/healthz", timeout=5).status_code == 200
+
+
+def restarts(stack: Stack) -> Callable[[], dict[str, int]]:
+    return lambda: {name: process.popen.pid for name, process in stack.supervisor.processes.items()}
+
+
+def test_every_process_is_killed_and_comes_back(tmp_path: Path) -> None:
+    with Stack(tmp_path / "data") as stack:
+        assert is_healthy(stack)
+        assert stack.api_key
+        pids = restarts(stack)
+        before = pids()
+        for name in before:
+            stack.kill(name)
+        while any(pids()[name] == before[name] for name in before):
+            time.sleep(0.05)
+        for name in before:
+            stack.await_ready(name)
+        assert is_healthy(stack)
+
+
+def test_a_second_run_on_the_folder_has_the_same_key_and_tables(tmp_path: Path) -> None:
+    with Stack(tmp_path) as stack:
+        key = stack.api_key
+    with Stack(tmp_path) as stack:
+        assert stack.api_key == key
+
+
+def test_it_runs_on_postgres(tmp_path: Path, postgres_url: str) -> None:
+    with Stack(tmp_path, database_url=postgres_url) as stack:
+        assert is_healthy(stack)
+        assert not (tmp_path / "bootlora.db").exists()
+
+
+def test_secrets_are_random_kept_and_private(tmp_path: Path) -> None:
+    made = known_secrets(tmp_path / "secrets.json")
+    assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
+    assert known_secrets(tmp_path / "secrets.json") == made == json.loads((tmp_path / "secrets.json").read_text())
+    assert known_secrets(tmp_path / "other.json")["secret_key"] != made["secret_key"]
+    assert len(made["secret_key"]) >= 32
