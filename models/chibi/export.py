@@ -14,6 +14,7 @@ from .sheet import save_sheet
 from .unet import NOISE_SCHEDULE
 from .world import FRAMINGS, STYLES, VIEW_TAGS
 
+CARD = Path(__file__).with_name("card.md")
 SHEET_GIRLS = (
     "blonde hair, long hair, blue eyes, red dress",
     "pink hair, short hair, green eyes, fox ears, orange ears, fox tail, blue shirt, black pants",
@@ -51,16 +52,27 @@ def checksum(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def export(model: Path, config: Path, out: Path, card: str, extras: list[Path]) -> int:
+def export(model: Path, config: Path, figures: dict, out: Path) -> int:
     """Write the folder anew; returns its size in bytes."""
     shutil.rmtree(out, ignore_errors=True)
     assemble(model, torch.float16).save_pretrained(out)
     save_sheet(out / "sheet.png", generate(load_pipeline(out), sample_prompts()), len(VIEW_TAGS))
     shutil.copy(config, out / "training.toml")
-    for extra in extras:
-        shutil.copy(extra, out / extra.name)
-    (out / "README.md").write_text(card)
-    weights = sorted(out.rglob("*.safetensors"))
-    sums = {str(path.relative_to(out)): checksum(path) for path in weights}
+    (out / "following.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (out / "README.md").write_text(card(figures))
+    sums = {str(path.relative_to(out)): checksum(path) for path in sorted(out.rglob("*.safetensors"))}
     (out / "sha256.json").write_text(json.dumps(sums, indent=2) + "\n")
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def card(figures: dict) -> str:
+    """The model card, from its template beside this file."""
+    heads = [
+        f"| {head} | {share:.2f} | {figures['on_true_drawings'][head]:.2f} |"
+        for head, share in figures["obeyed"].items()
+    ]
+    views = [f"| {view} | {share:.2f} |" for view, share in figures["by_view"].items()]
+    text = CARD.read_text()
+    for name, value in {"HEADS": "\n".join(heads), "VIEWS": "\n".join(views), "MEAN": f"{figures['mean']:.2f}"}.items():
+        text = text.replace("{" + name + "}", value)
+    return text

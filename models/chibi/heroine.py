@@ -1,6 +1,6 @@
 """The girl of the demo, `eiei21girl`: a held-out character, drawn once as the one picture that a user would have.
 
-    python -m models.chibi.heroine
+python -m models.chibi.heroine
 """
 
 import json

@@ -23,7 +23,9 @@ def orthogonal(m: Tensor, iterations: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """`lr` is a factor on both rates: `matrix_rate` for orthogonal steps, `vector_rate` for the rest."""
 
-    def __init__(self, model: nn.Module, matrix_rate: float = 0.02, vector_rate: float = 2e-3, weight_decay: float = 0.01):
+    def __init__(
+        self, model: nn.Module, matrix_rate: float = 0.02, vector_rate: float = 2e-3, weight_decay: float = 0.01
+    ):
         plain_names = ("conv_in", "conv_out", "embedding", "embed")
         matrices, others = [], []
         for name, p in model.named_parameters():

@@ -16,6 +16,7 @@ from .loop import Loop, learning_rate
 from .vae import to_tensor
 from .world import VIEWS, palette
 
+SIZE = 128  # pixels; other pictures are scaled to it
 BACKGROUNDS = (*palette.BACKDROP, *palette.SCENES)
 HEADS: dict[str, tuple[str, ...]] = {
     "hair": tuple(palette.HAIR),
@@ -57,7 +58,7 @@ def label(record: Record, head: str) -> int:
         return UNKNOWN
     if head == "hair_style" and c.hair_style in ("long hair", "twintails", "ponytail") and "tresses" not in seen:
         return UNKNOWN
-    if head == "expression" and (shot.view == "behind" or "eyes" not in seen and shot.expression != "closed eyes"):
+    if head == "expression" and (shot.view == "behind" or ("eyes" not in seen and shot.expression != "closed eyes")):
         return UNKNOWN
     if head in ("ears", "tail", "accessory"):
         value = getattr(c, head)
@@ -96,7 +97,9 @@ def reader_trunk() -> nn.Sequential:
     layers = [conv(3, 32, 4, 5)]
     for a, b in ((32, 64), (64, 96), (96, 128)):
         layers += [conv(a, b, 2), Residual(b)]
-    return nn.Sequential(*layers, conv(128, 48, 1, 1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(48 * 16, 384), nn.ReLU())
+    return nn.Sequential(
+        *layers, conv(128, 48, 1, 1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(48 * 16, 384), nn.ReLU()
+    )
 
 
 def judge_trunk() -> nn.Sequential:
@@ -111,7 +114,7 @@ TRUNKS = {"reader": (reader_trunk, 384), "judge": (judge_trunk, 256)}
 
 
 class Reader(nn.Module):
-    """Pictures of any size are read at 128 x 128."""
+    """A trunk, and one linear head for each attribute."""
 
     def __init__(self, kind: str = "reader"):
         super().__init__()
@@ -120,16 +123,15 @@ class Reader(nn.Module):
         self.heads = nn.ModuleDict({head: nn.Linear(width, len(values)) for head, values in HEADS.items()})
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
+        if x.shape[-1] != SIZE:
+            x = F.interpolate(x, (SIZE, SIZE), mode="bilinear", antialias=True)
         features = self.trunk(x)
         return {head: layer(features).float() for head, layer in self.heads.items()}
 
     @torch.no_grad()
     def read(self, pictures: np.ndarray) -> dict[str, Tensor]:
         """Probabilities by head for uint8 pictures (n, h, w, 3)."""
-        x = to_tensor(np.asarray(pictures))
-        if x.shape[-1] != 128:
-            x = F.interpolate(x, (128, 128), mode="bilinear", antialias=True)
-        return {head: logits.softmax(1) for head, logits in self.eval()(x).items()}
+        return {head: logits.softmax(1) for head, logits in self.eval()(to_tensor(np.asarray(pictures))).items()}
 
     def save(self, folder: Path, card: dict) -> None:
         folder.mkdir(parents=True, exist_ok=True)

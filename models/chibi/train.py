@@ -1,11 +1,13 @@
 """Make the chibi base model, stage by stage; every stage goes on where it was stopped.
 
-    python -m models.chibi.train all --config models/chibi/config.toml --run DIR
-    python -m models.chibi.train unet --run DIR --start models/chibi/base   # from shipped weights, fresh optimizer
+python -m models.chibi.train all --config models/chibi/config.toml --run DIR
+python -m models.chibi.train unet --run DIR --start models/chibi/base   # from shipped weights, fresh optimizer
 """
 
 import argparse
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,19 +18,22 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from . import parallel
 from .config import HERE, Config
 from .data import PictureSet, render_held_out, render_set
+from .export import assemble, export
+from .following import measure
 from .reader import Reader, accuracy, train_reader
 from .sheet import save_sheet
-from .text import make_text_encoder, train_text
+from .text import train_text
 from .tokenizer import TagEncoder, make_tokenizer
 from .unet import Batches, make_unet, train_unet
-from .vae import encode_all, make_vae, psnr, to_pictures, to_tensor, train_decoder, train_vae
+from .vae import encode_all, psnr, to_pictures, to_tensor, train_decoder, train_vae
 
 
 class Run:
-    """One training: its config and its folder."""
+    """One training: its config, its folder, where to begin from and where to put what ships."""
 
-    def __init__(self, config: Config, folder: Path, start: Path | None = None):
-        self.config, self.folder, self.start = config, folder, start
+    def __init__(self, config: Path, folder: Path, start: Path | None = None, out: Path = HERE):
+        self.config_path, self.folder, self.start, self.out = config, folder, start, out
+        self.config = Config.load(config)
         self.model = folder / "model"
 
     def data(self) -> None:
@@ -79,12 +84,13 @@ class Run:
         self.show_vae(vae)
 
     def show_vae(self, vae: AutoencoderKL) -> None:
-        pictures = self.held_out().pictures(range(128))
+        held_out = self.held_out()
+        pictures = held_out.pictures(range(min(128, len(held_out))))
         print(f"PSNR on held-out characters: {psnr(vae, pictures):.2f} dB", flush=True)
         with torch.no_grad():
             x = to_tensor(pictures[:24])
             back = to_pictures(vae.decode(vae.encode(x).latent_dist.mean).sample)
-        rows = [row for i in range(0, 24, 12) for row in (*pictures[i : i + 12], *back[i : i + 12])]
+        rows = [row for i in range(0, len(x), 12) for row in (*pictures[i : i + 12], *back[i : i + 12])]
         save_sheet(self.folder / "sheets" / "vae.png", rows, 12)
 
     def latents(self) -> torch.Tensor:
@@ -126,15 +132,24 @@ class Run:
         return Reader.load(self.folder / "reader", kind)
 
     def follow(self) -> None:
-        """Measure how far the prompts are obeyed."""
-        from .following import measure
-
-        measure(self)
+        """Measure how far prompts are obeyed, and leave the figures for the model card."""
+        if parallel.rank() > 0:
+            return
+        pipeline = assemble(self.model)
+        figures = measure(
+            pipeline,
+            Reader.load(self.folder / "reader", "judge"),
+            self.folder / "sheets",
+            min(96, self.config.data.held_out),
+        )
+        print(json.dumps(figures), flush=True)
 
     def export(self) -> None:
-        from .export import export
-
-        export(self, HERE / "base")
+        """Put what ships in its place."""
+        figures = json.loads((self.folder / "sheets" / "following.json").read_text())
+        size = export(self.model, self.config_path, figures, self.out / "base")
+        shutil.copytree(self.folder / "reader", self.out / "reader", dirs_exist_ok=True)
+        print(f"{self.out / 'base'}: {size / 1e6:.1f} MB", flush=True)
 
 
 STAGES = ("data", "tokenizer", "text", "vae", "decoder", "reader", "unet", "follow", "export")
@@ -142,10 +157,11 @@ STAGES = ("data", "tokenizer", "text", "vae", "decoder", "reader", "unet", "foll
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["all", *STAGES])
+    parser.add_argument("stage", nargs="?", default="all", choices=["all", *STAGES])
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
     parser.add_argument("--run", type=Path, default=Path("runs/chibi"))
     parser.add_argument("--start", type=Path, help="a pipeline folder whose weights to begin from")
+    parser.add_argument("--out", type=Path, default=HERE, help="where `export` puts base/ and reader/")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1, help="copies that share the UNet's batches")
     arguments = parser.parse_args()
@@ -153,7 +169,7 @@ def main() -> None:
         sys.exit(parallel.relaunch(arguments.processes, sys.argv[1:]))
     parallel.join()
     torch.set_num_threads(arguments.threads)
-    run = Run(Config.load(arguments.config), arguments.run, arguments.start)
+    run = Run(arguments.config, arguments.run, arguments.start, arguments.out)
     for stage in STAGES if arguments.stage == "all" else [arguments.stage]:
         getattr(run, stage)()
 

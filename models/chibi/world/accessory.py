@@ -48,7 +48,9 @@ def hat_paint(color: Array) -> Paint:
 def hat(body: Body, volume: float, color: Array) -> list[Solid]:
     seat, w = body.on_head(0, 0.76, -0.05), body.radii[0] * volume
     brim = ellipsoid("accessory", seat, (1.32 * w, 0.045, 1.24 * w), color, rotate_x(-4))
-    crown = ellipsoid("accessory:crown", seat, (0.76 * w, 0.32, 0.76 * w), hat_paint(color), keep=lambda p: p[..., 1] > 0)
+    crown = ellipsoid(
+        "accessory:crown", seat, (0.76 * w, 0.32, 0.76 * w), hat_paint(color), keep=lambda p: p[..., 1] > 0
+    )
     return [brim, crown]
 
 

@@ -66,7 +66,14 @@ def tail(body: Body, character: Character) -> list[Solid]:
     fur = np.array(palette.FUR[character.fur], np.float32)
     root = np.array([0.0, body.hip - 0.06, -0.12])
     if character.tail == "cat tail":
-        bends = ((0, 0, 0), (0.20, -0.12, -0.18), (0.40, -0.06, -0.26), (0.48, 0.14, -0.28), (0.44, 0.34, -0.28), (0.54, 0.46, -0.28))
+        bends = (
+            (0, 0, 0),
+            (0.20, -0.12, -0.18),
+            (0.40, -0.06, -0.26),
+            (0.48, 0.14, -0.28),
+            (0.44, 0.34, -0.28),
+            (0.54, 0.46, -0.28),
+        )
         return tube("tail", [root + b for b in bends], 0.052, fur)
     tip = (0.45, 0.42, 0.45) if character.fur == "white" else CREAM
     brush_turn = rotate_z(-29) @ rotate_x(-9)

@@ -91,7 +91,15 @@ def arms(body: Body, character: Character, shot: Shot, sleeve) -> list[Solid]:
         solids += [
             ball(f"outfit:{name} sleeve", a, thick, sleeve),
             cone(f"outfit:{name} sleeve", a, elbow, thick, thick * 1.12, sleeve),
-            cone("skin:" + name if forearm is skin else f"outfit:{name} sleeve", elbow, b, 0.8 * thick, 0.72 * thick, forearm, capped=False),
+            cone(
+                "skin:" + name if forearm is skin else f"outfit:{name} sleeve",
+                elbow,
+                b,
+                0.8 * thick,
+                0.72 * thick,
+                forearm,
+                capped=False,
+            ),
             ball(f"skin:{name}", b, character.look.hand, skin),
         ]
     return solids

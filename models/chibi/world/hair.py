@@ -50,7 +50,9 @@ def hair(body: Body, character: Character) -> list[Solid]:
 def bob(body: Body, length: float, volume: float, color: Array) -> list[Solid]:
     """Hair to the shoulders, wide at the ends."""
     w = body.radii[0] * volume
-    back = cone("hair", (0, body.neck - 0.02 * length, -0.14), body.on_head(0, 0, -0.35), 0.98 * w, 0.86 * w, color, flat=0.62)
+    back = cone(
+        "hair", (0, body.neck - 0.02 * length, -0.14), body.on_head(0, 0, -0.35), 0.98 * w, 0.86 * w, color, flat=0.62
+    )
     locks = [ellipsoid(f"hair:{n}", body.on_head(s * 0.96, -0.42, 0.16), (0.085, 0.24, 0.13), color) for n, s in SIDES]
     return [back, *locks]
 
@@ -61,7 +63,9 @@ def long_hair(body: Body, length: float, volume: float, color: Array) -> list[So
     end = max(0.16, body.neck - 0.58 * length)
     back = cone("tresses", (0, end, -0.25), body.on_head(0, 0, -0.42), 0.80 * w, 0.92 * w, color * 0.94, flat=0.52)
     locks = [
-        ellipsoid(f"tresses:{n}", body.on_head(s * 0.95, -0.72, 0.14), (0.08, 0.38 * length, 0.11), color, rotate_z(s * 3))
+        ellipsoid(
+            f"tresses:{n}", body.on_head(s * 0.95, -0.72, 0.14), (0.08, 0.38 * length, 0.11), color, rotate_z(s * 3)
+        )
         for n, s in SIDES
     ]
     return [back, *locks]
@@ -72,7 +76,9 @@ def twintails(body: Body, length: float, volume: float, color: Array) -> list[So
     for name, side in SIDES:
         knot = body.on_head(side * 1.08, 0.34, -0.15)
         hang = knot + (side * 0.16, -0.38 * length, 0)
-        solids.append(ellipsoid(f"tresses:{name}", hang, (0.15, 0.46 * length, 0.15), color * 0.94, rotate_z(side * 13)))
+        solids.append(
+            ellipsoid(f"tresses:{name}", hang, (0.15, 0.46 * length, 0.15), color * 0.94, rotate_z(side * 13))
+        )
         solids.append(ball(f"band:{name}", knot, 0.085, BAND))
     return solids
 
@@ -81,5 +87,7 @@ def ponytail(body: Body, length: float, volume: float, color: Array) -> list[Sol
     """High enough to be seen from the front, over the head."""
     knot = body.on_head(0, 0.92, -0.62)
     rise = ellipsoid("tresses", knot + (0, 0.10, -0.10), (0.17, 0.15, 0.15), color * 0.94)
-    hang = ellipsoid("tresses", knot + (0.10, -0.30 * length, -0.26), (0.17, 0.48 * length, 0.16), color * 0.94, rotate_x(14))
+    hang = ellipsoid(
+        "tresses", knot + (0.10, -0.30 * length, -0.26), (0.17, 0.48 * length, 0.16), color * 0.94, rotate_x(14)
+    )
     return [rise, hang, ball("band", knot, 0.10, BAND)]

@@ -48,7 +48,9 @@ def outfit(body: Body, character: Character, shot: Shot) -> list[Solid]:
 def dress(body: Body, character: Character, shot: Shot, cloth: Array) -> list[Solid]:
     hem = (0, 0.52 * body.hip, 0)
     paint = hemmed(cloth, contrast(character.outfit_color))
-    gown = cone("outfit", hem, (0, body.neck, 0), 1.75 * body.width * character.look.hem, 0.62 * body.width, paint, flat=0.9)
+    gown = cone(
+        "outfit", hem, (0, body.neck, 0), 1.75 * body.width * character.look.hem, 0.62 * body.width, paint, flat=0.9
+    )
     return [gown, *legs(body, character, shot, skin_color(character))]
 
 

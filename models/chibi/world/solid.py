@@ -123,7 +123,9 @@ def ellipsoid(part: str, centre, radii, color, turn: Array | None = None, keep: 
     return Solid(part, np.asarray(centre, float), to_local, as_paint(color), keep)
 
 
-def cone(part: str, start, end, start_radius: float, end_radius: float, color, flat: float = 1.0, capped: bool = True) -> Solid:
+def cone(
+    part: str, start, end, start_radius: float, end_radius: float, color, flat: float = 1.0, capped: bool = True
+) -> Solid:
     """A frustum from `start` (local y = -1) to `end` (y = +1); `flat` squashes it from front to back."""
     start, end = np.asarray(start, float), np.asarray(end, float)
     half = np.linalg.norm(end - start) / 2
@@ -145,5 +147,7 @@ def ball(part: str, centre, radius: float, color) -> Solid:
 def tube(part: str, points, radius: float, color) -> list[Solid]:
     """A bent tube with round joints."""
     joints = [ball(part, p, radius, color) for p in points]
-    spans = [cone(part, a, b, radius, radius, color, capped=False) for a, b in zip(points[:-1], points[1:], strict=True)]
+    spans = [
+        cone(part, a, b, radius, radius, color, capped=False) for a, b in zip(points[:-1], points[1:], strict=True)
+    ]
     return joints + spans
