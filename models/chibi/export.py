@@ -1,4 +1,4 @@
-"""What ships: a plain StableDiffusionPipeline folder in half precision, with its sheet, its config and its checksums."""
+"""What ships: a plain StableDiffusionPipeline folder in half precision, with its sheet, config and checksums."""
 
 import hashlib
 import json

@@ -15,8 +15,7 @@ from .sheet import save_sheet
 from .world import VIEWS, draw, held_out_characters, sample_shot
 
 GATE = ("hair", "outfit_color", "ears", "view", "framing")
-GUIDANCE = 4.0
-INFERENCE_STEPS = 20
+SAMPLING = {"num_inference_steps": 20, "guidance_scale": 4.0}
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,7 @@ def generate(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int = 
         for start in range(0, len(prompts), batch):
             some = prompts[start : start + batch]
             generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(some))]
-            out = pipeline(
-                some, num_inference_steps=INFERENCE_STEPS, guidance_scale=GUIDANCE, generator=generators, output_type="np"
-            )  # fmt: skip
+            out = pipeline(some, generator=generators, output_type="np", **SAMPLING)
             pictures.append((out.images * 255).round().astype(np.uint8))
     return np.concatenate(pictures)
 

@@ -19,10 +19,9 @@ def relaunch(processes: int, arguments: list[str]) -> int:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    copies = [
-        subprocess.Popen([sys.executable, "-m", "models.chibi.train", *arguments], env=os.environ | shared | {"RANK": str(r)})
-        for r in range(processes)
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "models.chibi.train", *arguments]
+    environments = [os.environ | shared | {"RANK": str(rank)} for rank in range(processes)]
+    copies = [subprocess.Popen(command, env=environment) for environment in environments]  # noqa: S603 - ourselves
     try:
         return max((copy.wait() for copy in copies), key=abs)
     finally:

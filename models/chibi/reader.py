@@ -1,4 +1,4 @@
-"""The attribute reader: what does this picture show? Tagger, scorer of identity, and (another one) judge of the bench."""
+"""The attribute reader: what does this picture show? One serves as tagger and scorer, another judges the bench."""
 
 import json
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 
 from .config import ReaderConfig
 from .data import PictureSet, Record
@@ -124,7 +124,7 @@ class Reader(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         if x.shape[-1] != SIZE:
-            x = F.interpolate(x, (SIZE, SIZE), mode="bilinear", antialias=True)
+            x = interpolate(x, (SIZE, SIZE), mode="bilinear", antialias=True)
         features = self.trunk(x)
         return {head: layer(features).float() for head, layer in self.heads.items()}
 
@@ -151,7 +151,7 @@ def soften(x: Tensor, rng: np.random.Generator) -> Tensor:
     """Noise and blur, so that generated pictures, which are soft, are read as well as renders."""
     if rng.random() < 0.5:
         factor = int(rng.integers(2, 4))
-        x = F.interpolate(F.avg_pool2d(x, factor), x.shape[-2:], mode="bilinear")
+        x = interpolate(avg_pool2d(x, factor), x.shape[-2:], mode="bilinear")
     return x + torch.randn_like(x) * float(rng.uniform(0, 0.12))
 
 
@@ -193,7 +193,7 @@ def train_reader(kind: str, config: ReaderConfig, pictures: PictureSet, folder: 
         x = soften(x.flip(3) if rng.random() < 0.5 else x, rng)
         with torch.autocast("cpu", torch.bfloat16):
             logits = reader(x)
-        losses = [F.cross_entropy(logits[h], truth[h][rows], ignore_index=UNKNOWN) for h in HEADS]
+        losses = [cross_entropy(logits[h], truth[h][rows], ignore_index=UNKNOWN) for h in HEADS]
         loss = torch.stack([part for part in losses if not part.isnan()]).sum()
         loss.backward()
         optimizer.step()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .captions import LETTERS, caption_tags
@@ -49,7 +49,7 @@ def sample_record(rng: np.random.Generator) -> Record:
 
 
 def targets(tags: list[str]) -> np.ndarray:
-    """Which tags are said, and which letters a name has: a LoRA can only bind to a name that can be told from others."""
+    """Which tags are said, and which letters a name has: a LoRA can only bind to a name that differs from others."""
     y = np.zeros(len(TAGS) + len(LETTERS), np.float32)
     for tag in tags:
         if tag in TAGS:
@@ -78,7 +78,7 @@ def train_text(config: TextConfig, tokenizer: CLIPTokenizer, folder: Path, seed:
             group["lr"] = learning_rate(step, config.steps, config.learning_rate, warmup=100, decay=0.8)
         ids, y = text_batch(encode, config.batch, (seed, step))
         logits = head(model(ids).last_hidden_state.mean(1))
-        loss = F.binary_cross_entropy_with_logits(logits, y)
+        loss = binary_cross_entropy_with_logits(logits, y)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         optimizer.step()

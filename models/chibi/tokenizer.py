@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 from transformers import CLIPTokenizer
@@ -43,7 +44,7 @@ def learn_merges(words: list[str]) -> list[tuple[str, str]]:
     spelled = {w: (*w[:-1], w[-1] + END_OF_WORD) for w in words}
     merges: list[tuple[str, str]] = []
     while True:
-        counts = Counter(pair for s in spelled.values() for pair in zip(s[:-1], s[1:], strict=True))
+        counts = Counter(pair for s in spelled.values() for pair in pairwise(s))
         if not counts:
             return merges
         best = max(counts, key=lambda pair: (counts[pair], pair))
@@ -59,10 +60,10 @@ def make_tokenizer(folder: Path) -> CLIPTokenizer:
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n")
     start, end = SPECIAL
-    settings = dict(
-        tokenizer_class="CLIPTokenizer", model_max_length=MAX_LENGTH,
-        bos_token=start, eos_token=end, unk_token=end, pad_token=end,
-    )  # fmt: skip
+    settings = {
+        "tokenizer_class": "CLIPTokenizer", "model_max_length": MAX_LENGTH,
+        "bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end,
+    }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
     CLIPTokenizer.from_pretrained(folder).save_pretrained(folder)
     return CLIPTokenizer.from_pretrained(folder)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from . import parallel
 from .config import VaeConfig
@@ -72,7 +72,7 @@ def picture_loss(y: Tensor, x: Tensor) -> Tensor:
     """
     e = y - x
     differences = (e[..., 1:] - e[..., :-1]).abs().mean() + (e[..., 1:, :] - e[..., :-1, :]).abs().mean()
-    means = F.avg_pool2d(e, 4)
+    means = avg_pool2d(e, 4)
     hues = (means - means[:, [1, 2, 0]]).abs().mean()
     return e.abs().mean() + 0.3 * differences + e.pow(2).mean() + 2 * means.abs().mean() + 2 * hues
 

@@ -31,7 +31,7 @@ class Camera:
     half: float  # of its width
 
     def see(self, solids: list[Solid], size: int) -> Surface:
-        names = [""] + sorted({s.part for s in solids})
+        names = ["", *sorted({s.part for s in solids})]
         surface = Surface(
             np.full((size, size), NOWHERE, np.float32),
             np.zeros((size, size), np.int16),
@@ -95,7 +95,9 @@ def nearest(solid: Solid, origin: list[Array], ray: Array) -> Array:
     best = None
     for t, ok in solid.hits(origin, ray):
         if solid.keep is not None and ok.any():
-            ok = ok & solid.keep(np.stack([o + t * d for o, d in zip(origin, ray, strict=True)], -1))
-        depth = np.where(ok, t, NOWHERE)
+            kept = solid.keep(np.stack([o + t * d for o, d in zip(origin, ray, strict=True)], -1))
+            depth = np.where(ok & kept, t, NOWHERE)
+        else:
+            depth = np.where(ok, t, NOWHERE)
         best = depth if best is None else np.maximum(best, depth)
     return best

@@ -53,22 +53,22 @@ def sample_background(rng: np.random.Generator) -> str:
 
 def sample_shot(rng: np.random.Generator, **fixed) -> Shot:
     """A random shot; keywords hold what must be so."""
-    drawn = dict(
-        view=pick(rng, VIEWS, VIEW_WEIGHTS),
-        framing=pick(rng, palette.FRAMINGS, FRAMING_WEIGHTS),
-        style=pick(rng, palette.STYLES, STYLE_WEIGHTS),
-        background=sample_background(rng),
-        expression=pick(rng, palette.EXPRESSIONS, (0.40, 0.25, 0.20, 0.15)),
-        arms=pick(rng, palette.ARMS, (0.70, 0.10, 0.10, 0.10)),
-        turn=float(rng.uniform(-1, 1)),
-        tilt=float(rng.uniform(-1, 1)),
-        mirrored=bool(rng.random() < 0.5),
-        roll=float(rng.normal() * 2.0),
-        zoom=float(rng.uniform(0.96, 1.06)),
-        shift=(float(rng.normal() * 0.02), float(rng.normal() * 0.02)),
-        stride=float(rng.normal() * 0.05),
-        seed=int(rng.integers(1 << 30)),
-    )
+    drawn = {
+        "view": pick(rng, VIEWS, VIEW_WEIGHTS),
+        "framing": pick(rng, palette.FRAMINGS, FRAMING_WEIGHTS),
+        "style": pick(rng, palette.STYLES, STYLE_WEIGHTS),
+        "background": sample_background(rng),
+        "expression": pick(rng, palette.EXPRESSIONS, (0.40, 0.25, 0.20, 0.15)),
+        "arms": pick(rng, palette.ARMS, (0.70, 0.10, 0.10, 0.10)),
+        "turn": float(rng.uniform(-1, 1)),
+        "tilt": float(rng.uniform(-1, 1)),
+        "mirrored": bool(rng.random() < 0.5),
+        "roll": float(rng.normal() * 2.0),
+        "zoom": float(rng.uniform(0.96, 1.06)),
+        "shift": (float(rng.normal() * 0.02), float(rng.normal() * 0.02)),
+        "stride": float(rng.normal() * 0.05),
+        "seed": int(rng.integers(1 << 30)),
+    }
     return Shot(**{**drawn, **fixed})
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -136,7 +137,7 @@ def cone(
     widest = max(start_radius, end_radius)
     turn = np.stack([x, y, z], 1)
     to_local = (turn / np.array([widest, half, widest * flat])[None, :]).T
-    ends = dict(bottom=start_radius / widest, top=end_radius / widest, capped=capped)
+    ends = {"bottom": start_radius / widest, "top": end_radius / widest, "capped": capped}
     return Solid(part, (start + end) / 2, to_local, as_paint(color), is_cone=True, **ends)
 
 
@@ -147,7 +148,5 @@ def ball(part: str, centre, radius: float, color) -> Solid:
 def tube(part: str, points, radius: float, color) -> list[Solid]:
     """A bent tube with round joints."""
     joints = [ball(part, p, radius, color) for p in points]
-    spans = [
-        cone(part, a, b, radius, radius, color, capped=False) for a, b in zip(points[:-1], points[1:], strict=True)
-    ]
+    spans = [cone(part, a, b, radius, radius, color, capped=False) for a, b in pairwise(points)]
     return joints + spans

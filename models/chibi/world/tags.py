@@ -81,4 +81,4 @@ def all_tags() -> list[str]:
     tags = [*SUBJECT_TAGS, *p.HAIR_STYLES, *p.EARS[1:], *p.TAILS[1:], "dark skin"]
     tags += [f"{color} {noun}" for colors, nouns in colored for noun in nouns for color in colors]
     tags += [*p.VIEW_TAGS.values(), *p.FRAMINGS, *p.EXPRESSIONS[1:], *p.ARMS[1:]]
-    return tags + [*p.STYLES, "monochrome", "gradient background", *p.SCENES]
+    return [*tags, *p.STYLES, "monochrome", "gradient background", *p.SCENES]
