@@ -41,12 +41,13 @@ class Replay(Exception):
 
     def __init__(self, row: IdempotencyKey):
         super().__init__(row.key)
-        self.row = row
+        # taken now: the row is gone with its session when this is caught
+        self.status, self.sealed_body, self.headers = row.status, row.body, row.headers
 
     def answer(self) -> Response:
-        body = context.runtime().vault.open(self.row.body or "")
-        answer = current_app.response_class(body, status=self.row.status)
-        answer.headers.update(self.row.headers)
+        body = context.runtime().vault.open(self.sealed_body or "")
+        answer = current_app.response_class(body, status=self.status)
+        answer.headers.update(self.headers)
         answer.headers["Idempotent-Replayed"] = "true"
         return answer
 
