@@ -91,7 +91,8 @@ def _claim(session: Session) -> None:
     if postgres:
         session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
     try:
-        taken = session.execute(insert(IdempotencyKey).values(**mine, headers={}).on_conflict_do_nothing())
+        wanted = insert(IdempotencyKey).values(**mine, headers={}).on_conflict_do_nothing()
+        taken = session.scalar(wanted.returning(IdempotencyKey.key))
     except OperationalError as error:
         raise Conflict(
             "the first request with this Idempotency-Key is still under way; ask again in a moment",
@@ -99,7 +100,7 @@ def _claim(session: Session) -> None:
         ) from error
     if postgres:
         session.execute(text("SET LOCAL lock_timeout = 0"))
-    if taken.rowcount == 0:  # type: ignore[attr-defined]
+    if taken is None:
         _replay(session.get_one(IdempotencyKey, _identity()))
 
 
