@@ -44,7 +44,8 @@ class Replay(Exception):
         self.row = row
 
     def answer(self) -> Response:
-        answer = current_app.response_class(self.row.body, status=self.row.status)
+        body = context.runtime().vault.open(self.row.body or "")
+        answer = current_app.response_class(body, status=self.row.status)
         answer.headers.update(self.row.headers)
         answer.headers["Idempotent-Replayed"] = "true"
         return answer
@@ -76,7 +77,7 @@ def keep(answer: Response) -> None:
     session = context.writing()
     row = session.get_one(IdempotencyKey, _identity())
     row.status = answer.status_code
-    row.body = answer.get_data(as_text=True)
+    row.body = context.runtime().vault.seal(answer.get_data(as_text=True))  # a new API key may stand in it
     row.headers = {name: value for name, value in answer.headers.items() if name in KEPT_HEADERS}
     session.flush()
 
@@ -120,7 +121,8 @@ def _fingerprint() -> str:
         digest.update(json.dumps(sorted(request.form.items(multi=True))).encode())
         for name, file in sorted(request.files.items(multi=True), key=lambda item: item[0]):
             digest.update(name.encode())
-            digest.update(hashlib.file_digest(file.stream, "sha256").digest())
+            while piece := file.stream.read(1 << 20):
+                digest.update(piece)
             file.stream.seek(0)
     else:
         digest.update(_canonical(request.get_data(cache=True)))

@@ -53,11 +53,11 @@ def key(session: Session, key_id: str) -> ApiKey:
     return found
 
 
-def projects() -> Select[tuple[Project]]:
+def projects() -> Select[Project]:
     return select(Project).where(Project.user_id == context.user().id)
 
 
-def jobs() -> Select[tuple[Job]]:
+def jobs() -> Select[Job]:
     return select(Job).where(Job.user_id == context.user().id)
 
 

@@ -6,8 +6,10 @@ answer must pass, and the socket goes to one of them. There are no redirects, no
 
 from __future__ import annotations
 
+import functools
 import http.client
 import queue
+import re
 import secrets
 import socket
 import ssl
@@ -55,7 +57,7 @@ class Sender:
         self._runtime = runtime
         self._settings = runtime.settings
         self._destinations = Destinations.from_settings(runtime.settings)
-        self._tls = tls_context()
+        self._tls = functools.cache(tls_context)  # made when the first https URL comes
         self._pool = ThreadPoolExecutor(runtime.settings.webhook_threads, thread_name_prefix="webhook")
         self._lock = threading.Lock()
         self._busy: dict[str, bool] = {}  # endpoints in hand, and whether they are of the slow kind
@@ -175,7 +177,7 @@ class Sender:
 class Request:
     """One POST, over at its deadline whatever the other side does."""
 
-    def __init__(self, destinations: Destinations, tls: ssl.SSLContext, settings: Settings):
+    def __init__(self, destinations: Destinations, tls: Callable[[], ssl.SSLContext], settings: Settings):
         self.was_cut = False
         self._ended = False
         self._destinations = destinations
@@ -259,8 +261,9 @@ class Request:
             if destination.scheme == "http":
                 connection = http.client.HTTPConnection(destination.host, destination.port)
             else:
-                connection = http.client.HTTPSConnection(destination.host, destination.port, context=self._tls)
-                sock = self._tls.wrap_socket(sock, server_hostname=destination.host)
+                tls = self._tls()
+                connection = http.client.HTTPSConnection(destination.host, destination.port, context=tls)
+                sock = tls.wrap_socket(sock, server_hostname=destination.host)
         except BaseException:
             sock.close()
             raise
@@ -349,7 +352,7 @@ def retry_after(text: str | None) -> float | None:
     """`Retry-After` in either of its forms, as seconds from now."""
     if text is None:
         return None
-    if text.strip().isdigit():
+    if re.fullmatch(r"\s*[0-9]+\s*", text):
         return float(text.strip()[:12])
     try:
         at: datetime = parsedate_to_datetime(text)
