@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 REQUIREMENTS := $(wildcard requirements/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast check format openapi migrate bench base-model clean
+.PHONY: help setup demo serve test test-fast check format openapi migrate bench env base-model clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ migrate: setup  ## Bring the tables of BOOTLORA_DATABASE_URL up to date
 
 bench: setup  ## Measure against the bare floors; ONLY=name for one of them
 	@$(BIN)/python -m benchmarks ONLY=$(ONLY)
+
+env:  ## Write .env with fresh secrets, for docker compose
+	@test ! -e .env || { echo ".env is there already; remove it to get new secrets (the old data then stays locked)"; exit 1; }
+	@umask 077 && $(PYTHON) docker/environment.py > .env && echo "wrote .env"
 
 base-model: setup  ## Train the tiny base model that ships, from nothing
 	@$(BIN)/python -m models.chibi.train

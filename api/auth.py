@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 from flask import g, request
 
+from api import limits
 from api.context import reading, release, runtime
 from shared import users
 from shared.errors import Forbidden, Unauthorized
@@ -13,10 +14,14 @@ from shared.models import ApiKey
 SECURITY_SCHEME = "apiKey"
 
 
-def authenticate(scope: str) -> None:
-    """Find the key of the request and see that it opens this door."""
-    key = _key_of_request()
-    g.api_key = key
+def authenticate(scope: str, *, submits: bool) -> None:
+    """Find the key of the request, count the request, and see that the key opens this door."""
+    try:
+        key = g.api_key = _key_of_request()
+    except Unauthorized:
+        limits.count()
+        raise
+    limits.count(submits=submits)
     structlog.contextvars.bind_contextvars(user_id=key.user_id, key_id=key.id)
     if scope and scope not in key.scopes:
         raise Forbidden(f"this API key lacks the scope {scope!r}", code="missing_scope")

@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 import flask_smorest
-from flask import Request, Response, make_response, request
+from flask import Request, make_response, request
 from marshmallow import Schema
 from webargs import core
 from webargs.flaskparser import FlaskParser, abort, is_json_request
@@ -161,16 +161,17 @@ def _prepare_headers_doc(doc: dict[str, Any], doc_info: dict[str, Any], **_: Any
     return doc
 
 
-def answered(view: Callable[..., Any]) -> Callable[..., Response]:
+def answered(view: Callable[..., Any]) -> Callable[..., Any]:
     """A view from the door to the commit: key, scope, body, service, answer; and only then is it true."""
     marks = view.__dict__
 
     @wraps(view)
-    def whole(*args: Any, **kwargs: Any) -> Response:
+    def whole(*args: Any, **kwargs: Any) -> Any:
         try:
             with context.sessions():
                 if marks["scope"] is not None:
-                    auth.authenticate(marks["scope"])
+                    submits = bool(marks.get("idempotent")) and request.mimetype != "multipart/form-data"
+                    auth.authenticate(marks["scope"], submits=submits)
                 if marks.get("if_match"):
                     etags.require()
                 if marks.get("idempotent"):

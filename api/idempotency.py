@@ -41,12 +41,13 @@ class Replay(Exception):
 
     def __init__(self, row: IdempotencyKey):
         super().__init__(row.key)
-        self.row = row
+        # taken now: the row is gone with its session when this is caught
+        self.status, self.sealed_body, self.headers = row.status, row.body, row.headers
 
     def answer(self) -> Response:
-        body = context.runtime().vault.open(self.row.body or "")
-        answer = current_app.response_class(body, status=self.row.status)
-        answer.headers.update(self.row.headers)
+        body = context.runtime().vault.open(self.sealed_body or "")
+        answer = current_app.response_class(body, status=self.status)
+        answer.headers.update(self.headers)
         answer.headers["Idempotent-Replayed"] = "true"
         return answer
 
@@ -90,7 +91,8 @@ def _claim(session: Session) -> None:
     if postgres:
         session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
     try:
-        taken = session.execute(insert(IdempotencyKey).values(**mine, headers={}).on_conflict_do_nothing())
+        wanted = insert(IdempotencyKey).values(**mine, headers={}).on_conflict_do_nothing()
+        taken = session.scalar(wanted.returning(IdempotencyKey.key))
     except OperationalError as error:
         raise Conflict(
             "the first request with this Idempotency-Key is still under way; ask again in a moment",
@@ -98,7 +100,7 @@ def _claim(session: Session) -> None:
         ) from error
     if postgres:
         session.execute(text("SET LOCAL lock_timeout = 0"))
-    if taken.rowcount == 0:  # type: ignore[attr-defined]
+    if taken is None:
         _replay(session.get_one(IdempotencyKey, _identity()))
 
 
@@ -121,7 +123,8 @@ def _fingerprint() -> str:
         digest.update(json.dumps(sorted(request.form.items(multi=True))).encode())
         for name, file in sorted(request.files.items(multi=True), key=lambda item: item[0]):
             digest.update(name.encode())
-            digest.update(hashlib.file_digest(file.stream, "sha256").digest())
+            while piece := file.stream.read(1 << 20):
+                digest.update(piece)
             file.stream.seek(0)
     else:
         digest.update(_canonical(request.get_data(cache=True)))

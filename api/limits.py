@@ -1,21 +1,119 @@
-"""How much a client may send, and how often."""
+"""How much a client may send, and how often.
+
+Counts of requests live in Redis, so that all processes count together. When Redis is away each process counts
+for itself: a limiter must not be what takes the service down.
+"""
 
 from __future__ import annotations
 
-from flask import Flask, request
+import time
+from dataclasses import dataclass
+from typing import cast
 
+import structlog
+from flask import Flask, Response, current_app, g, request
+from limits.storage import MemoryStorage, Storage, storage_from_string
+
+from api import context
+from shared.errors import TooMany
 from shared.settings import Settings
 
+log = structlog.get_logger()
+
 FORM_OVERHEAD_BYTES = 100_000  # around the file: boundaries and the other fields
+WINDOW_SECONDS = 60
+ANSWER_SECONDS = 0.5  # for Redis
+REST_SECONDS = 10.0  # how long a Redis that failed is left alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """How much of a policy is used up in this window."""
+
+    policy: str
+    quota: int
+    used: int
+    resets_in: int
+
+    @property
+    def remaining(self) -> int:
+        return max(0, self.quota - self.used)
+
+
+class Limiter:
+    """Counts requests by policy and caller, minute by minute."""
+
+    def __init__(self, settings: Settings):
+        self.quotas = {"requests": settings.requests_per_minute, "submits": settings.submits_per_minute}
+        self._own = MemoryStorage()
+        self._common = _connect(settings.broker_url)
+        self._rest_until = 0.0
+
+    def hit(self, policy: str, caller: str) -> Count:
+        """Count one more.
+
+        Raises:
+            TooMany: that was one more than allowed.
+        """
+        now = time.time()
+        resets_in = WINDOW_SECONDS - int(now) % WINDOW_SECONDS
+        key = f"bootlora/limits/{policy}/{caller}/{int(now) // WINDOW_SECONDS}"
+        count = Count(policy=policy, quota=self.quotas[policy], used=self._one_more(key), resets_in=resets_in)
+        g.setdefault("counts", []).append(count)
+        if count.used > count.quota:
+            raise TooMany(
+                f"more than {count.quota} {policy} in a minute; come back in {resets_in} seconds",
+                code="rate_limited",
+                retry_after_seconds=resets_in,
+            )
+        return count
+
+    def _one_more(self, key: str) -> int:
+        if time.monotonic() >= self._rest_until:
+            try:
+                return self._common.incr(key, WINDOW_SECONDS)
+            except self._common.base_exceptions as error:
+                self._rest_until = time.monotonic() + REST_SECONDS
+                log.warning("limits.redis_away", error=str(error))
+        return self._own.incr(key, WINDOW_SECONDS)
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Bound the body of every request: large where a file goes, small elsewhere."""
+    app.extensions["bootlora.limiter"] = Limiter(settings)
+    app.before_request(_bound_body)
+    app.after_request(_tell)
 
-    def bound() -> None:
-        large = request.mimetype == "multipart/form-data"
-        request.max_content_length = (
-            settings.max_upload_bytes + FORM_OVERHEAD_BYTES if large else settings.max_body_bytes
-        )
 
-    app.before_request(bound)
+def count(*, submits: bool = False) -> None:
+    """Count this request: by its key, or by its address when it has shown no good one."""
+    limiter = cast(Limiter, current_app.extensions["bootlora.limiter"])
+    caller = context.api_key().id if g.get("api_key") else f"address {request.remote_addr}"
+    limiter.hit("requests", caller)
+    if submits:
+        limiter.hit("submits", caller)
+
+
+def _bound_body() -> None:
+    """Large where a file goes, small elsewhere."""
+    settings = context.runtime().settings
+    has_file = request.mimetype == "multipart/form-data" and "Authorization" in request.headers
+    request.max_content_length = (
+        settings.max_upload_bytes + FORM_OVERHEAD_BYTES if has_file else settings.max_body_bytes
+    )
+    request.max_form_memory_size = settings.max_body_bytes
+
+
+def _tell(answer: Response) -> Response:
+    """Say what is left (draft-ietf-httpapi-ratelimit-headers; that draft may still change)."""
+    counts: list[Count] = g.get("counts", [])
+    if counts:
+        answer.headers["RateLimit-Policy"] = ", ".join(f'"{c.policy}";q={c.quota};w={WINDOW_SECONDS}' for c in counts)
+        answer.headers["RateLimit"] = ", ".join(f'"{c.policy}";r={c.remaining};t={c.resets_in}' for c in counts)
+    return answer
+
+
+def _connect(url: str) -> Storage:
+    if url.startswith("memory"):
+        return MemoryStorage()
+    timeouts = {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS}
+    return cast(Storage, storage_from_string(url, wrap_exceptions=False, **timeouts))

@@ -58,11 +58,11 @@ def webhook(session: Session, webhook_id: str) -> Webhook:
     return webhooks.get(session, context.user(), webhook_id, lock=session is context.current_writing())
 
 
-def projects() -> Select[tuple[Project]]:
+def projects() -> Select[Project]:
     return select(Project).where(Project.user_id == context.user().id)
 
 
-def jobs() -> Select[tuple[Job]]:
+def jobs() -> Select[Job]:
     return select(Job).where(Job.user_id == context.user().id)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from bootlora import saving, selection
 from bootlora.client import Bootlora
@@ -18,7 +19,8 @@ from bootlora.following import follow
 from bootlora.http import ApiError
 from bootlora.types import Image, Job
 
-console = Console(highlight=False, markup=False)  # names and tags may hold brackets
+# Names and tags may hold brackets; what goes into a pipe must not be wrapped.
+console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -89,7 +91,7 @@ def projects() -> None:
 @click.pass_obj
 def list_projects(bootlora: Bootlora) -> None:
     """Show your projects."""
-    table = Table("project", "name", "trigger", "state", "curation", "base model", box=None, pad_edge=False)
+    table = _table("project", "name", "trigger", "state", "curation", "base model")
     for project in bootlora.projects.all():
         names = ("id", "name", "trigger_word", "state", "curation", "base_model")
         table.add_row(*(str(project.get(name, "")) for name in names))
@@ -141,10 +143,10 @@ def show_project(bootlora: Bootlora, project: str) -> None:
         console.print(f"{'error':14} {error['message']}", style="red")
     console.print()
     console.print(_image_table(bootlora.images.all(project, role="reference")))
-    rounds = Table("round", "kind", "state", "target", "trained on", "LoRA", box=None, pad_edge=False)
+    rounds = _table("LoRA", "round", "kind", "state", "target", "trained on")
     for each in bootlora.rounds.all(project):
         counts = (str(each["target"]), str(len(each["dataset"])))
-        rounds.add_row(str(each["number"]), each["kind"], each["state"], *counts, each.get("lora_id"))
+        rounds.add_row(each.get("lora_id"), str(each["number"]), each["kind"], each["state"], *counts)
     if rounds.row_count:
         console.print()
         console.print(rounds)
@@ -382,8 +384,13 @@ def _watched(bootlora: Bootlora, job: Job) -> Job:
         return display.wait(bootlora, job)
 
 
+def _table(id_: str, *columns: str) -> Table:
+    """A table whose first column is an id: to be copied whole."""
+    return Table(Column(id_, no_wrap=True), *columns, box=None, pad_edge=False)
+
+
 def _image_table(images: Any) -> Table:
-    table = Table("image", "source", "decision", "view", "framing", "tags", box=None, pad_edge=False)
+    table = _table("image", "source", "decision", "view", "framing", "tags")
     image: Image
     for image in images:
         tags = ", ".join(image.get("tags") or [])

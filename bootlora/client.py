@@ -147,6 +147,10 @@ class Rounds(_Noun):
     def get(self, project_id: str, number: int) -> Round:
         return self.http.get(f"/projects/{project_id}/rounds/{number}")
 
+    def add(self, project_id: str, kind: str, **plan: Any) -> Round:
+        """Reopen a completed project with another round: `style` or `character`."""
+        return self.http.post(f"/projects/{project_id}/rounds", {"kind": kind, **plan})
+
     def candidates(self, project_id: str, number: int) -> list[Image]:
         """All candidates of a round, oldest first: their places in this list never change."""
         path = f"/projects/{project_id}/rounds/{number}/candidates"

@@ -31,6 +31,7 @@ from embedded.supervisor import InUse, StartFailed
 
 EXAMPLE = ROOT / "models/chibi/examples/eiei21girl.png"
 BASE_MODEL = "chibi"
+SETTINGS = {"BOOTLORA_HEARTBEAT_SECONDS": "1"}  # how often the bars move
 INTERRUPTED = 130  # what a shell expects after Ctrl-C
 
 
@@ -114,7 +115,7 @@ def run(out: Path, data: Path, character: Character, console: Console, plan: dic
     check_replaceable(out)
     began = time.monotonic()
     with built_aside(out) as folder:
-        with Stack(data, report=lambda line: console.print(f"[dim]{line}")) as stack:
+        with Stack(data, settings=SETTINGS, report=lambda line: console.print(f"[dim]{line}")) as stack:
             parts = {"start the service": time.monotonic() - began}
             story = play(Bootlora(stack.url, stack.api_key), character, folder, console, parts, plan)
         story.parts["in all"] = time.monotonic() - began

@@ -184,7 +184,7 @@ class S3Storage:
                 if error.code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
                     raise
 
-        self._retried(make)
+        self._retried(make, attempts=None, timeout_seconds=60)  # it may be the store's own first start
 
     def check(self) -> None:
         with _s3_errors(self.bucket):
@@ -299,10 +299,13 @@ class S3Storage:
             response.close()
             response.release_conn()
 
-    def _retried(self, act: Callable[[], T], key: str = "") -> T:
+    def _retried(
+        self, act: Callable[[], T], key: str = "", *, attempts: int | None = 5, timeout_seconds: float = 30
+    ) -> T:
         """Do it, again after a moment if that may help, and say in our words what went wrong."""
+        tries = stamina.retry_context(on=_transient, attempts=attempts, timeout=timeout_seconds, wait_max=3)
         with _s3_errors(key or self.bucket):
-            for attempt in stamina.retry_context(on=_transient, attempts=5, timeout=30, wait_initial=0.1, wait_max=3):
+            for attempt in tries:
                 with attempt:
                     return act()
         raise AssertionError("unreachable: the last attempt raises")

@@ -181,6 +181,7 @@ def test_a_presigned_url_expires(s3_store: S3Storage) -> None:
         (b"x", {"key": "incoming/other"}, 403),
         (b"x", {"Content-Type": "text/html"}, 403),
     ],
+    ids=["as signed", "too large", "another key", "another type"],
 )
 def test_a_presigned_form_takes_only_what_it_was_signed_for(
     s3_store: S3Storage, content: bytes, fields: dict[str, str], status: int

@@ -84,7 +84,7 @@ def test_what_can_t_be_loaded_says_why(tiny_row, tmp_path):
         StableDiffusion15(replace(tiny_row, path=str(tmp_path / "nowhere")), "cpu")
     pickle = tmp_path / "model.ckpt"
     pickle.write_bytes(b"")
-    with pytest.raises(ValueError, match="must be a .safetensors file"):
+    with pytest.raises(ValueError, match=r"must be a \.safetensors file"):
         StableDiffusion15(replace(tiny_row, path=str(pickle)), "cpu")
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"")

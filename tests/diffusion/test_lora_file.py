@@ -27,7 +27,7 @@ def is_near(read: torch.Tensor, delta: torch.Tensor) -> bool:
 
 @pytest.fixture
 def live(base, examples, params, tmp_path):
-    """A trained LoRA of UNet and text encoder with alpha != rank, its files, and each module's change while it was live."""
+    """A LoRA of UNet and text encoder with alpha != rank, its files, and each module's change while it was live."""
     params = replace(params, learning_rate=0.02, text_encoder_learning_rate=0.02)
     assert params.alpha != params.rank
     deltas = {}
@@ -70,7 +70,7 @@ def test_diffusers_reads_the_same_change_of_every_module(live, tiny_folder, form
 
 @pytest.mark.parametrize("form", ["kohya", "peft"])
 def test_we_read_what_we_wrote(live, base, form):
-    lora, files, deltas = live
+    _, files, deltas = live
     weights = lora_file.read(files[form], base)
     changes = {f"{c}.{path}": change.delta() for c, found in weights.items() for path, change in found.items()}
     assert set(changes) == set(deltas)
@@ -86,7 +86,8 @@ def test_alpha_is_what_was_asked_for(live):
 
 
 # As sd-scripts, ComfyUI and A1111 spell them.
-KNOWN_KEYS = """
+KNOWN_KEYS = set(
+    """
 lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight
 lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_out_0.lora_up.weight
 lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_ff_net_0_proj.lora_down.weight
@@ -102,15 +103,18 @@ lora_unet_mid_block_resnets_1_conv2.lora_up.weight
 lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight
 lora_te_text_model_encoder_layers_1_self_attn_out_proj.alpha
 lora_te_text_model_encoder_layers_1_mlp_fc1.lora_up.weight
-""".split()
+""".split()  # noqa: SIM905
+)
 
 
 def test_kohya_keys_are_those_that_other_tools_know(live):
     _, files, _ = live
     tensors = load_file(files["kohya"])
-    assert not set(KNOWN_KEYS) - set(tensors)
+    assert not KNOWN_KEYS - set(tensors)
     sides = {"lora_down.weight", "lora_up.weight", "alpha"}
-    assert all(key.split(".", 1)[1] in sides and key.startswith(("lora_unet_", "lora_te_text_model_")) for key in tensors)
+    assert all(
+        key.split(".", 1)[1] in sides and key.startswith(("lora_unet_", "lora_te_text_model_")) for key in tensors
+    )
     down = tensors["lora_unet_down_blocks_0_resnets_0_conv1.lora_down.weight"]
     up = tensors["lora_unet_down_blocks_0_resnets_0_conv1.lora_up.weight"]
     assert (down.dtype, down.shape[0], down.shape[2:]) == (torch.float16, 4, (3, 3))
@@ -118,7 +122,7 @@ def test_kohya_keys_are_those_that_other_tools_know(live):
 
 
 def test_metadata_tells_what_was_trained(live):
-    lora, files, _ = live
+    _, files, _ = live
     metadata = lora_file.read_metadata(files["kohya"])
     assert metadata["ss_network_dim"] == "4"
     assert metadata["ss_network_alpha"] == "2.0"
@@ -173,7 +177,7 @@ def test_files_are_not_trusted(base, chibi, live, tmp_path):
     save_file({"lora_unet_conv_in.hada_w1_a": torch.zeros(1)}, path)
     with pytest.raises(BadLora, match="no part of a plain LoRA"):
         lora_file.read(path, base)
-    with pytest.raises(BadLora, match="tiny|chibi|another base model"):
+    with pytest.raises(BadLora, match=r"for chibi|another base model"):
         lora_file.read(files["kohya"], chibi)
 
 

@@ -32,9 +32,7 @@ def stop_at(step: int):
 
 
 def flat(lora: TrainedLora) -> Tensor:
-    sides = [
-        side.flatten() for changes in lora.weights.values() for c in changes.values() for side in (c.down, c.up)
-    ]
+    sides = [side.flatten() for changes in lora.weights.values() for c in changes.values() for side in (c.down, c.up)]
     return torch.cat(sides)
 
 

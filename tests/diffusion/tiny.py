@@ -73,6 +73,7 @@ def copy_configs(folder: Path, target: Path) -> Path:
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.safetensors"))
     return target
 
+
 def make_image(seed: int, size: tuple[int, int] = (48, 48)) -> Image.Image:
     """A plain background with a few coloured shapes."""
     rng = np.random.default_rng(seed)

@@ -104,4 +104,6 @@ def _rounds_wait_for_a_job(session: Session) -> None:
             Job.cancel_requested_at.is_(None) if round_.state == RoundState.CURATING else True,
         )
         for_a_person = round_.state == RoundState.CURATING and (project.curation == "manual" or round_.needs_attention)
-        assert session.scalar(waiting) == (0 if for_a_person else 1), f"{round_.state} of {project.id} waits for nothing"
+        assert session.scalar(waiting) == (0 if for_a_person else 1), (
+            f"{round_.state} of {project.id} waits for nothing"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -66,15 +67,20 @@ def components(params: TrainParams) -> list[str]:
 def lora_config(base: Family, component: str, params: TrainParams) -> LoraConfig:
     """What peft is told; the same goes into the metadata of the peft file."""
     modules = params.lora_modules if component == "unet" else None
-    return LoraConfig(r=params.rank, lora_alpha=params.alpha, target_modules=base.lora_targets(component, modules))
+    alpha: Any = params.alpha  # peft says int, and divides it all the same
+    return LoraConfig(r=params.rank, lora_alpha=alpha, target_modules=base.lora_targets(component, modules))
+
+
+def layers(model: nn.Module) -> dict[str, Any]:
+    """peft's layers, by the path of what they wrap."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, LoraLayer)}
 
 
 def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The trainable parameters, by names that don't depend on peft's nesting."""
     return {
         f"{path}.{side}": getattr(layer, side)[NAME].weight
-        for path, layer in model.named_modules()
-        if isinstance(layer, LoraLayer)
+        for path, layer in layers(model).items()
         for side in ("lora_A", "lora_B")
     }
 
@@ -87,8 +93,7 @@ def read(model: nn.Module) -> dict[str, LowRank]:
             up=layer.lora_B[NAME].weight.detach().float().cpu().clone(),
             alpha=layer.scaling[NAME] * layer.r[NAME],
         )
-        for path, layer in model.named_modules()
-        if isinstance(layer, LoraLayer)
+        for path, layer in layers(model).items()
     }
 
 
@@ -100,7 +105,7 @@ def merged(base: Family, loras: Sequence[tuple[LoraWeights, float]]) -> Iterator
         for weights, strength in loras:
             for component, changes in weights.items():
                 for path, change in changes.items():
-                    weight: nn.Parameter = base.components[component].get_submodule(path).weight
+                    weight = base.components[component].get_parameter(f"{path}.weight")
                     originals.setdefault(weight, weight.data)
                     delta = LowRank(change.down.to(weight.device), change.up.to(weight.device), change.alpha).delta()
                     weight.data = (weight.data.float() + strength * delta.view_as(weight)).to(weight.dtype)

@@ -1,4 +1,4 @@
-"""Pictures and captions, made ready once: latents and caption embeddings wait on the device, nothing is encoded twice."""
+"""Pictures and captions, made ready once: latents and caption embeddings then wait on the device."""
 
 from __future__ import annotations
 

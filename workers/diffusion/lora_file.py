@@ -218,7 +218,8 @@ def read(path: Path, base: Family) -> LoraWeights:
     for (component, module), sides in parts.items():
         try:
             change = LowRank(sides["down"], sides["up"], float(sides.get("alpha", sides["down"].shape[0])))
-            fits = change.delta().numel() == base.components[component].get_submodule(module).weight.numel()
+            weight = base.components[component].get_parameter(f"{module}.weight")
+            fits = change.delta().numel() == weight.numel()
         except (KeyError, RuntimeError):
             fits = False
         if not fits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -44,7 +45,7 @@ def embed(image: Image.Image) -> np.ndarray:
     rows = np.flatnonzero(mask.any(axis=1))
     edges = np.linspace(rows[0], rows[-1] + 1, BANDS + 1).round().astype(int)
     whole = _histogram(colours[mask])
-    bands = [_histogram(colours[a:b][mask[a:b]]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    bands = [_histogram(colours[a:b][mask[a:b]]) for a, b in pairwise(edges)]
     # the roots of histograms are unit vectors, half of whose squared distance is Hellinger's
     layout = np.concatenate(bands) / np.sqrt(BANDS)
     return np.concatenate([np.sqrt(1 - LAYOUT_SHARE) * whole, np.sqrt(LAYOUT_SHARE) * layout]) / np.sqrt(2)

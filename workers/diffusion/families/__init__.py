@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from shared import catalog
@@ -13,28 +12,25 @@ if TYPE_CHECKING:
 
     from workers.diffusion.families.base import Family
 
-_warm: Family | None = None
+_warm: list[Family] = []  # one or none
 
 
 def load(base_model: catalog.BaseModel, device: str | torch.device | None = None) -> Family:
     """The base model, from memory if it is the last one asked for, else from disk in its place."""
-    global _warm
-    if _warm is not None and _warm.row == base_model and (device is None or str(_warm.device) == str(device)):
-        return _warm
+    if _warm and _warm[0].row == base_model and (device is None or str(_warm[0].device) == str(device)):
+        return _warm[0]
     unload()
-    module, name = catalog.FAMILIES[base_model.family].code.split(":")
-    _warm = getattr(import_module(module), name)(base_model, device)
-    return _warm
+    _warm.append(catalog.resolve(catalog.FAMILIES[base_model.family].code)(base_model, device))
+    return _warm[0]
 
 
 def unload() -> None:
     """Free the warm base model, before the next one takes its memory."""
-    global _warm
-    if _warm is None:
+    if not _warm:
         return
-    _warm = None
-    gc.collect()
     import torch
 
+    _warm.clear()
+    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

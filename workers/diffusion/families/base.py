@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -26,7 +26,7 @@ class Family(ABC):
     prediction_type: str  # epsilon or v_prediction
     architecture: str  # as modelspec.architecture names it, without "/lora"
     kohya_version: str  # as ss_base_model_version names it
-    kohya_prefixes: Mapping[str, str]  # component -> how kohya's key names begin
+    kohya_prefixes: ClassVar[Mapping[str, str]]  # component -> how kohya's key names begin
 
     # components
 

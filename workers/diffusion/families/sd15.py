@@ -43,7 +43,7 @@ class StableDiffusion15(Family):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         on_cuda = self.device.type == "cuda"
         self.dtype = torch.float32 if not on_cuda else torch.bfloat16 if has_fast_bf16(self.device) else torch.float16
-        pipeline = _load(row, self.dtype)
+        pipeline: Any = _load(row, self.dtype)
         self.tokenizer = pipeline.tokenizer
         self.text_encoder = pipeline.text_encoder.to(self.device).requires_grad_(False).eval()
         self.unet = pipeline.unet.to(self.device).requires_grad_(False).eval()
@@ -141,7 +141,7 @@ class StableDiffusion15(Family):
         return self.unet(noisy.to(self.dtype), t, **conditioning, return_dict=False)[0]
 
 
-def _load(row: BaseModel, dtype: torch.dtype) -> StableDiffusionPipeline:
+def _load(row: BaseModel, dtype: torch.dtype) -> Any:
     """From the disk alone, and never a pickle."""
     path = Path(row.path)
     if path.is_dir():
@@ -154,9 +154,7 @@ def _load(row: BaseModel, dtype: torch.dtype) -> StableDiffusionPipeline:
     if path.suffix != ".safetensors":
         raise ValueError(f"base model {row.name}: {path.name} must be a .safetensors file")
     if not row.config:
-        raise ValueError(
-            f"base model {row.name}: a single file needs `config`, a folder with its configs and tokenizer"
-        )
+        raise ValueError(f"base model {row.name}: a single file needs `config`, a folder of configs and tokenizer")
     pipeline = StableDiffusionPipeline.from_single_file(
         str(path), config=row.config, torch_dtype=dtype, local_files_only=True, safety_checker=None
     )

@@ -1,0 +1,78 @@
+"""What ships: a plain StableDiffusionPipeline folder in half precision, with its sheet, config and checksums."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from .following import generate, load_pipeline
+from .sheet import save_sheet
+from .unet import NOISE_SCHEDULE
+from .world import FRAMINGS, STYLES, VIEW_TAGS
+
+CARD = Path(__file__).with_name("card.md")
+SHEET_GIRLS = (
+    "blonde hair, long hair, blue eyes, red dress",
+    "pink hair, short hair, green eyes, fox ears, orange ears, fox tail, blue shirt, black pants",
+    "brown hair, twintails, red eyes, cat ears, black ears, cat tail, purple kimono",
+    "blue hair, ponytail, yellow eyes, yellow shirt, grey skirt, red scarf",
+)
+
+
+def assemble(model: Path, dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
+    """The pipeline from the parts of a run."""
+    return StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(model / "vae"),
+        text_encoder=CLIPTextModel.from_pretrained(model / "text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(model / "tokenizer"),
+        unet=UNet2DConditionModel.from_pretrained(model / "unet"),
+        scheduler=DDIMScheduler(**NOISE_SCHEDULE),
+        safety_checker=None,
+        feature_extractor=None,
+        image_encoder=None,
+        requires_safety_checker=False,
+    ).to(dtype)
+
+
+def sample_prompts() -> list[str]:
+    """Four girls from six sides, one of them in every style and framing."""
+    calm = "full body, cel shading, white background"
+    prompts = [f"1girl, solo, {girl}, {view}, {calm}" for girl in SHEET_GIRLS for view in VIEW_TAGS.values()]
+    prompts += [f"1girl, solo, {SHEET_GIRLS[1]}, looking at viewer, upper body, {style}" for style in STYLES]
+    for framing in FRAMINGS:
+        prompts += [f"1girl, solo, {SHEET_GIRLS[2]}, {t}, {framing}, cel shading" for t in ("smile, outdoors", "night")]
+    return prompts
+
+
+def checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def export(model: Path, config: Path, figures: dict, out: Path) -> int:
+    """Write the folder anew; returns its size in bytes."""
+    shutil.rmtree(out, ignore_errors=True)
+    assemble(model, torch.float16).save_pretrained(out)
+    save_sheet(out / "sheet.png", generate(load_pipeline(out), sample_prompts()), len(VIEW_TAGS))
+    shutil.copy(config, out / "training.toml")
+    (out / "following.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (out / "README.md").write_text(card(figures))
+    sums = {str(path.relative_to(out)): checksum(path) for path in sorted(out.rglob("*.safetensors"))}
+    (out / "sha256.json").write_text(json.dumps(sums, indent=2) + "\n")
+    return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def card(figures: dict) -> str:
+    """The model card, from its template beside this file."""
+    heads = [
+        f"| {head} | {share:.2f} | {figures['on_true_drawings'][head]:.2f} |"
+        for head, share in figures["obeyed"].items()
+    ]
+    views = [f"| {view} | {share:.2f} |" for view, share in figures["by_view"].items()]
+    text = CARD.read_text()
+    for name, value in {"HEADS": "\n".join(heads), "VIEWS": "\n".join(views), "MEAN": f"{figures['mean']:.2f}"}.items():
+        text = text.replace("{" + name + "}", value)
+    return text

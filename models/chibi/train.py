@@ -1,0 +1,192 @@
+"""Make the chibi base model, stage by stage; every stage goes on where it was stopped.
+
+python -m models.chibi.train all --config models/chibi/config.toml --run DIR
+python -m models.chibi.train unet --run DIR --start models/chibi/base   # from shipped weights, fresh optimizer
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from . import parallel
+from .config import HERE, Config
+from .data import PictureSet, render_held_out, render_set
+from .export import assemble, export
+from .following import measure
+from .reader import Reader, accuracy, train_reader
+from .sheet import save_sheet
+from .text import train_text
+from .tokenizer import TagEncoder, make_tokenizer
+from .unet import Batches, make_unet, train_unet
+from .vae import encode, psnr, to_pictures, to_tensor, train_decoder, train_vae
+
+
+class Run:
+    """One training: its config, its folder, where to begin from and where to put what ships."""
+
+    def __init__(self, config: Path, folder: Path, start: Path | None = None, out: Path = HERE):
+        self.config_path, self.folder, self.start, self.out = config, folder, start, out
+        self.config = Config.load(config)
+        self.model = folder / "model"
+
+    def data(self) -> None:
+        c, seed = self.config.data, self.config.seed
+        render_held_out(self.folder / "held-out", seed, c.size, c.held_out)
+        render_set(self.folder / "data", c.shards, seed, c.size, c.workers, c.shard)
+
+    def pictures(self, records: bool = True) -> PictureSet:
+        return PictureSet(self.folder / "data", records)
+
+    def held_out(self) -> PictureSet:
+        return PictureSet(self.folder / "held-out")
+
+    def tokenizer(self) -> None:
+        make_tokenizer(self.model / "tokenizer")
+
+    def load_tokenizer(self) -> CLIPTokenizer:
+        return CLIPTokenizer.from_pretrained(self.model / "tokenizer")
+
+    def text(self) -> None:
+        model = train_text(self.config.text, self.load_tokenizer(), self.folder, self.config.seed)
+        model.save_pretrained(self.model / "text_encoder")
+
+    def load_text(self) -> CLIPTextModel:
+        return CLIPTextModel.from_pretrained(self.model / "text_encoder").eval().requires_grad_(False)
+
+    def vae(self) -> None:
+        c = self.config
+        vae = train_vae(c.vae, c.data.size, self.pictures(False), self.folder, c.seed)
+        if parallel.rank() > 0:
+            return
+        pictures = self.pictures(False)
+        some = encode(vae.eval(), pictures.pictures(range(min(SCALE_PICTURES, len(pictures)))))
+        vae.register_to_config(scaling_factor=float(1 / some.float().std()))
+        vae.save_pretrained(self.model / "vae")
+        self.show_vae(vae)
+
+    def load_vae(self) -> AutoencoderKL:
+        return AutoencoderKL.from_pretrained(self.model / "vae").eval()
+
+    def decoder(self) -> None:
+        c = self.config
+        vae = train_decoder(c.vae, self.load_vae(), self.pictures(False), self.folder, c.seed)
+        if parallel.rank() > 0:
+            return
+        vae.eval().save_pretrained(self.model / "vae")
+        self.show_vae(vae)
+
+    def show_vae(self, vae: AutoencoderKL) -> None:
+        held_out = self.held_out()
+        pictures = held_out.pictures(range(min(128, len(held_out))))
+        print(f"PSNR on held-out characters: {psnr(vae, pictures):.2f} dB", flush=True)
+        with torch.no_grad():
+            x = to_tensor(pictures[:24])
+            back = to_pictures(vae.decode(vae.encode(x).latent_dist.mean).sample)
+        rows = [row for i in range(0, len(x), 12) for row in (*pictures[i : i + 12], *back[i : i + 12])]
+        save_sheet(self.folder / "sheets" / "vae.png", rows, 12)
+
+    def latents(self) -> None:
+        """Encode the pictures, shard by shard; copies take turns."""
+        vae = self.load_vae()
+        for index, shard in enumerate(self.pictures(False).shards):
+            path = self.folder / "latents" / f"{index:04d}.pt"
+            if index % parallel.copies() == parallel.rank() and not path.exists():
+                path.parent.mkdir(exist_ok=True)
+                torch.save(encode(vae, shard), path.with_suffix(".part"))
+                path.with_suffix(".part").rename(path)
+
+    def load_latents(self) -> torch.Tensor:
+        """Those of the first shards, as far as they are encoded, scaled as the pipeline scales them."""
+        paths = sorted((self.folder / "latents").glob("*.pt"))
+        scale = self.load_vae().config.scaling_factor
+        return torch.cat([torch.load(path).float().mul_(scale).half() for path in paths])
+
+    def new_unet(self) -> UNet2DConditionModel:
+        """Fresh, or from the weights of `start`."""
+        if self.start:
+            return UNet2DConditionModel.from_pretrained(self.start / "unet", torch_dtype=torch.float32)
+        c = self.config
+        torch.manual_seed(c.seed)
+        return make_unet(c.unet, c.vae.latent_channels, c.data.size // 8, c.text.width)
+
+    def unet(self) -> None:
+        c, text = self.config, self.load_text()
+        latents = self.load_latents()
+        records = self.pictures().records[: len(latents)]
+        batches = Batches(latents, records, TagEncoder(self.load_tokenizer()), c.unet, c.seed)
+
+        @torch.no_grad()
+        def text_encode(ids: torch.Tensor) -> torch.Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return text(ids).last_hidden_state
+
+        def keep(step: int, average: UNet2DConditionModel) -> None:
+            average.save_pretrained(self.model / "unet")
+
+        train_unet(c.unet, self.new_unet(), batches, text_encode, self.folder, c.seed, keep)
+
+    def reader(self) -> None:
+        """Two of them: what curates must not be what judges."""
+        c = self.config
+        for kind, seed in (("reader", c.seed), ("judge", c.seed + 1)):
+            reader = train_reader(kind, c.reader, self.pictures(), self.folder, seed)
+            card = {"seed": seed, "accuracy": accuracy(reader, self.held_out())}
+            reader.save(self.folder / "reader", card)
+            print(kind, card, flush=True)
+
+    def load_reader(self, kind: str) -> Reader:
+        return Reader.load(self.folder / "reader", kind)
+
+    def follow(self) -> None:
+        """Measure how far prompts are obeyed, and leave the figures for the model card."""
+        if parallel.rank() > 0:
+            return
+        pipeline = assemble(self.model)
+        figures = measure(
+            pipeline,
+            Reader.load(self.folder / "reader", "judge"),
+            self.folder / "sheets",
+            min(96, self.config.data.held_out),
+        )
+        print(json.dumps(figures), flush=True)
+
+    def export(self) -> None:
+        """Put what ships in its place."""
+        figures = json.loads((self.folder / "sheets" / "following.json").read_text())
+        size = export(self.model, self.config_path, figures, self.out / "base")
+        shutil.copytree(self.folder / "reader", self.out / "reader", dirs_exist_ok=True)
+        print(f"{self.out / 'base'}: {size / 1e6:.1f} MB", flush=True)
+
+
+SCALE_PICTURES = 512
+STAGES = ("data", "tokenizer", "text", "vae", "latents", "decoder", "reader", "unet", "follow", "export")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", nargs="?", default="all", choices=["all", *STAGES])
+    parser.add_argument("--config", type=Path, default=HERE / "config.toml")
+    parser.add_argument("--run", type=Path, default=Path("runs/chibi"))
+    parser.add_argument("--start", type=Path, help="a pipeline folder whose weights to begin from")
+    parser.add_argument("--out", type=Path, default=HERE, help="where `export` puts base/ and reader/")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1, help="copies that share the UNet's batches")
+    arguments = parser.parse_args()
+    if arguments.processes > 1 and "RANK" not in os.environ:
+        sys.exit(parallel.relaunch(arguments.processes, sys.argv[1:]))
+    parallel.join()
+    torch.set_num_threads(arguments.threads)
+    run = Run(arguments.config, arguments.run, arguments.start, arguments.out)
+    for stage in STAGES if arguments.stage == "all" else [arguments.stage]:
+        getattr(run, stage)()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Whatever is wrong is told with a stable code, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+
+from shared.models import Event, Image, Job, Project
+from tests.api.test_main_job import PROJECT, upload
+from tests.factories import make_curating, make_image, make_project, png
+
+
+def problem(answer: Any, status: int, code: str) -> dict[str, Any]:
+    assert (answer.status_code, answer.json["code"]) == (status, code), answer.json
+    assert answer.content_type == "application/problem+json"
+    assert answer.json["type"] == f"urn:bootlora:problem:{code}"
+    assert answer.json["status"] == status
+    assert answer.json["instance"].endswith(answer.headers["X-Request-Id"])
+    assert answer.json["detail"]
+    return answer.json
+
+
+@pytest.mark.parametrize(
+    ("given", "pointer"),
+    [
+        ({"name": ""}, "/name"),
+        ({"name": 7}, "/name"),
+        ({"name": "a\x00b"}, "/name"),
+        ({"name": "a\u202eb"}, "/name"),
+        ({"name": "x" * 201}, "/name"),
+        ({"owner": "bob"}, "/owner"),
+        ({"id": "prj_1"}, "/id"),
+        ({"curation": "none"}, "/curation"),
+        ({"feature_tags": "fox ears"}, "/feature_tags"),
+        ({"feature_tags": ["fox ears, tail"]}, "/feature_tags/0"),
+        ({"feature_tags": ["_ _"]}, "/feature_tags/0"),
+        ({"subject_tags": []}, "/subject_tags"),
+        ({"metadata": {"a": 1}}, "/metadata/a"),
+        ({"metadata": {"a b": "1"}}, "/metadata/a b"),
+        ({"metadata": {str(n): "1" for n in range(17)}}, "/metadata"),
+        ({"plan": {"rounds": []}}, "/plan/rounds"),
+        ({"plan": {"rounds": [{"kind": "character", "train": {"rank": 0}}]}}, "/plan/rounds/0/train/rank"),
+        ({"plan": {"rounds": [{"kind": "character", "train": {"rank": "8"}}]}}, "/plan/rounds/0/train/rank"),
+        ({"plan": {"rounds": [{"kind": "character", "framings": {"knees": 1}}]}}, "/plan/rounds/0/framings/knees"),
+        ({"plan": {"rounds": [{"kind": "character", "train": {"learning_rate": 1e999}}]}}, None),
+    ],
+)
+def test_a_wrong_field_is_pointed_at(ada, given, pointer):
+    answer = ada.answer("POST", "/v1/projects", data=json.dumps(PROJECT | given), content_type="application/json")
+    if pointer is None:
+        problem(answer, 400, "invalid_json")
+    else:
+        assert pointer in [each["pointer"] for each in problem(answer, 422, "invalid")["errors"]]
+    assert ada.get("/v1/projects").json["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"base_model": "sdxl"}, "unknown_base_model"),
+        ({"trigger_word": "fox ears"}, "trigger_is_a_tag"),
+        ({"trigger_word": "Solo"}, "trigger_is_a_tag"),
+        ({"feature_tags": ["solo"]}, "tag_in_both"),
+        ({"feature_tags": ["nude"]}, "denied_tag"),
+        ({"plan": {"rounds": [{"kind": "style", "target": 16}]}}, "invalid_plan"),
+        (
+            {
+                "plan": {
+                    "rounds": [{"kind": "style", "target": 9}, {"kind": "style", "target": 8}, {"kind": "character"}]
+                }
+            },
+            "invalid_plan",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(ada, given, code):
+    problem(ada.post("/v1/projects", PROJECT | given), 422, code)
+    assert ada.get("/v1/projects").json["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b"", 422, "not_a_picture"),
+        (b"not a picture", 422, "not_a_picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 422, "not_a_picture"),
+        (png(format="GIF"), 422, "not_a_picture"),
+        (png(format="TIFF"), 422, "not_a_picture"),
+        (png()[:-40], 422, "not_a_picture"),
+        (png(31, 64), 422, "picture_too_small"),
+        (png(3000, 2000, "1", 0), 413, "picture_too_large"),
+    ],
+    ids=["empty", "text", "svg", "gif", "tiff", "cut off", "small", "bomb"],
+)
+@pytest.mark.parametrize("settings", [{"max_image_pixels": 2_000_000}])
+def test_what_is_no_good_picture_is_refused(ada, runtime, session_of, content, status, code):
+    project_id = ada.post("/v1/projects", PROJECT).json["id"]
+    answer = ada.post(f"/v1/projects/{project_id}/images", data={"file": (io.BytesIO(content), "x.png")})
+    problem(answer, status, code)
+    assert list(runtime.storage.list("projects/")) == []
+    with session_of() as session:
+        assert session.query(Image).count() == session.query(Event).count() == 0
+
+
+@pytest.mark.parametrize("settings", [{"max_upload_bytes": 1000, "max_body_bytes": 2000}])
+def test_a_body_that_is_too_large_is_refused(ada):
+    project_id = ada.post("/v1/projects", PROJECT).json["id"]
+    problem(ada.post("/v1/projects", PROJECT | {"name": "x" * 3000}), 413, "too_large")
+    problem(upload(ada, project_id, b"x" * 1001), 413, "picture_too_large")
+    problem(upload(ada, project_id, b"x" * 200_000), 413, "too_large")
+
+
+def test_an_upload_that_cannot_be_stored_leaves_no_object(ada, runtime, session_of):
+    with session_of() as session:
+        project = make_project(session, ada.user_id, state="running")
+    problem(upload(ada, project.id), 409, "project_not_draft")
+    assert list(runtime.storage.list("projects/")) == []
+
+
+@pytest.mark.parametrize("settings", [{"max_images_per_project": 1}])
+def test_a_project_holds_only_so_many_pictures(ada):
+    project_id = ada.post("/v1/projects", PROJECT).json["id"]
+    assert upload(ada, project_id).status_code == 201
+    problem(upload(ada, project_id), 409, "too_many_images")
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"mode": "boxes", "boxes": [{"box": [0, 0, 65, 64]}]}, "box_outside"),
+        ({"mode": "boxes", "boxes": [{"box": [10, 0, 10, 64]}]}, "box_outside"),
+        ({"mode": "boxes", "boxes": [{"box": [0, 0, 8, 64]}]}, "box_too_small"),
+        ({"mode": "boxes"}, "invalid_boxes"),
+        ({"mode": "auto", "boxes": [{"box": [0, 0, 64, 64]}]}, "invalid_boxes"),
+        ({"mode": "thirds"}, "invalid"),
+        ({"mode": "boxes", "boxes": [{"box": [0, 0, 64]}]}, "invalid"),
+        ({"mode": "boxes", "boxes": [{"box": [-1, 0, 64, 64]}]}, "invalid"),
+    ],
+)
+def test_a_crop_that_cannot_be_made_is_refused(ada, session_of, given, code):
+    with session_of() as session:
+        image = make_image(session, make_project(session, ada.user_id))
+    problem(ada.post(f"/v1/images/{image.id}/crops", given), 422, code)
+    with session_of() as session:
+        assert session.query(Job).count() == 0
+
+
+def test_a_start_without_what_it_needs_is_refused(ada, session_of):
+    bare = ada.post("/v1/projects", PROJECT | {"feature_tags": []}).json["id"]
+    problem(ada.post(f"/v1/projects/{bare}/start"), 422, "no_feature_tags")
+    project_id = ada.post("/v1/projects", PROJECT).json["id"]
+    problem(ada.post(f"/v1/projects/{project_id}/start"), 409, "too_few_references")
+    with session_of() as session:
+        assert session.get_one(Project, project_id).state == "draft"
+        assert session.query(Event).count() == 0
+
+
+def test_curation_in_the_wrong_state_is_refused(ada, session_of):
+    with session_of() as session:
+        project, round_ = make_curating(session, ada.user_id)
+        round_.state = "training"
+    path = f"/v1/projects/{project.id}/rounds/1"
+    image_id = ada.get(f"{path}/candidates").json["items"][0]["id"]
+    problem(ada.put(f"{path}/decisions", {"accepted": [image_id]}), 409, "round_not_curating")
+    problem(ada.post(f"{path}/finish"), 409, "round_not_curating")
+    problem(ada.post(f"{path}/candidates", {"count": 1}), 409, "round_not_curating")
+    problem(ada.patch(f"/v1/images/{image_id}", {"decision": "accepted"}), 409, "round_not_curating")
+    problem(
+        ada.post(f"/v1/images/{image_id}/versions", data={"file": (io.BytesIO(png()), "x")}), 409, "round_not_curating"
+    )
+
+
+def test_decisions_are_all_or_none(ada, session_of):
+    with session_of() as session:
+        project, _ = make_curating(session, ada.user_id)
+    path = f"/v1/projects/{project.id}/rounds/1"
+    known = ada.get(path).json["decisions"]["pending"]
+    stranger = f"img_{'0' * 26}"
+    problem(ada.put(f"{path}/decisions", {"accepted": [known[0], stranger]}), 404, "not_found")
+    problem(ada.put(f"{path}/decisions", {"accepted": known, "rejected": known}), 422, "invalid")
+    assert ada.get(path).json["counts"]["pending"] == 3
+
+
+@pytest.mark.parametrize("settings", [{"max_pictures_per_job": 3, "max_queued_jobs": 1}])
+def test_generations_are_bounded(ada, session_of):
+    with session_of() as session:
+        project = make_project(session, ada.user_id)
+    path = f"/v1/projects/{project.id}/generations"
+    wanted = {"prompt": "eiei21girl", "count": 2}
+    problem(ada.post(path, {"pictures": [wanted, wanted]}), 422, "too_many_pictures")
+    problem(ada.post(path, {"pictures": [{"prompt": "eiei21girl, nude"}]}), 422, "denied_tag")
+    problem(ada.post(path, {"pictures": [wanted], "loras": [{"lora_id": f"lor_{'0' * 26}"}]}), 404, "not_found")
+    assert ada.post(path, {"pictures": [wanted]}).status_code == 202
+    refused = ada.post(path, {"pictures": [wanted]})
+    problem(refused, 429, "too_many_queued_jobs")
+    assert int(refused.headers["Retry-After"]) > 0
+
+
+def test_what_http_itself_refuses_is_a_problem_too(ada):
+    problem(ada.get("/v1/nothing"), 404, "not_found")
+    problem(ada.get("/v1/projects/prj_1"), 404, "not_found")
+    problem(ada.answer("PUT", "/v1/projects"), 405, "method_not_allowed")
+    problem(ada.post("/v1/projects", data="name=x", content_type="text/plain"), 415, "unsupported_media_type")
+    problem(ada.post("/v1/projects", data="{", content_type="application/json"), 400, "invalid_json")
+    problem(ada.post("/v1/projects", data=b"\xff", content_type="application/json"), 400, "invalid_json")
+    problem(ada.post("/v1/projects", data="[" * 100_000, content_type="application/json"), 400, "invalid_json")
+    problem(ada.post("/v1/projects", [1]), 422, "invalid")
+    assert "GET" in ada.answer("PUT", "/v1/projects").headers["Allow"]
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=x", "cursor=nonsense", "cursor=W10", "state=good", "page=2", "created_after=yesterday",
+              "created_after=0001-01-01T00:00:00%2B14:00", "metadata.a%20b=1", "cursor=WzEsMl0"],
+)  # fmt: skip
+def test_a_wrong_parameter_is_refused(ada, query):
+    assert ada.get(f"/v1/projects?{query}").status_code == 422, query
+
+
+def test_a_bug_is_told_without_its_inside(ada, app, monkeypatch):
+    def broken(*_: Any) -> None:
+        raise RuntimeError("secret inside")
+
+    monkeypatch.setattr("shared.usage.of_user", broken)
+    answer = ada.get("/v1/me")
+    problem(answer, 500, "internal")
+    assert b"secret inside" not in answer.data
+
+
+@pytest.mark.parametrize("key", ["", "btl_x", "Basic abc", "btl_00000000_" + "0" * 43 + "_000000"])
+def test_a_bad_key_opens_nothing(app, key):
+    answer = app.test_client().get("/v1/projects", headers={"Authorization": f"Bearer {key}"})
+    assert answer.status_code == 401

@@ -1,0 +1,203 @@
+"""A training in small: every stage runs, resumes, learns, and what comes out is a pipeline."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.chibi.captions import caption_tags, invented_name
+from models.chibi.following import generate, load_pipeline
+from models.chibi.loop import Loop, learning_rate
+from models.chibi.muon import Muon, orthogonal
+from models.chibi.reader import HEADS, UNKNOWN, Reader, labels
+from models.chibi.text import sample_record, targets
+from models.chibi.tokenizer import TagEncoder, make_tokenizer
+from models.chibi.train import Run
+from models.chibi.world import all_tags
+
+TINY = """
+seed = 1
+[data]
+size = 32
+shards = 2
+workers = 1
+shard = 24
+held_out = 8
+[vae]
+channels = [16, 16, 16, 16]
+latent_channels = 4
+batch = 4
+crop = 32
+steps = 12
+learning_rate = 1.0
+decay = 0.5
+decoder_steps = 2
+kl_weight = 1e-5
+centre_weight = 1e-2
+[text]
+width = 32
+layers = 1
+heads = 2
+steps = 12
+batch = 8
+learning_rate = 1.0
+[unet]
+channels = [16, 32, 32]
+heads = 2
+batch = 8
+steps = 16
+learning_rate = 1.0
+decay = 0.35
+ema = 0.9
+caption_dropout = 0.1
+[reader]
+steps = 4
+batch = 8
+learning_rate = 1.0
+"""
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Run:
+    """A run through all stages that is stopped once in the middle of the UNet."""
+    folder = tmp_path_factory.mktemp("run")
+    config = folder / "tiny.toml"
+    config.write_text(TINY.replace("steps = 16", "steps = 8"))
+    first = Run(config, folder)
+    for stage in ("data", "tokenizer", "text", "vae", "latents", "decoder", "reader", "unet"):
+        getattr(first, stage)()
+    config.write_text(TINY)
+    second = Run(config, folder, out=folder / "out")
+    for stage in ("unet", "follow", "export"):
+        getattr(second, stage)()
+    return second
+
+
+def figures(run: Run, stage: str) -> list[dict]:
+    lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["stage"] == stage]
+
+
+def test_a_stopped_training_goes_on_where_it_was(trained):
+    assert [line["step"] for line in figures(trained, "unet")] == [8, 16]
+
+
+def test_losses_fall(trained):
+    first, last = figures(trained, "unet")
+    assert last["loss"] < first["loss"]
+
+
+def test_what_is_exported_is_a_plain_pipeline_that_draws(trained):
+    pictures = generate(load_pipeline(trained.out / "base"), ["1girl, solo, red dress", "eiei21girl, from behind"])
+    assert pictures.shape == (2, 32, 32, 3)
+    assert (trained.out / "base" / "sheet.png").exists()
+    assert "| hair |" in (trained.out / "base" / "README.md").read_text()
+
+
+def test_a_training_can_begin_from_what_was_shipped(trained):
+    again = Run(trained.config_path, trained.folder / "again", start=trained.out / "base")
+    shipped = dict(trained.new_unet().named_parameters())
+    for name, weight in again.new_unet().named_parameters():
+        assert weight.dtype == torch.float32
+        assert weight.shape == shipped[name].shape
+
+
+def test_readers_of_both_kinds_are_written_and_read(trained):
+    for kind in ("reader", "judge"):
+        read = Reader.load(trained.folder / "reader", kind).read(np.zeros((2, 64, 64, 3), np.uint8))
+        assert set(read) == set(HEADS)
+        assert torch.allclose(read["hair"].sum(1), torch.ones(2), atol=1e-4)
+
+
+def test_every_word_of_the_world_is_one_token(tokenizer):
+    for word in ("blonde", "kimono", "twintails", "watercolor"):
+        assert len(tokenizer(word, add_special_tokens=False).input_ids) == 1
+    encode = TagEncoder(tokenizer)
+    assert encode(["1girl", "solo", "from side"])[:9] == tokenizer("1girl, solo, from side").input_ids[:9]
+
+
+def test_unknown_words_are_harmless_and_distinct(tokenizer):
+    ids = [tokenizer(word, add_special_tokens=False).input_ids for word in ("eiei21girl", "zürich ♥ 東", "mumu7")]
+    assert all(0 < len(i) < 20 for i in ids)
+    assert len({tuple(i) for i in ids}) == 3
+
+
+def test_invented_names_say_nothing_but_their_letters():
+    rng = np.random.default_rng(0)
+    name = invented_name(rng)
+    assert name not in all_tags()
+    assert targets([name])[: len(all_tags())].sum() == 0
+    assert targets([name]).sum() > 0
+
+
+def test_captions_are_many_but_true():
+    rng = np.random.default_rng(0)
+    record = sample_record(rng)
+    captions = [caption_tags(record, rng) for _ in range(20)]
+    assert len({tuple(c) for c in captions}) > 10
+    assert all("1girl" in c[:2] for c in captions)
+
+
+def test_a_reader_is_not_asked_what_a_picture_does_not_show():
+    rng = np.random.default_rng(4)
+    records = [sample_record(rng) for _ in range(60)]
+    wanted = labels(records)
+    for i, record in enumerate(records):
+        if "eyes" not in record.seen or record.shot.style == "sketch":
+            assert wanted["eyes"][i] == UNKNOWN
+        else:
+            assert HEADS["eyes"][wanted["eyes"][i]] == record.character.eyes
+
+
+def test_muon_steps_are_nearly_orthogonal():
+    step = orthogonal(torch.randn(16, 40, generator=torch.Generator().manual_seed(0)))
+    assert (torch.linalg.svdvals(step) - 1).abs().max() < 0.4
+
+
+def test_muon_learns():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 16))
+    optimizer, x = Muon(model), torch.randn(64, 16)
+    losses = []
+    for _ in range(40):
+        loss = (model(x) - x.roll(1, 1)).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_a_loop_saves_and_resumes(tmp_path: Path):
+    def make(steps: list[int]) -> tuple[Loop, torch.nn.Linear]:
+        layer = torch.nn.Linear(1, 1)
+
+        def step_fn(step: int) -> dict[str, float]:
+            steps.append(step)
+            with torch.no_grad():
+                layer.weight.fill_(step)
+            return {"loss": float(step)}
+
+        return Loop(tmp_path, "counting", {"layer": layer}, step_fn), layer
+
+    steps: list[int] = []
+    make(steps)[0].run(3)
+    loop, layer = make(steps)
+    assert loop.resume() == 3
+    assert layer.weight.item() == 2
+    loop.run(5)
+    assert steps == [0, 1, 2, 3, 4]
+
+
+def test_the_rate_rises_stays_and_falls():
+    rates = [learning_rate(step, 1000, 2.0) for step in range(1000)]
+    assert rates[0] < 0.1
+    assert rates[300] == rates[600] == 2.0
+    assert rates[-1] < 0.1

@@ -1,0 +1,147 @@
+"""What is set up in containers, as far as it can be told without running them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from embedded.stack import ROOT, Stack
+from shared.settings import Settings
+
+TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = ["api", "worker-gpu", "worker-io", "migrate", "create-bucket"]
+ENVIRONMENT = dict(re.findall(r"(?m)^(\w+)=(.*)$", (ROOT / ".env.example").read_text()))
+DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+# Of the Compose specification: what we use. A misspelt key is none of them.
+KEYS = {
+    *("image", "build", "command", "environment", "restart", "init", "user", "read_only", "tmpfs", "cap_drop"),
+    *("security_opt", "networks", "ports", "volumes", "depends_on", "healthcheck", "deploy", "stop_grace_period"),
+}
+
+
+def variables() -> list[tuple[str, str, str]]:
+    """Each `${NAME<operator>rest}` of the file."""
+    return re.findall(r"\$\{(\w+)(:\?|:-|)([^}]*)\}", TEXT)
+
+
+def test_every_process_of_the_design_is_a_service() -> None:
+    assert set(SERVICES) == {*OURS, "postgres", "redis", "s3"}
+    for name, service in SERVICES.items():
+        assert set(service) <= KEYS, name
+
+
+def test_no_secret_has_a_default() -> None:
+    for name, operator, _ in variables():
+        if re.search("PASSWORD|SECRET|ACCESS_KEY", name):
+            assert operator == ":?", f"{name} must be asked for"
+        else:
+            assert operator == ":-", f"{name} needs a default"
+
+
+def test_the_example_names_all_that_is_asked_for_and_fills_in_nothing() -> None:
+    asked = {name for name, operator, _ in variables() if operator == ":?"}
+    assert set(ENVIRONMENT) == asked
+    assert set(ENVIRONMENT.values()) == {""}
+
+
+def test_make_env_fills_in_fresh_secrets() -> None:
+    command = ["python3", str(ROOT / "docker" / "environment.py")]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    made = dict(re.findall(r"(?m)^(\w+)=(.*)$", first))
+    assert set(made) == set(ENVIRONMENT)
+    assert all(re.fullmatch("[0-9a-f]{48}", value) for value in made.values())
+    assert len(set(made.values())) == len(made)
+    assert first != second
+
+
+def test_every_image_is_pinned_to_a_version() -> None:
+    images = [service["image"] for service in SERVICES.values()]
+    images += re.findall(r"(?m)^ARG PYTHON_IMAGE=(.*)$", "\n".join(file.read_text() for file in DOCKERFILES))
+    for image in images:
+        name = re.sub(r"\$\{\w+:-(.*)\}", r"\1", image)
+        assert re.search(r":v?\d+\.\d+", name), f"{name} may change under us"
+
+
+def test_every_setting_is_one_that_the_service_reads() -> None:
+    known = {f"BOOTLORA_{name.upper()}" for name in Settings.__dataclass_fields__}
+    for name in OURS:
+        given = {key for key in SERVICES[name]["environment"] if key.startswith("BOOTLORA_")}
+        assert given <= known, name
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_containers_can_do_little(name: str) -> None:
+    service = SERVICES[name]
+    assert service["user"] == "10001:10001"
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_only_the_api_and_the_store_are_reached_from_outside() -> None:
+    assert {name for name, service in SERVICES.items() if "ports" in service} == {"api", "s3"}
+    assert COMPOSE["networks"]["core"] == {"internal": True}
+    assert {name for name, service in SERVICES.items() if "edge" in service["networks"]} == {"api", "s3", "worker-io"}
+    for name in ("api", "s3"):
+        assert "127.0.0.1" in SERVICES[name]["ports"][0], "somebody else's network is for the operator to open"
+
+
+def test_the_gpu_worker_reserves_a_card_and_has_time_to_lay_down_its_work() -> None:
+    worker = SERVICES["worker-gpu"]
+    (card,) = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert card == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    assert worker["environment"]["REMAP_SIGTERM"] == "SIGQUIT"
+    assert worker["stop_grace_period"] == "60s"
+
+
+def test_workers_run_as_in_the_embedded_stack(tmp_path: Path) -> None:
+    stack = Stack(tmp_path)
+    for program in (stack._gpu_worker(), stack._io_worker()):
+        command = shlex.split(SERVICES[program.name]["command"])
+        assert command[0] == "celery"
+        assert command[1:] == program.command[3:]  # after `python -m celery`
+
+
+def test_what_waits_for_a_service_can_wait_for_it() -> None:
+    for service in SERVICES.values():
+        for other, how in service.get("depends_on", {}).items():
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in SERVICES[other], other
+            if how["condition"] == "service_completed_successfully":
+                assert SERVICES[other]["restart"] != "unless-stopped", other
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.stem)
+def test_images_are_made_of_what_is_there(file: Path) -> None:
+    text = file.read_text()
+    for source in re.findall(r"(?m)^COPY (?!--)(\S+) \S+$", text):
+        assert (ROOT / source).exists(), source
+    assert "USER 10001:10001" in text
+    assert ("torch==2.13.0" in text) == (file.stem == "worker")
+
+
+def compose_client() -> list[str] | None:
+    if shutil.which("docker") and not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
+        return ["docker", "compose"]
+    return ["docker-compose"] if shutil.which("docker-compose") else None
+
+
+@pytest.mark.skipif(compose_client() is None, reason="there is no compose client here")
+def test_compose_takes_the_file_and_refuses_to_start_without_secrets(tmp_path: Path) -> None:
+    client = compose_client() or []
+    command = [*client, "--env-file", os.devnull, "-f", str(ROOT / "docker-compose.yml"), "config", "-q"]
+    clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    assert subprocess.run(command, env={**clean, **dict.fromkeys(ENVIRONMENT, "x" * 48)}).returncode == 0
+    refused = subprocess.run(command, env=clean, capture_output=True, text=True)
+    assert refused.returncode != 0
+    assert "make env" in refused.stderr
