@@ -125,7 +125,7 @@ class Stack:
             "LOG_FORMAT": "console",
             # Who tries webhooks here has the receiver on the same machine.
             "WEBHOOK_ALLOW_HTTP": "true",
-            "WEBHOOK_ALLOW_NETWORKS": "127.0.0.1/32,::1/128"  # localhost has both names,
+            "WEBHOOK_ALLOW_NETWORKS": "127.0.0.1/32,::1/128",  # localhost is both
         }
         return {**{f"BOOTLORA_{name}": value for name, value in named.items()}, **self._settings}
 
