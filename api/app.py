@@ -9,13 +9,14 @@ import uuid
 import structlog
 from flask import Flask, Response, g, request
 
-from api import converters, limits, problems, spec
+from api import converters, limits, metrics, problems, spec
 from api.routes import events, health, images, jobs, keys, loras, projects, rounds, service, users
 from shared.runtime import Runtime
 
 log = structlog.get_logger()
 
 RESOURCES = (service, projects, images, rounds, loras, jobs, events, keys, users, health)
+UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked every few seconds by machines
 LATE_RESOURCES = ("api.routes.webhooks",)
 
 
@@ -51,7 +52,9 @@ def _finish(answer: Response) -> Response:
     answer.headers.setdefault("Cache-Control", "no-store")
     if g.get("link"):
         answer.headers["Link"] = g.link
-    route = request.url_rule.rule if request.url_rule else None
-    seconds = round(time.perf_counter() - g.began, 4)
-    log.info("request", method=request.method, route=route, status=answer.status_code, seconds=seconds)
+    route = request.url_rule.rule if request.url_rule else "unknown"
+    seconds = time.perf_counter() - g.began
+    metrics.observe(request.method, route, answer.status_code, seconds)
+    if route not in UNLOGGED:
+        log.info("request", method=request.method, route=route, status=answer.status_code, seconds=round(seconds, 4))
     return answer

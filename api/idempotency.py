@@ -41,12 +41,13 @@ class Replay(Exception):
 
     def __init__(self, row: IdempotencyKey):
         super().__init__(row.key)
-        self.row = row
+        # taken now: the row is gone with its session when this is caught
+        self.status, self.sealed_body, self.headers = row.status, row.body, row.headers
 
     def answer(self) -> Response:
-        body = context.runtime().vault.open(self.row.body or "")
-        answer = current_app.response_class(body, status=self.row.status)
-        answer.headers.update(self.row.headers)
+        body = context.runtime().vault.open(self.sealed_body or "")
+        answer = current_app.response_class(body, status=self.status)
+        answer.headers.update(self.headers)
         answer.headers["Idempotent-Replayed"] = "true"
         return answer
 
@@ -77,7 +78,7 @@ def keep(answer: Response) -> None:
     session = context.writing()
     row = session.get_one(IdempotencyKey, _identity())
     row.status = answer.status_code
-    row.body = context.runtime().vault.seal(answer.get_data(as_text=True))  # a new API key may stand in it
+    row.body = context.runtime().vault.seal(answer.get_data(as_text=True))  # it may show a key or a secret
     row.headers = {name: value for name, value in answer.headers.items() if name in KEPT_HEADERS}
     session.flush()
 
@@ -90,7 +91,8 @@ def _claim(session: Session) -> None:
     if postgres:
         session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
     try:
-        taken = session.execute(insert(IdempotencyKey).values(**mine, headers={}).on_conflict_do_nothing())
+        wanted = insert(IdempotencyKey).values(**mine, headers={}).on_conflict_do_nothing()
+        taken = session.scalar(wanted.returning(IdempotencyKey.key))
     except OperationalError as error:
         raise Conflict(
             "the first request with this Idempotency-Key is still under way; ask again in a moment",
@@ -98,7 +100,7 @@ def _claim(session: Session) -> None:
         ) from error
     if postgres:
         session.execute(text("SET LOCAL lock_timeout = 0"))
-    if taken.rowcount == 0:  # type: ignore[attr-defined]
+    if taken is None:
         _replay(session.get_one(IdempotencyKey, _identity()))
 
 

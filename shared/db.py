@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Engine, create_engine, event
+from sqlalchemy import JSON, DateTime, Engine, create_engine, event, literal
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
@@ -36,22 +36,22 @@ class clock(FunctionElement[datetime]):  # noqa: N801  (reads as a SQL function)
     """The database's own time, `seconds` from now. Leases use no other clock: workers' clocks drift."""
 
     type = Time()
-    inherit_cache = False
+    inherit_cache = True
 
     def __init__(self, seconds: float = 0.0):
-        super().__init__()
-        self.seconds = float(seconds)
+        super().__init__(literal(float(seconds)))  # a parameter: one statement serves every number of seconds
 
 
 @compiles(clock)
 def _clock(element: clock, compiler: Any, **kw: Any) -> str:
-    return f"(clock_timestamp() + make_interval(secs => {element.seconds!r}))"
+    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
 
 
 @compiles(clock, "sqlite")
 def _clock_sqlite(element: clock, compiler: Any, **kw: Any) -> str:
     # The trailing zeros make it the text that SQLAlchemy stores: microseconds, so that texts compare as times.
-    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', '{element.seconds:+f} seconds') || '000')"
+    shift = f"printf('%+f seconds', {compiler.process(element.clauses, **kw)})"
+    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', {shift}) || '000')"
 
 
 def utcnow() -> datetime:

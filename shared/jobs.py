@@ -173,15 +173,20 @@ def stop(session: Session, held: ClaimedJob) -> Job:
 
 
 def give_back(session: Session, held: ClaimedJob) -> Job:
-    """A worker that shuts down puts its job back, unfinished; that is no failed attempt."""
+    """A worker that shuts down puts its job back, unfinished; that is no failed attempt.
+
+    One that somebody has cancelled meanwhile has ended: what follows from that is the caller's.
+    """
     _guarded(session, held, worker=None)
     job = session.get_one(Job, held.id, populate_existing=True)
-    _requeue(session, job, "the worker was shut down")
+    if not _ended_by_cancel(session, job):
+        _requeue(session, job, "the worker was shut down")
     return job
 
 
 def cancel(session: Session, job: Job) -> Job:
     """Ask for the end of a job: at once if it waits, at its next step if it runs. Asking twice changes nothing."""
+    lock(session, job)
     waiting = session.execute(
         update(Job)
         .where(Job.id == job.id, Job.state == JobState.QUEUED)
@@ -202,6 +207,11 @@ def cancel(session: Session, job: Job) -> Job:
     return job
 
 
+def lock(session: Session, job: Job) -> None:
+    """See a job as it is, and let nobody move it until the transaction ends."""
+    session.refresh(job, with_for_update=True)
+
+
 def overdue(session: Session, limit: int = 100) -> list[Job]:
     """Running jobs whose lease is over: their worker is lost."""
     query = select(Job).where(Job.state == JobState.RUNNING, Job.lease_until < clock())
@@ -217,9 +227,7 @@ def held_by(session: Session, worker: str) -> list[Job]:
 def lose(session: Session, job: Job, settings: Settings) -> bool:
     """A worker was lost with this job. Back to the queue, or, after too many, failed: True when it is over."""
     job.lost_attempts += 1
-    if job.cancel_requested_at is not None:
-        _close(job, JobState.CANCELLED)
-        events.of_job(session, job, "job.cancelled")
+    if _ended_by_cancel(session, job):
         return True
     if job.lost_attempts < settings.max_lost_attempts:
         _requeue(session, job, "the worker was lost")
@@ -357,6 +365,16 @@ def _close(job: Job, state: JobState) -> None:
     job.state = state
     job.finished_at = utcnow()
     job.lease_token = job.lease_until = None
+
+
+def _ended_by_cancel(session: Session, job: Job) -> bool:
+    """Whether a job that goes back to the queue is one that nobody wants any more: then it ends here."""
+    if job.cancel_requested_at is None:
+        return False
+    _close(job, JobState.CANCELLED)
+    session.flush()
+    events.of_job(session, job, "job.cancelled")
+    return True
 
 
 def _requeue(session: Session, job: Job, reason: str) -> None:

@@ -74,18 +74,22 @@ def _unreadable(reason: str) -> Invalid:
 
 def _main(max_pixels: int, min_side: int) -> None:
     _bind_hands(max_pixels)
+    head, png = _answer(sys.stdin.buffer.read(), max_pixels, min_side)
+    sys.stdout.buffer.write(json.dumps(head).encode() + b"\n" + png)
+
+
+def _answer(content: bytes, max_pixels: int, min_side: int) -> tuple[dict[str, object], bytes]:
+    """What the parent is told, and the picture if there is one."""
     try:
-        head, png = _rewritten(sys.stdin.buffer.read(), max_pixels, min_side)
+        return _rewritten(content, max_pixels, min_side)
     except MemoryError:
-        head, png = _refusal("picture_too_large", "the picture needs more memory than allowed"), b""
+        return _refusal("picture_too_large", "the picture needs more memory than allowed"), b""
     except Exception as error:  # Pillow throws OSError, ValueError, SyntaxError, NotImplementedError, struct.error, ...
         kind = type(error).__name__
         if kind.startswith("DecompressionBomb"):
-            head, png = _refusal("picture_too_large", f"the picture has more than {max_pixels} pixels"), b""
-        else:
-            message = f"the file can't be read as a picture ({kind}); send PNG, JPEG or WebP"
-            head, png = _refusal("not_a_picture", message), b""
-    sys.stdout.buffer.write(json.dumps(head).encode() + b"\n" + png)
+            return _refusal("picture_too_large", f"the picture has more than {max_pixels} pixels"), b""
+        message = f"the file can't be read as a picture ({kind}); send PNG, JPEG or WebP"
+        return _refusal("not_a_picture", message), b""
 
 
 def _refusal(code: str, message: str) -> dict[str, object]:

@@ -223,6 +223,7 @@ def standing(session: Session, round_: Round) -> dict[str, Any]:
 
 def cancel_job(session: Session, job: Job) -> Job:
     """Cancel a job because somebody asked. One that waited has ended now, and its round with it."""
+    jobs.lock(session, job)
     waited = job.state == JobState.QUEUED
     jobs.cancel(session, job)
     if waited and job.state == JobState.CANCELLED:

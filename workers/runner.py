@@ -17,6 +17,8 @@ from shared import jobs, rounds
 from shared.catalog import JOB_KINDS, resolve
 from shared.errors import BootloraError, JobFailed, Unavailable
 from shared.jobs import ClaimedJob, LostLease
+from shared.lifecycle import JobState
+from shared.models import Job
 from shared.runtime import Runtime
 from workers.pulse import Pulse, Stopped
 from workers.work import Work
@@ -91,7 +93,7 @@ def _after_stop(held: ClaimedJob, stopped: Stopped) -> Ending | None:
     if stopped.reason == "cancelled":
         return lambda session: rounds.job_ended_badly(session, jobs.stop(session, held))
     if stopped.reason == "drained":
-        return lambda session: _ignore(jobs.give_back(session, held))
+        return lambda session: _put_back(session, jobs.give_back(session, held))
     if stopped.reason == "timeout":
         seconds = JOB_KINDS[held.kind].timeout_seconds
         return _failed(held, "timeout", f"the job took longer than {seconds} seconds", True)
@@ -104,5 +106,7 @@ def _failed(held: ClaimedJob, code: str, message: str, retryable: bool) -> Endin
     return lambda session: rounds.job_ended_badly(session, jobs.fail(session, held, error))
 
 
-def _ignore(job: object) -> None:
-    """What is given back ends nothing."""
+def _put_back(session: Session, job: Job) -> None:
+    """What waits again ends nothing; what was cancelled meanwhile does."""
+    if job.state == JobState.CANCELLED:
+        rounds.job_ended_badly(session, job)

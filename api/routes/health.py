@@ -7,9 +7,11 @@ from concurrent.futures import TimeoutError as TooSlow
 from typing import Any
 
 import structlog
-from flask import jsonify
+from flask import Response, jsonify
+from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import text
 
+from api import metrics
 from api.blueprint import Blueprint
 from api.context import runtime
 from api.schemas.health import HealthSchema, ReadinessSchema
@@ -41,6 +43,14 @@ def is_ready() -> Any:
     found = {name: _outcome(name, future) for name, future in running.items()}
     well = all(state == "ok" for state in found.values())
     return (found | {"status": "ok" if well else "unavailable"}) if well else _unavailable(found)
+
+
+@blp.get("/metrics")
+@blp.open
+@blp.response(200, {"type": "string"}, content_type="text/plain")
+def show_metrics() -> Any:
+    """Show numbers for Prometheus"""
+    return Response(metrics.exposed(runtime()), content_type=CONTENT_TYPE_LATEST)
 
 
 def _ask_database(here: Any) -> None:

@@ -52,6 +52,7 @@ class GenerateParamsSchema(Schema):
     negative_prompt = Text(2_000, min_length=0, allow_none=True)
     clip_skip = Whole(0, 4, allow_none=True)
     batch_size = Whole(1, 64, allow_none=True)
+    precision = Choice(PRECISIONS, allow_none=True)
 
 
 class ScoreParamsSchema(Schema):
@@ -59,6 +60,7 @@ class ScoreParamsSchema(Schema):
 
     scorer = Choice(SCORERS, allow_none=True)
     min_score = Real(-1, 1, allow_none=True)
+    min_view_score = Real(-1, 1, allow_none=True)
     near_duplicate_bits = Whole(0, 64, allow_none=True)
 
 

@@ -13,6 +13,7 @@ from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 from .config import ReaderConfig
 from .data import PictureSet, Record
 from .loop import Loop, learning_rate
+from .muon import Muon
 from .vae import to_tensor
 from .world import VIEWS, palette
 
@@ -181,7 +182,7 @@ def accuracy(reader: Reader, pictures: PictureSet) -> dict[str, float]:
 def train_reader(kind: str, config: ReaderConfig, pictures: PictureSet, folder: Path, seed: int) -> Reader:
     torch.manual_seed(seed)
     reader, truth = Reader(kind), labels(pictures.records)
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=config.learning_rate, weight_decay=0.02)
+    optimizer = Muon(reader)
 
     def step_fn(step: int) -> dict[str, float]:
         reader.train()

@@ -25,7 +25,7 @@ from .sheet import save_sheet
 from .text import train_text
 from .tokenizer import TagEncoder, make_tokenizer
 from .unet import Batches, make_unet, train_unet
-from .vae import encode_all, psnr, to_pictures, to_tensor, train_decoder, train_vae
+from .vae import encode, psnr, to_pictures, to_tensor, train_decoder, train_vae
 
 
 class Run:
@@ -61,15 +61,14 @@ class Run:
         return CLIPTextModel.from_pretrained(self.model / "text_encoder").eval().requires_grad_(False)
 
     def vae(self) -> None:
-        """The autoencoder, then all latents."""
         c = self.config
         vae = train_vae(c.vae, c.data.size, self.pictures(False), self.folder, c.seed)
         if parallel.rank() > 0:
             return
-        latents = encode_all(vae.eval(), self.pictures(False))
-        vae.register_to_config(scaling_factor=float(1 / latents.float().std()))
+        pictures = self.pictures(False)
+        some = encode(vae.eval(), pictures.pictures(range(min(SCALE_PICTURES, len(pictures)))))
+        vae.register_to_config(scaling_factor=float(1 / some.float().std()))
         vae.save_pretrained(self.model / "vae")
-        torch.save(latents, self.folder / "latents.pt")
         self.show_vae(vae)
 
     def load_vae(self) -> AutoencoderKL:
@@ -93,10 +92,21 @@ class Run:
         rows = [row for i in range(0, len(x), 12) for row in (*pictures[i : i + 12], *back[i : i + 12])]
         save_sheet(self.folder / "sheets" / "vae.png", rows, 12)
 
-    def latents(self) -> torch.Tensor:
-        """Scaled as the pipeline scales them."""
+    def latents(self) -> None:
+        """Encode the pictures, shard by shard; copies take turns."""
+        vae = self.load_vae()
+        for index, shard in enumerate(self.pictures(False).shards):
+            path = self.folder / "latents" / f"{index:04d}.pt"
+            if index % parallel.copies() == parallel.rank() and not path.exists():
+                path.parent.mkdir(exist_ok=True)
+                torch.save(encode(vae, shard), path.with_suffix(".part"))
+                path.with_suffix(".part").rename(path)
+
+    def load_latents(self) -> torch.Tensor:
+        """Those of the first shards, as far as they are encoded, scaled as the pipeline scales them."""
+        paths = sorted((self.folder / "latents").glob("*.pt"))
         scale = self.load_vae().config.scaling_factor
-        return torch.load(self.folder / "latents.pt", mmap=True).float().mul_(scale).half()
+        return torch.cat([torch.load(path).float().mul_(scale).half() for path in paths])
 
     def new_unet(self) -> UNet2DConditionModel:
         """Fresh, or from the weights of `start`."""
@@ -108,11 +118,14 @@ class Run:
 
     def unet(self) -> None:
         c, text = self.config, self.load_text()
-        batches = Batches(self.latents(), self.pictures().records, TagEncoder(self.load_tokenizer()), c.unet, c.seed)
+        latents = self.load_latents()
+        records = self.pictures().records[: len(latents)]
+        batches = Batches(latents, records, TagEncoder(self.load_tokenizer()), c.unet, c.seed)
 
         @torch.no_grad()
         def text_encode(ids: torch.Tensor) -> torch.Tensor:
-            return text(ids).last_hidden_state
+            with torch.autocast("cpu", torch.bfloat16):
+                return text(ids).last_hidden_state
 
         def keep(step: int, average: UNet2DConditionModel) -> None:
             average.save_pretrained(self.model / "unet")
@@ -152,7 +165,8 @@ class Run:
         print(f"{self.out / 'base'}: {size / 1e6:.1f} MB", flush=True)
 
 
-STAGES = ("data", "tokenizer", "text", "vae", "decoder", "reader", "unet", "follow", "export")
+SCALE_PICTURES = 512
+STAGES = ("data", "tokenizer", "text", "vae", "latents", "decoder", "reader", "unet", "follow", "export")
 
 
 def main() -> None:

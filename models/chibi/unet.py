@@ -14,6 +14,7 @@ from .captions import caption_tags
 from .config import UNetConfig
 from .data import Record
 from .loop import Loop, learning_rate
+from .muon import Muon
 from .tokenizer import TagEncoder
 
 NOISE_SCHEDULE = {
@@ -45,12 +46,6 @@ def make_unet(config: UNetConfig, latent_channels: int, latent_size: int, text_w
         addition_embed_type="text",
         addition_embed_type_num_heads=config.heads,
     )
-
-
-def weight_groups(unet: UNet2DConditionModel) -> list[dict]:
-    matrices = [p for p in unet.parameters() if p.ndim > 1]
-    vectors = [p for p in unet.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
 
 
 class Batches:
@@ -88,7 +83,7 @@ def train_unet(
     """Trains `unet` in place, resuming from the folder; returns the average of its weights over time."""
     unet.to(memory_format=torch.channels_last)
     average = copy.deepcopy(unet).requires_grad_(False)
-    optimizer = torch.optim.AdamW(weight_groups(unet), lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
+    optimizer = Muon(unet)
     alphas = DDIMScheduler(**NOISE_SCHEDULE).alphas_cumprod
 
     def step_fn(step: int) -> dict[str, float]:

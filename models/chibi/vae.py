@@ -155,11 +155,11 @@ def descend(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: Tens
     optimizer.zero_grad(set_to_none=True)
 
 
-def encode_all(vae: AutoencoderKL, pictures: PictureSet, batch: int = 64) -> Tensor:
-    """Latents of every picture, not yet scaled, in half precision: (n, channels, size / 8, size / 8)."""
+@torch.no_grad()
+def encode(vae: AutoencoderKL, pictures: np.ndarray, batch: int = 32) -> Tensor:
+    """Latents, not yet scaled, in half precision: (n, channels, size / 8, size / 8)."""
     latents = []
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16):
         for start in range(0, len(pictures), batch):
-            x = to_tensor(pictures.pictures(range(start, min(start + batch, len(pictures)))))
-            latents.append(vae.encode(x).latent_dist.mean.half())
+            latents.append(vae.encode(to_tensor(pictures[start : start + batch])).latent_dist.mean.half())
     return torch.cat(latents)

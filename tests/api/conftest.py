@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from api.app import create_app
+from api.limits import Limiter
 from shared import catalog, users
 from shared.db import Database
 from shared.models import Base
@@ -78,11 +79,17 @@ def runtime(tmp_path: Path, empty_database: Path, settings: dict[str, Any]) -> I
     runtime.close()
 
 
+@pytest.fixture(scope="session")
+def built_app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
+    """Building the routes and the spec takes longer than most tests, so it is done once."""
+    return create_app(make_runtime(tmp_path_factory.mktemp("built"), "sqlite:////nowhere/bootlora.db"))
+
+
 @pytest.fixture
-def app(runtime: Runtime) -> Flask:
-    app = create_app(runtime)
-    app.testing = False  # errors become answers, as in service
-    return app
+def app(built_app: Flask, runtime: Runtime) -> Flask:
+    built_app.extensions["bootlora"] = runtime
+    built_app.extensions["bootlora.limiter"] = Limiter(runtime.settings)
+    return built_app
 
 
 class Caller:

@@ -52,7 +52,7 @@ def test_a_picture_is_cropped_by_a_job(ada):
 
 def test_a_round_is_curated_and_finished(ada, session_of):
     with session_of() as session:
-        project, round_ = make_curating(session, ada.user_id, candidates=14)
+        project, _ = make_curating(session, ada.user_id, candidates=14)
         make_round(session, project, number=2, state="pending")
     path = f"/v1/projects/{project.id}/rounds/1"
     shown = ada.get(path)

@@ -1,5 +1,8 @@
 """What the installation says of itself."""
 
+from shared.storage import FolderStorage
+from tests.factories import make_job, make_project
+
 
 def test_a_caller_sees_who_they_are(ada):
     answer = ada.get("/v1/me")
@@ -26,3 +29,21 @@ def test_health_needs_no_key(app):
     client = app.test_client()
     assert client.get("/healthz").json == {"status": "ok"}
     assert client.get("/readyz").json["status"] == "ok"
+
+
+def test_metrics_tell_what_is_waiting(app, ada, session_of):
+    with session_of() as session:
+        make_job(session, make_project(session, ada.user_id))
+    ada.get("/v1/projects")
+    text = app.test_client().get("/metrics").text
+    assert 'bootlora_jobs{queue="gpu",state="queued"} 1.0' in text
+    assert 'bootlora_projects{state="draft"} 1.0' in text
+    assert 'bootlora_http_requests_total{method="GET",route="/v1/projects",status="200"}' in text
+    assert "bootlora_webhook_backlog 0.0" in text
+
+
+def test_readiness_says_what_is_away(app, runtime, monkeypatch):
+    monkeypatch.setattr(runtime, "storage", FolderStorage(runtime.storage.folder / "nowhere"))
+    answer = app.test_client().get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json == {"database": "ok", "broker": "ok", "store": "unavailable", "status": "unavailable"}

@@ -55,7 +55,7 @@ caption_dropout = 0.1
 [reader]
 steps = 4
 batch = 8
-learning_rate = 2e-3
+learning_rate = 1.0
 """
 
 
@@ -71,7 +71,7 @@ def trained(tmp_path_factory) -> Run:
     config = folder / "tiny.toml"
     config.write_text(TINY.replace("steps = 16", "steps = 8"))
     first = Run(config, folder)
-    for stage in ("data", "tokenizer", "text", "vae", "decoder", "reader", "unet"):
+    for stage in ("data", "tokenizer", "text", "vae", "latents", "decoder", "reader", "unet"):
         getattr(first, stage)()
     config.write_text(TINY)
     second = Run(config, folder, out=folder / "out")

@@ -129,6 +129,17 @@ def test_a_cancelled_job_whose_worker_is_lost_is_cancelled(runtime: Runtime, pro
     assert row(runtime, job).state == "cancelled"
 
 
+def test_a_cancelled_job_whose_worker_shuts_down_is_cancelled(runtime: Runtime, project: Project) -> None:
+    job = waiting_job(runtime, project)
+    held = claim(runtime, job)
+    assert held is not None
+    with runtime.transaction() as session:
+        jobs.cancel(session, session.get_one(Job, job.id))
+    with runtime.transaction() as session:
+        jobs.give_back(session, held)
+    assert row(runtime, job).state == "cancelled"
+
+
 def test_only_as_many_jobs_are_sent_as_there_are_live_slots(runtime: Runtime, project: Project) -> None:
     broker = runtime.broker
     assert isinstance(broker, RecordingBroker)

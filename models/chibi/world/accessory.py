@@ -19,7 +19,7 @@ def accessory(body: Body, character: Character) -> list[Solid]:
 def ribbon(body: Body, volume: float, color: Array) -> list[Solid]:
     """A bow on the side of the head."""
     knot = body.on_head(0.80, 0.78, 0.45)
-    loops = [cone("accessory", knot, (*knot, s * 0.2, 0.07, 0.02), 0.02, 0.14, color, flat=0.5) for s in (-1, 1)]
+    loops = [cone("accessory", knot, knot + (s * 0.2, 0.07, 0.02), 0.02, 0.14, color, flat=0.5) for s in (-1, 1)]
     return [*loops, ball("accessory:knot", knot, 0.06, color * 0.8)]
 
 
@@ -57,4 +57,4 @@ def hat(body: Body, volume: float, color: Array) -> list[Solid]:
 def scarf(body: Body, volume: float, color: Array) -> list[Solid]:
     wrap = ellipsoid("accessory", (0, body.neck - 0.02, 0), (body.width + 0.05, 0.10, body.width + 0.04), color)
     start = np.array([0.11, body.neck - 0.04, body.width - 0.01])
-    return [wrap, cone("accessory:end", start, (*start, 0.04, -0.31, 0.06), 0.065, 0.085, color, flat=0.5)]
+    return [wrap, cone("accessory:end", start, start + (0.04, -0.31, 0.06), 0.065, 0.085, color, flat=0.5)]

@@ -38,7 +38,7 @@ def ears(body: Body, character: Character) -> list[Solid]:
         return []
     fur = np.array(palette.FUR[character.fur], np.float32)
     if character.ears == "rabbit ears":
-        at = [(n, s, (*body.on_head(s * 0.46, 1.0, -0.05), 0, 0.24, 0)) for n, s in SIDES]
+        at = [(n, s, body.on_head(s * 0.46, 1.0, -0.05) + (0, 0.24, 0)) for n, s in SIDES]
         return [ellipsoid(f"ears:{n}", c, (0.12, 0.32, 0.075), round_paint(fur), rotate_z(-s * 9)) for n, s, c in at]
     is_fox = character.ears == "fox ears"
     length, width = (0.46, 0.19) if is_fox else (0.29, 0.18)
@@ -77,5 +77,5 @@ def tail(body: Body, character: Character) -> list[Solid]:
         return tube("tail", [root + b for b in bends], 0.052, fur)
     tip = (0.45, 0.42, 0.45) if character.fur == "white" else CREAM
     brush_turn = rotate_z(-29) @ rotate_x(-9)
-    brush = ellipsoid("tail", (*root, 0.42, 0.1, -0.22), (0.18, 0.40, 0.18), fox_tail_paint(fur, tip), brush_turn)
-    return [brush, cone("tail", root, (*root, 0.27, -0.1, -0.18), 0.06, 0.11, fur)]
+    brush = ellipsoid("tail", root + (0.42, 0.1, -0.22), (0.18, 0.40, 0.18), fox_tail_paint(fur, tip), brush_turn)
+    return [brush, cone("tail", root, root + (0.27, -0.1, -0.18), 0.06, 0.11, fur)]

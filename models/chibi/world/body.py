@@ -114,6 +114,6 @@ def legs(body: Body, character: Character, shot: Shot, color) -> list[Solid]:
         foot = body.foot(side, shot.stride)
         thick = 0.088 * body.limb * wide
         solids.append(cone(f"{part}:{name} leg", foot, body.leg_top(side), 0.9 * thick, thick, color))
-        toes = (*foot, side * 0.01, -0.01, 0.035)
+        toes = foot + (side * 0.01, -0.01, 0.035)
         solids.append(ellipsoid(f"shoe:{name}", toes, (0.10 * body.limb, 0.07, 0.145), shoes))
     return solids

@@ -75,7 +75,7 @@ def twintails(body: Body, length: float, volume: float, color: Array) -> list[So
     solids = []
     for name, side in SIDES:
         knot = body.on_head(side * 1.08, 0.34, -0.15)
-        hang = (*knot, side * 0.16, -0.38 * length, 0)
+        hang = knot + (side * 0.16, -0.38 * length, 0)
         solids.append(
             ellipsoid(f"tresses:{name}", hang, (0.15, 0.46 * length, 0.15), color * 0.94, rotate_z(side * 13))
         )
@@ -86,8 +86,8 @@ def twintails(body: Body, length: float, volume: float, color: Array) -> list[So
 def ponytail(body: Body, length: float, volume: float, color: Array) -> list[Solid]:
     """High enough to be seen from the front, over the head."""
     knot = body.on_head(0, 0.92, -0.62)
-    rise = ellipsoid("tresses", (*knot, 0, 0.1, -0.1), (0.17, 0.15, 0.15), color * 0.94)
+    rise = ellipsoid("tresses", knot + (0, 0.1, -0.1), (0.17, 0.15, 0.15), color * 0.94)
     hang = ellipsoid(
-        "tresses", (*knot, 0.1, -0.3 * length, -0.26), (0.17, 0.48 * length, 0.16), color * 0.94, rotate_x(14)
+        "tresses", knot + (0.1, -0.3 * length, -0.26), (0.17, 0.48 * length, 0.16), color * 0.94, rotate_x(14)
     )
     return [rise, hang, ball("band", knot, 0.10, BAND)]

@@ -1,0 +1,127 @@
+"""Numbers for Prometheus: what is waiting and what was done, from the tables; how requests go, from this process.
+
+With `PROMETHEUS_MULTIPROC_DIR` set, the processes of one server add up what they count of requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from shared.db import clock, utcnow
+from shared.lifecycle import JobState
+from shared.models import Delivery, Job, Project, User, Worker
+from shared.runtime import Runtime
+
+LATEST_JOBS = 500  # of each kind, that its duration is taken from
+
+_requests = CollectorRegistry()
+REQUESTS = Counter(
+    "bootlora_http_requests", "Requests by route and status.", ["method", "route", "status"], registry=_requests
+)
+SECONDS = Histogram(
+    "bootlora_http_request_seconds",
+    "How long requests took.",
+    ["method", "route"],
+    buckets=(0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
+    registry=_requests,
+)
+
+
+def observe(method: str, route: str, status: int, seconds: float) -> None:
+    """Count a request that was answered."""
+    REQUESTS.labels(method, route, str(status)).inc()
+    SECONDS.labels(method, route).observe(seconds)
+
+
+def exposed(runtime: Runtime) -> bytes:
+    """Everything, in Prometheus's text form."""
+    tables = CollectorRegistry()
+    tables.register(Tables(runtime))
+    return bytes(generate_latest(_of_all_processes()) + generate_latest(tables))
+
+
+def _of_all_processes() -> CollectorRegistry:
+    together = CollectorRegistry()
+    try:
+        MultiProcessCollector(together)
+    except ValueError:  # one process alone
+        return _requests
+    return together
+
+
+class Tables(Collector):
+    """What the tables say, asked when somebody wants to know."""
+
+    def __init__(self, runtime: Runtime):
+        self.runtime = runtime
+
+    def collect(self) -> Iterator[Any]:
+        with self.runtime.db.reading() as session:
+            yield from _jobs(session)
+            yield from _durations(session)
+            yield from _deliveries(session)
+            yield from _totals(session, self.runtime)
+
+
+def _jobs(session: Session) -> Iterator[Any]:
+    count = GaugeMetricFamily("bootlora_jobs", "Jobs by queue and state.", labels=["queue", "state"])
+    oldest = GaugeMetricFamily("bootlora_oldest_job_seconds", "Age of the oldest job.", labels=["queue", "state"])
+    open_jobs = (JobState.QUEUED, JobState.RUNNING)
+    query = select(Job.queue, Job.state, func.count(), func.min(Job.queued_at)).where(Job.state.in_(open_jobs))
+    for queue, state, number, since in session.execute(query.group_by(Job.queue, Job.state)):
+        count.add_metric([queue, state], number)
+        oldest.add_metric([queue, state], (utcnow() - since).total_seconds())
+    yield count
+    yield oldest
+
+
+def _durations(session: Session) -> Iterator[Any]:
+    mean = GaugeMetricFamily(
+        "bootlora_job_seconds", "Mean duration of the latest jobs that went well.", labels=["kind"]
+    )
+    latest = (
+        select(Job.kind, Job.started_at, Job.finished_at)
+        .where(Job.state == JobState.SUCCEEDED)
+        .order_by(Job.id.desc())
+        .limit(LATEST_JOBS)
+    )
+    spent: dict[str, list[float]] = {}
+    for kind, started_at, finished_at in session.execute(latest):
+        if started_at and finished_at:
+            spent.setdefault(kind, []).append((finished_at - started_at).total_seconds())
+    for kind, seconds in sorted(spent.items()):
+        mean.add_metric([kind], sum(seconds) / len(seconds))
+    yield mean
+
+
+def _deliveries(session: Session) -> Iterator[Any]:
+    waiting, since = session.execute(
+        select(func.count(), func.min(Delivery.created_at)).where(Delivery.state == "pending")
+    ).one()
+    yield GaugeMetricFamily("bootlora_webhook_backlog", "Deliveries that wait to be made.", value=waiting)
+    age = (utcnow() - since).total_seconds() if since else 0.0
+    yield GaugeMetricFamily("bootlora_webhook_oldest_seconds", "Age of the oldest of them.", value=age)
+
+
+def _totals(session: Session, runtime: Runtime) -> Iterator[Any]:
+    busy = session.scalar(select(func.coalesce(func.sum(User.gpu_seconds), 0.0))) or 0.0
+    yield GaugeMetricFamily("bootlora_gpu_busy_seconds_total", "Seconds that GPU workers spent on jobs.", value=busy)
+    slots = GaugeMetricFamily("bootlora_worker_slots", "Jobs that live workers can take.", labels=["queue"])
+    live = Worker.seen_at > clock(-runtime.settings.worker_seen_seconds)
+    for queue, number in session.execute(
+        select(Worker.queue, func.sum(Worker.slots)).where(live).group_by(Worker.queue)
+    ):
+        slots.add_metric([queue], number)
+    yield slots
+    projects = GaugeMetricFamily("bootlora_projects", "Projects by state.", labels=["state"])
+    for state, number in session.execute(select(Project.state, func.count()).group_by(Project.state)):
+        projects.add_metric([state], number)
+    yield projects

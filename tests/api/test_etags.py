@@ -1,0 +1,63 @@
+"""Nobody overwrites what they haven't seen."""
+
+from __future__ import annotations
+
+import threading
+
+from tests.api.test_main_job import PROJECT, upload
+from tests.factories import make_curating
+
+
+def test_a_change_must_say_what_it_is_based_on(ada):
+    path = f"/v1/projects/{ada.post('/v1/projects', PROJECT).json['id']}"
+    answer = ada.patch(path, {"name": "New"}, if_match=None)
+    assert (answer.status_code, answer.json["code"]) == (428, "precondition_required")
+
+
+def test_a_stale_change_is_refused(ada):
+    path = f"/v1/projects/{ada.post('/v1/projects', PROJECT).json['id']}"
+    seen = ada.get(path).headers["ETag"]
+    changed = ada.patch(path, {"name": "New"}, if_match=seen)
+    assert changed.headers["ETag"] != seen
+    stale = ada.patch(path, {"name": "Newer"}, if_match=seen)
+    assert (stale.status_code, stale.json["code"]) == (412, "precondition_failed")
+    assert ada.patch(path, {"name": "Newer"}, if_match=changed.headers["ETag"]).status_code == 200
+    assert ada.get(path).json["name"] == "Newer"
+
+
+def test_what_has_not_changed_is_not_sent_again(ada):
+    project_id = ada.post("/v1/projects", PROJECT).json["id"]
+    image = upload(ada, project_id)
+    path = f"/v1/images/{image.json['id']}"
+    answer = ada.get(path, headers={"If-None-Match": image.headers["ETag"]})
+    assert (answer.status_code, answer.data) == (304, b"")
+
+
+def test_a_curation_sees_every_decision_of_others(ada, session_of):
+    with session_of() as session:
+        project, _ = make_curating(session, ada.user_id)
+    path = f"/v1/projects/{project.id}/rounds/1"
+    seen = ada.get(path)
+    first, second, _ = seen.json["decisions"]["pending"]
+    assert ada.put(f"{path}/decisions", {"accepted": [first]}, if_match=seen.headers["ETag"]).status_code == 200
+    swapped = ada.put(f"{path}/decisions", {"accepted": [second]}, if_match=seen.headers["ETag"])
+    assert swapped.status_code == 412
+    stale_finish = ada.post(f"{path}/finish", {"accept_fewer": True}, headers={"If-Match": seen.headers["ETag"]})
+    assert stale_finish.status_code == 412
+
+
+def test_of_two_changes_at_once_one_is_refused(app, ada):
+    path = f"/v1/projects/{ada.post('/v1/projects', PROJECT).json['id']}"
+    seen = ada.get(path).headers["ETag"]
+    statuses = []
+
+    def send(name: str) -> None:
+        headers = {"Authorization": f"Bearer {ada.key}", "If-Match": seen}
+        statuses.append(app.test_client().patch(path, json={"name": name}, headers=headers).status_code)
+
+    threads = [threading.Thread(target=send, args=(name,)) for name in ("a", "b", "c", "d")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200, 412, 412, 412]

@@ -1,0 +1,48 @@
+"""How often a client may ask."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.limits import Limiter
+from tests.api.test_main_job import PROJECT
+
+
+@pytest.fixture
+def at_half_past(monkeypatch):
+    monkeypatch.setattr("api.limits.time.time", lambda: 1_000_010.0)
+
+
+@pytest.mark.parametrize("settings", [{"requests_per_minute": 3, "submits_per_minute": 1}])
+def test_a_key_may_ask_only_so_often(ada, bob, at_half_past):
+    first = ada.get("/v1/projects")
+    assert first.headers["RateLimit-Policy"] == '"requests";q=3;w=60'
+    assert first.headers["RateLimit"] == '"requests";r=2;t=10'
+    ada.get("/v1/projects")
+    ada.get("/v1/projects")
+    refused = ada.get("/v1/projects")
+    assert (refused.status_code, refused.json["code"]) == (429, "rate_limited")
+    assert refused.headers["Retry-After"] == "10"
+    assert bob.get("/v1/projects").status_code == 200
+
+
+@pytest.mark.parametrize("settings", [{"submits_per_minute": 1}])
+def test_starting_things_is_counted_by_itself(ada, at_half_past):
+    assert ada.post("/v1/projects", PROJECT).status_code == 201
+    refused = ada.post("/v1/projects", PROJECT)
+    assert (refused.status_code, refused.json["code"]) == (429, "rate_limited")
+    assert ada.get("/v1/projects").status_code == 200
+
+
+@pytest.mark.parametrize("settings", [{"requests_per_minute": 2}])
+def test_who_tries_keys_is_stopped_too(app, at_half_past):
+    client = app.test_client()
+    statuses = [client.get("/v1/me", headers={"Authorization": "Bearer x"}).status_code for _ in range(4)]
+    assert statuses == [401, 401, 429, 429]
+
+
+@pytest.mark.parametrize("settings", [{"broker_url": "redis://127.0.0.1:1/0", "requests_per_minute": 1}])
+def test_without_redis_each_process_counts_for_itself(runtime, app, ada):
+    app.extensions["bootlora.limiter"] = Limiter(runtime.settings)
+    assert ada.get("/v1/projects").status_code == 200
+    assert ada.get("/v1/projects").status_code == 429

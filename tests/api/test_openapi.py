@@ -1,0 +1,62 @@
+"""The committed document is the one that the routes make."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+from openapi_spec_validator import validate
+
+from api import spec
+from api.schemas.plans import GenerateParamsSchema, ScoreParamsSchema, TrainParamsSchema
+from shared.params import GenerateParams, ScoreParams, TrainParams
+from shared.users import SCOPES
+
+ROOT = Path(__file__).parent.parent.parent
+METHODS = ("get", "post", "put", "patch", "delete")
+
+
+def operations(app):
+    """Every route of the document: its path, method and operation."""
+    for path, item in spec.document(app)["paths"].items():
+        for method in METHODS:
+            if method in item:
+                yield path, method, item[method]
+
+
+def test_the_committed_document_is_fresh(built_app):
+    assert (ROOT / "openapi.yaml").read_text() == spec.as_yaml(built_app), "run `make openapi`"
+
+
+def test_the_document_is_valid(built_app):
+    validate(yaml.safe_load(spec.as_yaml(built_app)))
+
+
+def test_every_route_says_who_may_use_it_and_what_may_go_wrong(built_app):
+    for path, method, operation in operations(built_app):
+        where = f"{method} {path}"
+        assert operation["summary"], where
+        assert "security" in operation, where
+        if operation["security"]:
+            assert {"401", "429"} <= {str(status) for status in operation["responses"]}, where
+            assert operation["x-scope"] in ("", *SCOPES), where
+        else:
+            assert not path.startswith("/v1"), where
+
+
+def test_every_route_of_the_app_is_in_the_document(built_app):
+    documented = {path for path, _, _ in operations(built_app)}
+    for rule in built_app.url_map.iter_rules():
+        if rule.rule.startswith("/v1"):
+            assert re.sub(r"<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", rule.rule) in documented
+
+
+@pytest.mark.parametrize(
+    ("schema", "params"),
+    [(TrainParamsSchema, TrainParams), (GenerateParamsSchema, GenerateParams), (ScoreParamsSchema, ScoreParams)],
+)
+def test_a_parameter_is_written_once(schema, params):
+    assert set(schema().fields) == {field.name for field in fields(params)}
