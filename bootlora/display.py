@@ -101,10 +101,10 @@ class Display:
         done, total = amounts(progress)
         stage = progress.get("stage") or VERBS.get(job["kind"], job["kind"])
         what = place + (stage if job["state"] != "queued" else "waiting for a worker")
-        said = {"amount": amount(progress), "left": time_left(progress)}
-        self._progress.update(self._task, description=what, completed=done, total=total, **said)
+        much, left = amount(progress), time_left(progress)
+        self._progress.update(self._task, description=what, completed=done, total=total, amount=much, left=left)
         if not self.console.is_terminal and time.monotonic() > self._silent_since + LOG_EVERY_SECONDS:
-            self.say("  ".join(["[dim]" + what, *filter(None, said.values())]))
+            self.say("  ".join(["[dim]" + what, *filter(None, (much, left))]))
 
 
 def amounts(progress: types.Progress) -> tuple[int, int | None]:
