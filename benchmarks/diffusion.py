@@ -31,13 +31,13 @@ PAIRS = 7
 STEPS = 4  # of training, in one measurement
 MEMORY_STEPS = 4
 BATCH = 8
-DRAWN = 16
+DRAWN, DRAWN_STEPS, GUIDANCE, SAMPLER = 16, 20, 3.0, "dpmpp_2m"
 CAPTION = "eiei21girl, 1girl, solo, looking at viewer, full body, white background"
 
 
 def train_step_vs_floor() -> dict[str, Any]:
     """Step time of `train_lora` / of a bare loop on a second copy of the same model."""
-    base = load()
+    base: Any = load()
     params = train_params(train_steps=STEPS * (PAIRS + 1))
     floor = bare_training(type(base)(base.row, base.device), params)
     ours: list[float] = []
@@ -70,14 +70,16 @@ def generate_vs_floor() -> dict[str, Any]:
     """Seconds a picture of `generate` / of the bare denoising loop and the VAE."""
     base = load()
     pictures = [Picture(prompt=CAPTION, seed=seed) for seed in range(DRAWN)]
-    params = GenerateParams(batch_size=DRAWN, inference_steps=20, guidance_scale=3.0, sampler="dpmpp_2m")
+    params = GenerateParams(batch_size=DRAWN, inference_steps=DRAWN_STEPS, guidance_scale=GUIDANCE, sampler=SAMPLER)
     ours, bare = [], []
     for _ in range(PAIRS + 1):
         ours.append(seconds(lambda: list(generate(base, pictures, params))))
-        bare.append(seconds(lambda: bare_drawing(base, params)))
+        bare.append(seconds(lambda: bare_drawing(base)))
     ratios = [a / b for a, b in zip(ours[1:], bare[1:], strict=True)]
     speed = DRAWN / statistics.median(ours[1:])
-    return line("generate_vs_floor", ratios, 1.05, f"20 steps with guidance, batch {DRAWN}; {speed:.2f} pictures/s")
+    return line(
+        "generate_vs_floor", ratios, 1.05, f"{DRAWN_STEPS} steps with guidance, batch {DRAWN}; {speed:.2f} pictures/s"
+    )
 
 
 FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
@@ -88,10 +90,11 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
 # the floor
 
 
-def bare_training(base: Family, params: TrainParams) -> Iterator[float]:
+def bare_training(base: Any, params: TrainParams) -> Iterator[float]:
     """The shortest loop that trains the same adapter on cached latents and embeddings; one step each time."""
     data = prepare(base, examples(), params)
     latents = torch.stack(data.means)
+    assert data.conditioning
     texts = {name: table[1:2].expand(params.batch_size, *table.shape[1:]) for name, table in data.conditioning.items()}
     base.denoiser.add_adapter(adapter.lora_config(base, "unet", params))
     parameters = [p for p in base.denoiser.parameters() if p.requires_grad]
@@ -110,21 +113,21 @@ def bare_training(base: Family, params: TrainParams) -> Iterator[float]:
 
 
 @torch.no_grad()
-def bare_drawing(base: Family, params: GenerateParams) -> Tensor:
+def bare_drawing(base: Any) -> Tensor:
     """The same sampler, steps and guidance with the embeddings at hand."""
     texts = [""] * DRAWN + [CAPTION] * DRAWN
     found = base.encode_prompts(texts[DRAWN - 1 : DRAWN + 1])
     texts_at = torch.tensor([0] * DRAWN + [1] * DRAWN)
     conditioning = {name: rows[texts_at] for name, rows in found.items()}
-    scheduler = samplers.make(params.sampler, base)
-    scheduler.set_timesteps(params.inference_steps, device=base.device)
+    scheduler = samplers.make(SAMPLER, base)
+    scheduler.set_timesteps(DRAWN_STEPS, device=base.device)
     shape = base.latent_shape(base.row.resolution, base.row.resolution)
     latents = torch.randn(DRAWN, *shape, device=base.device) * scheduler.init_noise_sigma
     with base.autocast():
         for t in scheduler.timesteps:
             noisy = scheduler.scale_model_input(torch.cat([latents, latents]), t)
             without, with_prompt = base.predict(noisy, t, conditioning).chunk(2)
-            answer = without + params.guidance_scale * (with_prompt - without)
+            answer = without + GUIDANCE * (with_prompt - without)
             latents = scheduler.step(answer, t, latents, return_dict=False)[0]
         return base.vae.decode(latents / base.vae.config.scaling_factor, return_dict=False)[0]
 
