@@ -77,7 +77,11 @@ def keep(answer: Response) -> None:
     session = context.writing()
     row = session.get_one(IdempotencyKey, _identity())
     row.status = answer.status_code
+<<<<<<< HEAD
     row.body = context.runtime().vault.seal(answer.get_data(as_text=True))  # a new API key may stand in it
+=======
+    row.body = context.runtime().vault.seal(answer.get_data(as_text=True))  # it may show a key or a secret
+>>>>>>> webhooks
     row.headers = {name: value for name, value in answer.headers.items() if name in KEPT_HEADERS}
     session.flush()
 

@@ -12,8 +12,9 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from api import context
+from shared import webhooks
 from shared.errors import NotFound
-from shared.models import ApiKey, Image, Job, Lora, Project, Round
+from shared.models import ApiKey, Image, Job, Lora, Project, Round, Webhook
 
 Row = TypeVar("Row", Project, Image, Job, Lora, Round)
 
@@ -53,7 +54,15 @@ def key(session: Session, key_id: str) -> ApiKey:
     return found
 
 
+<<<<<<< HEAD
 def projects() -> Select[Project]:
+=======
+def webhook(session: Session, webhook_id: str) -> Webhook:
+    return webhooks.get(session, context.user(), webhook_id, lock=session is context.current_writing())
+
+
+def projects() -> Select[tuple[Project]]:
+>>>>>>> webhooks
     return select(Project).where(Project.user_id == context.user().id)
 
 

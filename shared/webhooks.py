@@ -57,7 +57,7 @@ def create(
         project_id=project.id if project else None,
         url=given["url"],
         description=given["description"],
-        event_types=given["event_types"],
+        event_types=list(dict.fromkeys(given["event_types"])),
         sealed_secret=vault.seal(secret),
     )
     session.add(webhook)
@@ -82,7 +82,7 @@ def change(session: Session, webhook: Webhook, changes: dict[str, Any], settings
     """Change an endpoint. One with another URL, or enabled again, starts with a clean slate."""
     if "event_types" in changes:
         _check_types(changes["event_types"])
-        webhook.event_types = changes["event_types"]
+        webhook.event_types = list(dict.fromkeys(changes["event_types"]))
     if "description" in changes:
         webhook.description = changes["description"]
     if "url" in changes and changes["url"] != webhook.url:

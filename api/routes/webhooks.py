@@ -1,0 +1,168 @@
+"""Webhooks: who is told of what has happened, and how that went."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api import etags, owned
+from api.blueprint import Blueprint
+from api.context import reading, runtime, user, writing
+from api.pagination import PageQuery, page, page_of
+from api.schemas.fields import address
+from api.schemas.webhooks import (
+    DeliveryQuery,
+    DeliverySchema,
+    FreshWebhookSchema,
+    NewWebhookSchema,
+    RecoveredSchema,
+    RecoverySchema,
+    RotationSchema,
+    WebhookChangeSchema,
+    WebhookSchema,
+)
+from shared import webhooks
+from shared.models import Delivery, Webhook
+
+blp = Blueprint("webhooks", __name__, url_prefix="/v1", description="Who is told of what has happened")
+
+
+@blp.post("/webhooks")
+@blp.needs("webhooks:write")
+@blp.fails(404)
+@blp.idempotent
+@blp.arguments(NewWebhookSchema)
+@blp.response(201, FreshWebhookSchema)
+def create_webhook(body: dict[str, Any]) -> Any:
+    """Have events sent to a URL
+
+    Messages are signed as Standard Webhooks 1.0.0 says. The secret for that is shown this once.
+    """
+    project = owned.project(writing(), body["project_id"]) if body["project_id"] else None
+    webhook, secret = webhooks.create(writing(), user(), body, project, runtime().vault, runtime().settings)
+    return FreshWebhookSchema.shown(webhook, secret), {"Location": address(f"/v1/webhooks/{webhook.id}")}
+
+
+@blp.get("/webhooks")
+@blp.needs("webhooks:write")
+@blp.arguments(PageQuery, location="query")
+@blp.response(200, page_of(WebhookSchema))
+def list_webhooks(query: dict[str, Any]) -> Any:
+    """List your webhooks, the newest first"""
+    return page(reading(), webhooks.owned_by(user().id), Webhook, query)
+
+
+@blp.get("/webhooks/<id:webhook_id>")
+@blp.needs("webhooks:write")
+@blp.fails(404)
+@blp.etag
+@blp.response(200, WebhookSchema)
+def get_webhook(webhook_id: str) -> Any:
+    """Show a webhook"""
+    return owned.webhook(reading(), webhook_id)
+
+
+@blp.patch("/webhooks/<id:webhook_id>")
+@blp.needs("webhooks:write")
+@blp.fails(404)
+@blp.if_match
+@blp.etag
+@blp.arguments(WebhookChangeSchema)
+@blp.response(200, WebhookSchema)
+def change_webhook(body: dict[str, Any], webhook_id: str) -> Any:
+    """Change a webhook, or enable it again
+
+    With another URL, or enabled again, it starts with a clean slate.
+    """
+    webhook = owned.webhook(writing(), webhook_id)
+    etags.check(WebhookSchema, webhook)
+    return webhooks.change(writing(), webhook, body, runtime().settings)
+
+
+@blp.delete("/webhooks/<id:webhook_id>")
+@blp.needs("webhooks:write")
+@blp.fails(404)
+@blp.response(204)
+def delete_webhook(webhook_id: str) -> Any:
+    """Delete a webhook and its deliveries"""
+    webhooks.remove(writing(), owned.webhook(writing(), webhook_id))
+
+
+@blp.post("/webhooks/<id:webhook_id>/rotate-secret")
+@blp.needs("webhooks:write")
+@blp.fails(404)
+@blp.idempotent
+@blp.arguments(RotationSchema)
+@blp.response(200, FreshWebhookSchema)
+def rotate_webhook_secret(body: dict[str, Any], webhook_id: str) -> Any:
+    """Make a new secret. It is shown this once
+
+    For a time, a day by default, messages carry the signatures of both secrets.
+    """
+    webhook = owned.webhook(writing(), webhook_id)
+    secret = webhooks.rotate(writing(), webhook, runtime().vault, body["overlap_seconds"])
+    return FreshWebhookSchema.shown(webhook, secret)
+
+
+@blp.post("/webhooks/<id:webhook_id>/test")
+@blp.needs("webhooks:write")
+@blp.fails(404)
+@blp.idempotent
+@blp.response(202, DeliverySchema)
+def test_webhook(webhook_id: str) -> Any:
+    """Send a test event
+
+    `webhook.test`, whatever types the webhook asks for. The delivery says what came of it.
+    """
+    delivery = webhooks.send_test(writing(), owned.webhook(writing(), webhook_id))
+    return delivery, {"Location": address(f"/v1/webhooks/{webhook_id}/deliveries/{delivery.id}")}
+
+
+@blp.get("/webhooks/<id:webhook_id>/deliveries")
+@blp.needs("webhooks:write")
+@blp.fails(404)
+@blp.arguments(DeliveryQuery, location="query")
+@blp.response(200, page_of(DeliverySchema))
+def list_deliveries(query: dict[str, Any], webhook_id: str) -> Any:
+    """List what was told to a webhook, the newest first"""
+    webhook = owned.webhook(reading(), webhook_id)
+    states = [query["state"]] if "state" in query else []
+    return page(reading(), webhooks.deliveries(webhook, states), Delivery, query)
+
+
+@blp.get("/webhooks/<id:webhook_id>/deliveries/<id:delivery_id>")
+@blp.needs("webhooks:write")
+@blp.fails(404)
+@blp.response(200, DeliverySchema)
+def get_delivery(webhook_id: str, delivery_id: str) -> Any:
+    """Show a delivery with its tries"""
+    return webhooks.get_delivery(reading(), owned.webhook(reading(), webhook_id), delivery_id)
+
+
+@blp.post("/webhooks/<id:webhook_id>/deliveries/<id:delivery_id>/redeliver")
+@blp.needs("webhooks:write")
+@blp.fails(404)
+@blp.idempotent
+@blp.response(202, DeliverySchema)
+def redeliver(webhook_id: str, delivery_id: str) -> Any:
+    """Tell an event again
+
+    With the same `webhook-id`: receivers that have it already know it by that.
+    """
+    webhook = owned.webhook(writing(), webhook_id)
+    delivery = webhooks.redeliver(writing(), webhook, webhooks.get_delivery(writing(), webhook, delivery_id))
+    return delivery, {"Location": address(f"/v1/webhooks/{webhook_id}/deliveries/{delivery_id}")}
+
+
+@blp.post("/webhooks/<id:webhook_id>/recover")
+@blp.needs("webhooks:write")
+@blp.fails(404)
+@blp.idempotent
+@blp.arguments(RecoverySchema)
+@blp.response(202, RecoveredSchema)
+def recover_webhook(body: dict[str, Any], webhook_id: str) -> Any:
+    """Tell again all that has failed since a time
+
+    Also what happened while the webhook was disabled.
+    """
+    recovered, has_more = webhooks.recover(writing(), owned.webhook(writing(), webhook_id), body["since"])
+    return {"recovered": recovered, "has_more": has_more}

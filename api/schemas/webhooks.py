@@ -1,0 +1,135 @@
+"""Webhooks and their deliveries."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from marshmallow import fields
+from marshmallow.validate import Length
+
+from api.pagination import PageQuery
+from api.schemas.fields import Answer, Choice, Flag, Id, Links, Moment, Schema, Text, Whole
+from shared.destinations import MAX_URL
+from shared.events import TYPES
+from shared.models import Webhook
+from shared.webhooks import OVERLAP_SECONDS, TEST
+
+STATES = ("pending", "delivered", "failed")
+WANTED = [name for name in TYPES if name != TEST]
+URL = {
+    "description": "Where to tell: https, without a user name or fragment, on the open internet "
+    "(or in a network that the operator allows).",
+    "example": "https://studio.example/hooks/bootlora",
+}
+EVENT_TYPES = {"description": "What to tell. Empty: everything, types of the future too."}
+DESCRIPTION = {"description": "For you."}
+
+
+class NewWebhookSchema(Schema):
+    url = Text(MAX_URL, required=True, metadata=URL)
+    description = Text(200, min_length=0, load_default="", metadata=DESCRIPTION)
+    event_types = fields.List(
+        Choice(WANTED), validate=Length(max=len(WANTED)), load_default=list, metadata=EVENT_TYPES | {"default": []}
+    )
+    project_id = Id(allow_none=True, load_default=None, metadata={"description": "Left out: all of your projects."})
+
+
+class WebhookChangeSchema(Schema):
+    url = Text(MAX_URL, metadata=URL)
+    description = Text(200, min_length=0, metadata=DESCRIPTION)
+    event_types = fields.List(Choice(WANTED), validate=Length(max=len(WANTED)), metadata=EVENT_TYPES)
+    enabled = Flag(metadata={"description": "True ends what disabled it, and forgets its failures."})
+
+
+class WebhookSchema(Answer):
+    id = fields.String(required=True)
+    project_id = fields.String(required=True, allow_none=True)
+    url = fields.String(required=True)
+    description = fields.String(required=True)
+    event_types = fields.List(fields.String(), required=True)
+    enabled = fields.Function(lambda webhook: webhook.disabled_at is None, metadata={"type": "boolean"}, required=True)
+    disabled_at = fields.AwareDateTime(required=True, allow_none=True)
+    disabled_reason = fields.String(required=True, allow_none=True)
+    failing_since = fields.AwareDateTime(
+        required=True, allow_none=True, metadata={"description": "Every try since then has failed."}
+    )
+    old_secret_until = fields.AwareDateTime(
+        required=True, allow_none=True, metadata={"description": "Until then the secret before signs as well."}
+    )
+    created_at = fields.AwareDateTime(required=True)
+    links = Links(
+        self="/v1/webhooks/{it.id}",
+        deliveries="/v1/webhooks/{it.id}/deliveries",
+        test="/v1/webhooks/{it.id}/test",
+        rotate_secret="/v1/webhooks/{it.id}/rotate-secret",  # noqa: S106  (an address)
+        recover="/v1/webhooks/{it.id}/recover",
+    )
+
+
+class FreshWebhookSchema(WebhookSchema):
+    secret = fields.String(
+        required=True,
+        metadata={"description": "What its messages are signed with, shown this once: `whsec_` and base64."},
+    )
+
+    @staticmethod
+    def shown(webhook: Webhook, secret: str) -> SimpleNamespace:
+        """A webhook's row with its secret."""
+        columns = {column.key: getattr(webhook, column.key) for column in Webhook.__table__.columns}
+        return SimpleNamespace(**columns, secret=secret)
+
+
+class RotationSchema(Schema):
+    overlap_seconds = Whole(
+        0,
+        7 * 24 * 3600,
+        load_default=OVERLAP_SECONDS,
+        metadata={"description": "For how long the old secret signs too. 0: it ends at once."},
+    )
+
+
+class TrySchema(Answer):
+    at = fields.String(required=True, metadata={"format": "date-time"})
+    status = fields.Integer(required=True, allow_none=True, metadata={"description": "Null: no answer came."})
+    seconds = fields.Float(required=True)
+    answer = fields.String(required=True, allow_none=True, metadata={"description": "The first kB."})
+    error = fields.String(required=True, allow_none=True)
+
+
+class DeliverySchema(Answer):
+    """The telling of one event to one webhook."""
+
+    id = fields.String(required=True)
+    webhook_id = fields.String(required=True)
+    event_id = fields.String(required=True, metadata={"description": "Sent as `webhook-id`, the same at each try."})
+    event_type = fields.String(attribute="event.type", required=True)
+    project_id = fields.String(attribute="event.project_id", required=True, allow_none=True)
+    seq = fields.Integer(attribute="event.seq", required=True)
+    state = Choice(STATES, required=True)
+    tries = fields.Integer(required=True)
+    next_try_at = fields.Function(
+        lambda delivery: delivery.due_at.isoformat() if delivery.state == "pending" else None,
+        metadata={"type": ["string", "null"], "format": "date-time"},
+        required=True,
+    )
+    attempts = fields.List(fields.Nested(TrySchema), required=True, metadata={"description": "The last 30 tries."})
+    delivered_at = fields.AwareDateTime(required=True, allow_none=True)
+    created_at = fields.AwareDateTime(required=True)
+    links = Links(
+        self="/v1/webhooks/{it.webhook_id}/deliveries/{it.id}",
+        webhook="/v1/webhooks/{it.webhook_id}",
+        redeliver="/v1/webhooks/{it.webhook_id}/deliveries/{it.id}/redeliver",
+    )
+
+
+class DeliveryQuery(PageQuery):
+    state = Choice(STATES)
+
+
+class RecoverySchema(Schema):
+    since = Moment(required=True, metadata={"description": "Events from this time on."})
+
+
+class RecoveredSchema(Answer):
+    recovered = fields.Integer(required=True, metadata={"description": "Deliveries that are on their way again."})
+    has_more = fields.Boolean(required=True, metadata={"description": "There may be more: ask again."})
