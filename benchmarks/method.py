@@ -24,6 +24,7 @@ from PIL import Image
 
 from models.chibi.captions import invented_name
 from models.chibi.data import Record
+from models.chibi.reader import FOLDER as READERS
 from models.chibi.reader import HEADS, UNKNOWN, Reader, label
 from models.chibi.world import Character, Shot, draw, feature_tags, held_out_characters, render, sample_shot
 from shared import captions, catalog, plans
@@ -38,7 +39,6 @@ from workers.scorers.choice import Candidate, choose, quotas
 
 SUBJECT_TAGS = ["1girl", "solo"]
 UPLOAD_PIXELS = 512
-READER_FOLDER = Path(__file__).resolve().parent.parent / "models" / "chibi" / "reader"
 SEEDS_PER_VIEW = 4
 ATTRIBUTES = (
     "hair", "hair_style", "eyes", "ears", "fur", "tail", "outfit", "outfit_color", "bottom", "bottom_color",
@@ -269,7 +269,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--characters", type=int, default=8)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--readers", type=Path, default=READER_FOLDER)
+    parser.add_argument("--readers", type=Path, default=READERS)
     arguments = parser.parse_args()
     row = catalog.base_models()["chibi"]
     plan = plans.resolve(None, row)
