@@ -45,7 +45,7 @@ def make_vae(config: VaeConfig, size: int) -> AutoencoderKL:
 
 def to_tensor(pictures: np.ndarray) -> Tensor:
     """uint8 (n, h, w, 3) to floats in -1..1, (n, 3, h, w)"""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
 
 
 def to_pictures(x: Tensor) -> np.ndarray:
