@@ -1,7 +1,7 @@
 """Make the chibi base model, stage by stage; every stage goes on where it was stopped.
 
 python -m models.chibi.train all --config models/chibi/config.toml --run DIR
-python -m models.chibi.train unet --run DIR --start models/chibi/base   # from shipped weights, fresh optimizer
+python -m models.chibi.train all --run DIR --start models/chibi/base   # from shipped weights, fresh optimizers
 """
 
 import argparse
@@ -25,7 +25,7 @@ from .sheet import save_sheet
 from .text import train_text
 from .tokenizer import TagEncoder, make_tokenizer
 from .unet import Batches, make_unet, train_unet
-from .vae import encode, psnr, to_pictures, to_tensor, train_decoder, train_vae
+from .vae import encode, make_vae, psnr, to_pictures, to_tensor, train_decoder, train_vae
 
 
 class Run:
@@ -47,22 +47,32 @@ class Run:
     def held_out(self) -> PictureSet:
         return PictureSet(self.folder / "held-out")
 
+    def taken_over(self, part: str) -> bool:
+        """Copied from `start`: what a UNet has learned to read must stay as it is."""
+        if self.start:
+            shutil.copytree(self.start / part, self.model / part, dirs_exist_ok=True)
+        return self.start is not None
+
     def tokenizer(self) -> None:
-        make_tokenizer(self.model / "tokenizer")
+        if not self.taken_over("tokenizer"):
+            make_tokenizer(self.model / "tokenizer")
 
     def load_tokenizer(self) -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(self.model / "tokenizer")
 
     def text(self) -> None:
+        if self.taken_over("text_encoder"):
+            return
         model = train_text(self.config.text, self.load_tokenizer(), self.folder, self.config.seed)
         model.save_pretrained(self.model / "text_encoder")
 
     def load_text(self) -> CLIPTextModel:
-        return CLIPTextModel.from_pretrained(self.model / "text_encoder").eval().requires_grad_(False)
+        model = CLIPTextModel.from_pretrained(self.model / "text_encoder", dtype=torch.float32)
+        return model.eval().requires_grad_(False)
 
     def vae(self) -> None:
         c = self.config
-        vae = train_vae(c.vae, c.data.size, self.pictures(False), self.folder, c.seed)
+        vae = train_vae(c.vae, self.new_vae(), self.pictures(False), self.folder, c.seed)
         if parallel.rank() > 0:
             return
         pictures = self.pictures(False)
@@ -70,6 +80,13 @@ class Run:
         vae.register_to_config(scaling_factor=float(1 / some.float().std()))
         vae.save_pretrained(self.model / "vae")
         self.show_vae(vae)
+
+    def new_vae(self) -> AutoencoderKL:
+        """Fresh, or from the weights of `start`."""
+        if self.start:
+            return AutoencoderKL.from_pretrained(self.start / "vae", torch_dtype=torch.float32)
+        torch.manual_seed(self.config.seed)
+        return make_vae(self.config.vae, self.config.data.size)
 
     def load_vae(self) -> AutoencoderKL:
         return AutoencoderKL.from_pretrained(self.model / "vae").eval()
