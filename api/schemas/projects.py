@@ -69,6 +69,7 @@ class ProjectSchema(Answer):
         rounds="/v1/projects/{it.id}/rounds",
         loras="/v1/projects/{it.id}/loras",
         events="/v1/projects/{it.id}/events",
+        stream="/v1/projects/{it.id}/events/stream",
         start="/v1/projects/{it.id}/start",
         cancel="/v1/projects/{it.id}/cancel",
         retry="/v1/projects/{it.id}/retry",
