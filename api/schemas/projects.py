@@ -66,6 +66,7 @@ class ProjectSchema(Answer):
     links = Links(
         self="/v1/projects/{it.id}",
         images="/v1/projects/{it.id}/images",
+        uploads="/v1/projects/{it.id}/uploads",
         rounds="/v1/projects/{it.id}/rounds",
         loras="/v1/projects/{it.id}/loras",
         events="/v1/projects/{it.id}/events",
