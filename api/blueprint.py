@@ -182,6 +182,6 @@ def answered(view: Callable[..., Any]) -> Callable[..., Any]:
                 idempotency.keep(answer)
         except idempotency.Replay as earlier:
             return earlier.answer()
-        return answer.make_conditional(request) if request.method == "GET" else answer
+        return answer.make_conditional(request) if marks.get("etag") else answer
 
     return whole
