@@ -10,11 +10,11 @@ import pytest
 from shared import events
 from shared.models import IdempotencyKey, Project
 from shared.runtime import Runtime
-from tests.api.conftest import Caller, ada, admin, app, bob, empty_database, make_caller, runtime
+from tests.api.conftest import Caller, ada, admin, app, bob, built_app, empty_database, make_caller, runtime
 from tests.webhooks.receiver import Receiver, says
 from workers.delivery import Sender
 
-__all__ = ["ada", "admin", "app", "bob", "empty_database", "make_caller", "runtime"]
+__all__ = ["ada", "admin", "app", "bob", "built_app", "empty_database", "make_caller", "runtime"]
 
 URL = "https://studio.example/hooks"
 
