@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from api import spec
-from shared import users
+from shared import users, webhooks
 from shared.models import Webhook
 from shared.users import SCOPES
 from tests.api.conftest import SECRET, Caller
@@ -29,6 +29,8 @@ BODIES: dict[str, Any] = {
     "post /v1/projects/{project_id}/uploads/complete": {"slip": "x"},
     "post /v1/images/{image_id}/crops": {"mode": "quadrants"},
     "post /v1/keys": {"name": "x"},
+    "post /v1/webhooks": {"url": "https://example.org/hooks"},
+    "post /v1/webhooks/{webhook_id}/recover": {"since": "2026-01-01T00:00:00Z"},
     "post /v1/users": {"name": "x"},
     "post /v1/users/{user_id}/keys": {"name": "x"},
 }
@@ -58,6 +60,7 @@ def things(ada, session_of) -> dict[str, str]:
         webhook = Webhook(user_id=ada.user_id, url="https://example.org", event_types=[], sealed_secret="x")
         session.add(webhook)
         session.flush()
+        delivery = webhooks.send_test(session, webhook)
         image_id = next(iter(ada_images(session, project.id)))
     key_id = ada.get("/v1/keys").json["items"][0]["id"]
     return {
@@ -69,7 +72,7 @@ def things(ada, session_of) -> dict[str, str]:
         "key_id": key_id,
         "user_id": ada.user_id,
         "webhook_id": webhook.id,
-        "delivery_id": f"dlv_{'0' * 26}",
+        "delivery_id": delivery.id,
         "upload_id": f"img_{'0' * 26}",
     }
 
