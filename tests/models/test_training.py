@@ -74,7 +74,7 @@ def trained(tmp_path_factory) -> Run:
     for stage in ("data", "tokenizer", "text", "vae", "latents", "decoder", "reader", "unet"):
         getattr(first, stage)()
     config.write_text(TINY)
-    second = Run(config, folder, out=folder / "out")
+    second = Run(config, folder, out=folder / "out", gate=0.0)
     for stage in ("unet", "follow", "export"):
         getattr(second, stage)()
     return second
@@ -103,6 +103,13 @@ def test_what_is_exported_is_a_plain_pipeline_that_draws(trained):
     assert pictures.shape == (2, 32, 32, 3)
     assert (trained.out / "base" / "sheet.png").exists()
     assert "| hair |" in (trained.out / "base" / "README.md").read_text()
+
+
+def test_a_model_below_the_gate_does_not_ship(trained):
+    strict = Run(trained.config_path, trained.folder, out=trained.folder / "elsewhere", gate=1.01)
+    with pytest.raises(SystemExit, match="below the gate"):
+        strict.export()
+    assert not (trained.folder / "elsewhere").exists()
 
 
 def test_a_training_can_begin_from_what_was_shipped(trained):
