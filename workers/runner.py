@@ -60,15 +60,15 @@ def work_on(runtime: Runtime, held: ClaimedJob, draining: Callable[[], bool]) ->
     return lambda session: rounds.job_succeeded(session, jobs.succeed(session, held, result))
 
 
-@stamina.retry(on=DBAPIError, attempts=8, timeout=45)
 def finish(runtime: Runtime, held: ClaimedJob, ending: Ending | None) -> None:
     """Job, round, events and what comes next, in one transaction; or nothing, if the lease is lost."""
     if ending is None:
         log.warning("job.lost")
         return
     try:
-        with runtime.transaction() as session:
-            ending(session)
+        for attempt in stamina.retry_context(on=DBAPIError, attempts=None, timeout=runtime.settings.lease_seconds):
+            with attempt, runtime.transaction() as session:
+                ending(session)
     except LostLease:
         log.warning("job.lost")
     else:

@@ -41,3 +41,11 @@ def leaves_things(work: Work) -> dict[str, Any]:
 def fetches(work: Work) -> dict[str, Any]:
     work.fetch(work.job.inputs["file"])
     return {"crops": []}
+
+
+def counts(work: Work) -> dict[str, Any]:
+    """Comes to many steps, and writes nothing."""
+    for step in range(work.job.params["steps"]):
+        time.sleep(0.01)
+        work.step("counting", step, work.job.params["steps"])
+    return {"crops": []}

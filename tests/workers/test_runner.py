@@ -1,6 +1,7 @@
 import os
 import threading
 import time
+from dataclasses import replace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -170,3 +171,18 @@ def test_progress_reaches_the_row(runtime: Runtime, make: Callable[..., Job]) ->
     assert progress["stage"] == "counting"
     assert progress["total_steps"] == 100
     assert progress["seconds_left"] > 0
+
+
+def test_a_worker_whose_renewal_hangs_stops_when_its_lease_is_over(
+    runtime: Runtime, make: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hang = threading.Event()
+    monkeypatch.setattr(jobs, "renew", lambda *_: hang.wait(20))
+    quick = replace(runtime, settings=replace(runtime.settings, lease_seconds=0.3))
+    job = make("counts", steps=10_000)
+    thread = in_background(quick, job)
+    thread.join(10)
+    hang.set()
+    assert row(runtime, job).result is None
+    thread.join(10)
+    assert row(runtime, job).state == "running", "it is no longer ours to end"
