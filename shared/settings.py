@@ -36,6 +36,8 @@ class Settings:
     worker_seen_seconds: float = 30.0  # a worker silent for longer gets nothing new
     max_lost_attempts: int = 3
     kill_after_seconds: float = 60.0  # from a cancel that a running job ignores to SIGKILL
+    store_patience_seconds: float = 300.0  # a job waits so long for a store that is down
+    orphan_grace_seconds: float = 86_400.0  # objects that no row names are kept so long
 
     # limits, shown by GET /v1/limits
     max_upload_bytes: int = 20_000_000

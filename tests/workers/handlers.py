@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from typing import Any
@@ -49,3 +50,11 @@ def counts(work: Work) -> dict[str, Any]:
         time.sleep(0.01)
         work.step("counting", step, work.job.params["steps"])
     return {"crops": []}
+
+
+def fills_the_disk(work: Work) -> dict[str, Any]:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def tells_nonsense(work: Work) -> dict[str, Any]:
+    return {"no": "crops"}

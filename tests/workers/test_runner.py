@@ -1,8 +1,8 @@
 import os
 import threading
 import time
-from dataclasses import replace
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from workers.runner import run_job
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    runtime = make_runtime(tmp_path, heartbeat_seconds=0.05, lease_seconds=5.0)
+    runtime = make_runtime(tmp_path, heartbeat_seconds=0.05, lease_seconds=5.0, store_patience_seconds=0.5)
     yield runtime
     runtime.close()
 
@@ -81,6 +81,8 @@ def test_a_doubled_message_does_nothing(runtime: Runtime, make: Callable[..., Jo
         ("fails", "nan_loss", True),
         ("crashes", "internal", True),
         ("store_is_down", "store_unavailable", True),
+        ("fills_the_disk", "disk_full", True),
+        ("tells_nonsense", "internal", True),
         ("leaves_things", "invalid_dataset", False),
     ],
 )
