@@ -95,7 +95,7 @@ def trial(request: pytest.FixtureRequest, service: Service) -> Iterator[Trial]:
     counted = assert_invariants(service, [job.id for job in trial.accepted])
     database = "postgres" if service.postgres else "sqlite"
     row = {"fault": mark.args[0], "what": mark.args[1], "database": database, **counted}
-    if request.node.stash[PASSED]:
+    if request.node.stash.get(PASSED, False):
         request.node.user_properties.append(("trial", {**row, "seconds": trial.recovered_seconds}))
 
 
