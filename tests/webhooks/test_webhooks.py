@@ -22,6 +22,7 @@ from shared.errors import Conflict, Invalid, NotFound
 from shared.models import Delivery, Event, Webhook
 from shared.webhooks import Answer, Telling
 from tests.domain import make_project, make_user
+from tests.servers import Postgres
 from tests.webhooks.conftest import World
 from tests.webhooks.receiver import Handler, Receiver, hangs, one_after_another, says
 from workers.delivery import Sender, retry_after
@@ -626,3 +627,22 @@ def test_a_database_that_is_away_is_asked_again_at_the_next_tick(world: World, r
     world.runtime.db = real
     world.send()
     assert len(receiver.at()) == 1
+
+
+@pytest.mark.servers
+def test_removing_a_webhook_does_not_undo_what_is_recorded_at_that_moment(tmp_path: Path, postgres: Postgres) -> None:
+    """On Postgres both go on side by side: the row must not vanish between being found and being told."""
+    world = World(tmp_path, postgres.make_database())
+    try:
+        ids = [world.listen(HERE)[0] for _ in range(15)]
+        remover = threading.Thread(target=lambda: [world.edit(each, webhooks.remove) for each in ids])
+        remover.start()
+        while remover.is_alive():
+            world.happen()
+        remover.join()
+        assert world.deliveries() == []
+        with world.runtime.db.reading() as session:
+            told = events.after(session, world.project.id, 0, 10_000)
+        assert [each.seq for each in told] == list(range(1, len(told) + 1))
+    finally:
+        world.close()
