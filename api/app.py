@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 import uuid
 
@@ -10,14 +9,13 @@ import structlog
 from flask import Flask, Response, g, request
 
 from api import converters, limits, metrics, problems, spec
-from api.routes import events, health, images, jobs, keys, loras, projects, rounds, service, users
+from api.routes import docs, events, health, images, jobs, keys, loras, projects, rounds, service, users, webhooks
 from shared.runtime import Runtime
 
 log = structlog.get_logger()
 
-RESOURCES = (service, projects, images, rounds, loras, jobs, events, keys, users, health)
+RESOURCES = (service, projects, images, rounds, loras, jobs, events, webhooks, keys, users, health)
 UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked every few seconds by machines
-LATE_RESOURCES = ("api.routes.webhooks",)
 
 
 def create_app(runtime: Runtime) -> Flask:
@@ -33,9 +31,7 @@ def create_app(runtime: Runtime) -> Flask:
     api = spec.make_api(app)
     for resource in RESOURCES:
         api.register_blueprint(resource.blp)
-    for name in LATE_RESOURCES:
-        if importlib.util.find_spec(name):
-            api.register_blueprint(importlib.import_module(name).blp)
+    app.register_blueprint(docs.blp)
     return app
 
 

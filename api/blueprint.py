@@ -30,6 +30,11 @@ class Parser(FlaskParser):
     }
     __location_map__ = {**FlaskParser.__location_map__, "multipart": "load_multipart"}  # noqa: RUF012
 
+    def load_json(self, req: Request, schema: Schema) -> Any:
+        if not req.get_data(cache=True) and not getattr(schema, "may_be_left_out", False):
+            abort(422, messages={"json": ["a JSON body is needed"]})
+        return super().load_json(req, schema)
+
     def _raw_load_json(self, req: Request) -> Any:
         body = req.get_data(cache=True)
         if not body:
@@ -182,6 +187,6 @@ def answered(view: Callable[..., Any]) -> Callable[..., Any]:
                 idempotency.keep(answer)
         except idempotency.Replay as earlier:
             return earlier.answer()
-        return answer.make_conditional(request) if request.method == "GET" else answer
+        return answer.make_conditional(request) if marks.get("etag") else answer
 
     return whole

@@ -64,9 +64,20 @@ def document(app: Flask) -> dict[str, Any]:
     return cast(dict[str, Any], api.spec.to_dict())
 
 
+def plain_document(app: Flask) -> dict[str, Any]:
+    """The same in dictionaries, lists and text alone, as JSON and YAML want it."""
+    return cast(dict[str, Any], _plain(document(app)))
+
+
 def as_yaml(app: Flask) -> str:
-    plain = yaml.safe_load(yaml.safe_dump(_plain(document(app))))
-    return cast(str, yaml.safe_dump(plain, sort_keys=True, allow_unicode=True, width=110))
+    return cast(str, yaml.dump(plain_document(app), Dumper=_Dumper, sort_keys=True, allow_unicode=True, width=110))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what occurs twice twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _plain(value: Any) -> Any:

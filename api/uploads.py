@@ -1,23 +1,33 @@
-"""A file of a request on its way into the store: cleaned first, and gone again if the request fails."""
+"""Files on their way into the store: cleaned first, and gone again if the request fails.
+
+A file comes in the request itself, or the client posts it to the store by a form that we sign. Such a form is no
+row: the slip that goes with it is sealed by us and says all that is to be known when the client comes back.
+"""
 
 from __future__ import annotations
 
+import json
+from datetime import timedelta
 from typing import Any
-
-from werkzeug.datastructures import FileStorage
 
 from api import context
 from shared import pictures
+from shared.db import utcnow
+from shared.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
 from shared.ids import new_id
 
+FORM_LIFE = timedelta(minutes=15)
+COMPLETE_WITHIN = timedelta(hours=1)
+CONTENT_TYPES = ("image/png", "image/jpeg", "image/webp")
 
-def store(file: FileStorage, project_id: str) -> dict[str, Any]:
+
+def store(content: bytes, project_id: str) -> dict[str, Any]:
     """Put a picture under a key made of our own ids. What is returned are columns of its image."""
     runtime = context.runtime()
     limits = runtime.settings
     context.release()
     picture = pictures.clean(
-        file.stream.read(limits.max_upload_bytes + 1),
+        content,
         max_bytes=limits.max_upload_bytes,
         max_pixels=limits.max_image_pixels,
         min_side=limits.min_image_side,
@@ -32,3 +42,43 @@ def store(file: FileStorage, project_id: str) -> dict[str, Any]:
         "width": picture.width,
         "height": picture.height,
     }
+
+
+def offer(project_id: str, content_type: str, shows: dict[str, Any]) -> dict[str, Any]:
+    """A signed form for one file, and the slip to come back with. `shows` are the image's view, framing and tags."""
+    runtime = context.runtime()
+    key = f"incoming/{project_id}/{new_id('upl')}"
+    form = runtime.storage.presigned_post(key, content_type, runtime.settings.max_upload_bytes, FORM_LIFE)
+    until = utcnow() + COMPLETE_WITHIN
+    slip = {"project_id": project_id, "key": key, "until": until.timestamp(), "shows": shows}
+    return {
+        "url": form.url,
+        "fields": form.fields,
+        "expires_at": utcnow() + FORM_LIFE,
+        "slip": runtime.vault.seal(json.dumps(slip)),
+        "project_id": project_id,
+    }
+
+
+def redeem(text: str, project_id: str) -> tuple[str, dict[str, Any]]:
+    """The key that a slip is for, and what its picture shows."""
+    try:
+        slip = json.loads(context.runtime().vault.open(text))
+    except Unavailable:
+        slip = {}
+    if slip.get("project_id") != project_id or slip["until"] < utcnow().timestamp():
+        raise Invalid("this slip is none of ours, or too old; begin the upload anew", code="bad_slip")
+    return slip["key"], slip["shows"]
+
+
+def fetch(key: str) -> bytes:
+    """What a client has posted."""
+    runtime = context.runtime()
+    context.release()
+    try:
+        size_bytes = runtime.storage.stat(key).size_bytes
+        if size_bytes > runtime.settings.max_upload_bytes:
+            raise TooLarge(f"{size_bytes} bytes are too many", code="picture_too_large")
+        return runtime.storage.get_bytes(key)
+    except NotFound:
+        raise Conflict("nothing has arrived yet, or it has been taken in already", code="not_uploaded") from None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,20 @@ class Numbers(click.ParamType):
         return value
 
 
+def with_client(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command its client. Not earlier: `--help` needs no key."""
+
+    @click.pass_obj
+    @wraps(command)
+    def called(connection: tuple[str, str | None], **given: Any) -> None:
+        url, key = connection
+        if not key:
+            raise click.UsageError("an API key is needed: give --key or set BOOTLORA_KEY")
+        command(Bootlora(url, key), **given)
+
+    return called
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--url", envvar="BOOTLORA_URL", default="http://127.0.0.1:8000", show_default=True, show_envvar=True)
 @click.option("--key", envvar="BOOTLORA_KEY", show_envvar=True, help="An API key.")
@@ -77,9 +92,7 @@ class Numbers(click.ParamType):
 @click.pass_context
 def main(ctx: click.Context, url: str, key: str | None) -> None:
     """From one picture of a character to a LoRA that draws her from any side."""
-    if not key:
-        raise click.UsageError("an API key is needed: give --key or set BOOTLORA_KEY")
-    ctx.obj = Bootlora(url, key)
+    ctx.obj = (url, key)
 
 
 @main.group()
@@ -88,7 +101,7 @@ def projects() -> None:
 
 
 @projects.command("list")
-@click.pass_obj
+@with_client
 def list_projects(bootlora: Bootlora) -> None:
     """Show your projects."""
     table = _table("project", "name", "trigger", "state", "curation", "base model")
@@ -107,7 +120,7 @@ def list_projects(bootlora: Bootlora) -> None:
 @click.option("--curation", type=click.Choice(["manual", "auto"]), default="manual", show_default=True)
 @click.option("--plan", type=click.File(), help="A JSON file with the rounds; the default is 4 -> 16 -> 40.")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Your own ids; they come back in every event.")
-@click.pass_obj
+@with_client
 def create_project(
     bootlora: Bootlora,
     name: str | None,
@@ -132,7 +145,7 @@ def create_project(
 
 @projects.command("show")
 @click.argument("project")
-@click.pass_obj
+@with_client
 def show_project(bootlora: Bootlora, project: str) -> None:
     """Show a project, its references, its rounds and its LoRAs."""
     found = bootlora.projects.get(project)
@@ -154,7 +167,7 @@ def show_project(bootlora: Bootlora, project: str) -> None:
 
 @projects.command("start")
 @click.argument("project")
-@click.pass_obj
+@with_client
 def start_project(bootlora: Bootlora, project: str) -> None:
     """Begin the first round."""
     bootlora.projects.start(project)
@@ -163,7 +176,7 @@ def start_project(bootlora: Bootlora, project: str) -> None:
 
 @projects.command("cancel")
 @click.argument("project")
-@click.pass_obj
+@with_client
 def cancel_project(bootlora: Bootlora, project: str) -> None:
     """End a project for good; what it has made stays."""
     bootlora.projects.cancel(project)
@@ -172,7 +185,7 @@ def cancel_project(bootlora: Bootlora, project: str) -> None:
 
 @projects.command("retry")
 @click.argument("project")
-@click.pass_obj
+@with_client
 def retry_project(bootlora: Bootlora, project: str) -> None:
     """Do the failed stage again, from its last checkpoint."""
     bootlora.projects.retry(project)
@@ -182,7 +195,7 @@ def retry_project(bootlora: Bootlora, project: str) -> None:
 @projects.command("delete")
 @click.argument("project")
 @click.confirmation_option(prompt="Forget the project with all its images and LoRAs?")
-@click.pass_obj
+@with_client
 def delete_project(bootlora: Bootlora, project: str) -> None:
     """Forget a project and all that it has made."""
     bootlora.projects.delete(project)
@@ -195,7 +208,7 @@ def delete_project(bootlora: Bootlora, project: str) -> None:
 @click.option("--view", help="front, three-quarter, side, behind, above or below.")
 @click.option("--framing", help="full_body, upper_body or portrait.")
 @click.option("--tags", type=TagList(), default="", help="What else these pictures show.")
-@click.pass_obj
+@with_client
 def upload(
     bootlora: Bootlora, project: str, files: Sequence[Path], view: str | None, framing: str | None, tags: list[str]
 ) -> None:
@@ -208,7 +221,7 @@ def upload(
 @click.argument("image")
 @click.option("--mode", type=click.Choice(["auto", "quadrants"]), default="auto", show_default=True)
 @click.option("--keep-source", is_flag=True, help="Keep the whole picture among the references too.")
-@click.pass_obj
+@with_client
 def crop(bootlora: Bootlora, image: str, mode: str, keep_source: bool) -> None:
     """Make four references out of one picture."""
     job = _watched(bootlora, bootlora.images.crop(image, mode, keep_source=keep_source))
@@ -219,7 +232,7 @@ def crop(bootlora: Bootlora, image: str, mode: str, keep_source: bool) -> None:
 @click.argument("thing", metavar="PROJECT|IMAGE")
 @click.argument("tags", nargs=-1, required=True)
 @click.option("--subject", type=TagList(), help="Of a project: what stays in every caption.")
-@click.pass_obj
+@with_client
 def tags(bootlora: Bootlora, thing: str, tags: Sequence[str], subject: list[str] | None) -> None:
     """Say what she is (of a project), or what one picture shows (of an image)."""
     given = selection.tags(", ".join(tags))
@@ -233,7 +246,7 @@ def tags(bootlora: Bootlora, thing: str, tags: Sequence[str], subject: list[str]
 
 @main.command()
 @click.argument("project")
-@click.pass_obj
+@with_client
 def watch(bootlora: Bootlora, project: str) -> None:
     """Show how a project goes, until it ends or waits for you."""
     with Display(console) as display:
@@ -251,7 +264,7 @@ def watch(bootlora: Bootlora, project: str) -> None:
 @click.argument("project")
 @click.argument("number", metavar="ROUND", type=int)
 @click.option("--out", type=FOLDER, required=True)
-@click.pass_obj
+@with_client
 def candidates(bootlora: Bootlora, project: str, number: int, out: Path) -> None:
     """Download a round's candidates, and a sheet with the numbers that `curate` takes."""
     found = bootlora.rounds.candidates(project, number)
@@ -267,7 +280,7 @@ def candidates(bootlora: Bootlora, project: str, number: int, out: Path) -> None
 @click.option(
     "--reject", type=Numbers(), default="none", help="Such as 2-3, or rest: all that nobody has decided about."
 )
-@click.pass_obj
+@with_client
 def curate(bootlora: Bootlora, project: str, number: int, accept: str, reject: str) -> None:
     """Accept and reject candidates by their numbers on the sheet."""
     found = bootlora.rounds.candidates(project, number)
@@ -290,7 +303,7 @@ def curate(bootlora: Bootlora, project: str, number: int, accept: str, reject: s
 @main.command("put-back")
 @click.argument("image")
 @click.argument("file", type=FILE)
-@click.pass_obj
+@with_client
 def put_back(bootlora: Bootlora, image: str, file: Path) -> None:
     """Put an edited picture in the place of an image; the new image's id is printed."""
     click.echo(bootlora.images.put_back(image, file)["id"])
@@ -301,7 +314,7 @@ def put_back(bootlora: Bootlora, image: str, file: Path) -> None:
 @click.argument("number", metavar="ROUND", type=int)
 @click.option("--count", type=int, required=True)
 @click.option("--views", type=TagList(), default="", help="Only these views, such as 'behind, side'.")
-@click.pass_obj
+@with_client
 def more(bootlora: Bootlora, project: str, number: int, count: int, views: list[str]) -> None:
     """Have more candidates drawn."""
     _watched(bootlora, bootlora.rounds.more(project, number, count, views))
@@ -312,7 +325,7 @@ def more(bootlora: Bootlora, project: str, number: int, count: int, views: list[
 @click.argument("project")
 @click.argument("number", metavar="ROUND", type=int)
 @click.option("--accept-fewer", is_flag=True, help="Also with fewer pictures than the round's target.")
-@click.pass_obj
+@with_client
 def finish(bootlora: Bootlora, project: str, number: int, accept_fewer: bool) -> None:
     """End a round's curation; the next round begins."""
     bootlora.rounds.finish(project, number, accept_fewer=accept_fewer)
@@ -323,7 +336,7 @@ def finish(bootlora: Bootlora, project: str, number: int, accept_fewer: bool) ->
 @click.argument("project")
 @click.option("--out", type=FOLDER, required=True)
 @click.option("--round", "number", type=int, help="That round's LoRA and dataset, instead of the last's.")
-@click.pass_obj
+@with_client
 def download(bootlora: Bootlora, project: str, out: Path, number: int | None) -> None:
     """Download the LoRA in both formats, and the dataset with its captions."""
     rounds = bootlora.rounds.all(project)
@@ -348,7 +361,7 @@ def download(bootlora: Bootlora, project: str, out: Path, number: int | None) ->
 @click.option("--lora", "loras", type=LoraWeight(), multiple=True, help="The latest one's if you name none.")
 @click.option("--base", is_flag=True, help="No LoRA at all: what the base model draws.")
 @click.option("--out", type=FOLDER, required=True)
-@click.pass_obj
+@with_client
 def generate(
     bootlora: Bootlora,
     project: str,
@@ -371,7 +384,7 @@ def generate(
 @main.command()
 @click.argument("project")
 @click.option("--after", type=int, default=0, help="Only what came after this number.")
-@click.pass_obj
+@with_client
 def events(bootlora: Bootlora, project: str, after: int) -> None:
     """Show what has happened to a project, one event a line."""
     for event in bootlora.projects.events(project, after):

@@ -53,8 +53,9 @@ class Projects(_Noun):
         body = {"name": name, "trigger_word": trigger_word, "feature_tags": list(feature_tags), **more}
         return self.http.post("/projects", body)
 
-    def all(self) -> Iterator[Project]:
-        return self.http.pages("/projects", limit=PAGE)
+    def all(self, **where: Any) -> Iterator[Project]:
+        """Your projects, the newest first; `where` may name their state, or a label as `metadata.NAME`."""
+        return self.http.pages("/projects", limit=PAGE, **where)
 
     def get(self, project_id: str) -> Project:
         return self.http.get(f"/projects/{project_id}")

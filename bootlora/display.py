@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -15,6 +16,7 @@ from bootlora.client import ENDED, Bootlora, succeeded
 from bootlora.following import Moment
 
 VERBS = {"train": "training", "generate": "generating", "score": "choosing", "crop": "cropping"}
+LOG_EVERY_SECONDS = 30  # where there is no terminal, and so no bar
 
 # What is worth a line. Anything else is in `bootlora events`.
 LINES: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -57,6 +59,7 @@ class Display:
         )
         self._task: TaskID | None = None
         self._shown: str | None = None
+        self._silent_since = time.monotonic()
 
     def __enter__(self) -> Display:
         self._progress.start()
@@ -69,6 +72,7 @@ class Display:
 
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=True)  # above the bar, if there is one
+        self._silent_since = time.monotonic()
 
     def show(self, moment: Moment) -> None:
         for event in moment.news:
@@ -96,14 +100,11 @@ class Display:
         progress = job.get("progress") or {}
         done, total = amounts(progress)
         stage = progress.get("stage") or VERBS.get(job["kind"], job["kind"])
-        self._progress.update(
-            self._task,
-            description=place + (stage if job["state"] != "queued" else "waiting for a worker"),
-            completed=done,
-            total=total,
-            amount=amount(progress),
-            left=time_left(progress),
-        )
+        what = place + (stage if job["state"] != "queued" else "waiting for a worker")
+        much, left = amount(progress), time_left(progress)
+        self._progress.update(self._task, description=what, completed=done, total=total, amount=much, left=left)
+        if not self.console.is_terminal and time.monotonic() > self._silent_since + LOG_EVERY_SECONDS:
+            self.say("  ".join(["[dim]" + what, *filter(None, (much, left))]))
 
 
 def amounts(progress: types.Progress) -> tuple[int, int | None]:

@@ -34,7 +34,8 @@ class Cell:
 def contact_sheet(cells: Sequence[Cell], *, title: str = "", columns: int = 8, cell: int = CELL) -> Image.Image:
     """Pictures in rows, in their order."""
     columns = max(1, min(columns, len(cells)))
-    caption_height = CAPTION_LINES * (CAPTION_SIZE + 3) if any(each.caption for each in cells) else 0
+    captions = [_wrapped(each.caption, cell) for each in cells]
+    caption_height = max((len(lines) for lines in captions), default=0) * (CAPTION_SIZE + 4)
     top = TITLE_SIZE + 2 * GAP if title else GAP
     step_x, step_y = cell + GAP, cell + caption_height + GAP
     rows = -(-len(cells) // columns)
@@ -44,8 +45,8 @@ def contact_sheet(cells: Sequence[Cell], *, title: str = "", columns: int = 8, c
     for place, each in enumerate(cells):
         x, y = GAP + place % columns * step_x, top + place // columns * step_y
         _put(sheet, each, x, y, cell)
-        if each.caption:
-            _write(draw, each, x, y + cell + 3, cell)
+        ink = FAINT if each.decision == "rejected" else INK
+        draw.multiline_text((x, y + cell + 3), "\n".join(captions[place]), ink, _font(CAPTION_SIZE), spacing=2)
     return sheet
 
 
@@ -83,7 +84,7 @@ def _put(sheet: Image.Image, each: Cell, x: int, y: int, cell: int) -> None:
     with Image.open(each.file) as opened:
         picture = fit(opened, cell)
     if each.decision == "rejected":
-        picture = Image.blend(picture.convert("L").convert("RGB"), Image.new("RGB", picture.size, PAPER), 0.6)
+        picture = Image.blend(picture.convert("L").convert("RGB"), Image.new("RGB", picture.size, PAPER), 0.45)
     sheet.paste(picture, (x, y))
     if each.decision == "accepted":
         box = (x - FRAME // 2, y - FRAME // 2, x + cell + FRAME // 2 - 1, y + cell + FRAME // 2 - 1)
@@ -95,13 +96,13 @@ def _put(sheet: Image.Image, each: Cell, x: int, y: int, cell: int) -> None:
         draw.text((x + 7, y + 5), str(each.number), PAPER, font)
 
 
-def _write(draw: ImageDraw.ImageDraw, each: Cell, x: int, y: int, width: int) -> None:
-    ink = FAINT if each.decision == "rejected" else INK
-    font = _font(CAPTION_SIZE)
-    lines = textwrap.wrap(each.caption, int(width / draw.textlength("n", font)) + 2)
+def _wrapped(caption: str, width: int) -> list[str]:
+    """A caption in a few lines of at most so many pixels."""
+    letter = _font(CAPTION_SIZE).getlength("n")
+    lines = textwrap.wrap(caption, int(width / letter))
     if len(lines) > CAPTION_LINES:
         lines = [*lines[: CAPTION_LINES - 1], lines[CAPTION_LINES - 1].rstrip(",") + " …"]
-    draw.multiline_text((x, y), "\n".join(lines), ink, font, spacing=2)
+    return lines
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -32,6 +33,7 @@ from embedded.supervisor import InUse, StartFailed
 EXAMPLE = ROOT / "models/chibi/examples/eiei21girl.png"
 BASE_MODEL = "chibi"
 SETTINGS = {"BOOTLORA_HEARTBEAT_SECONDS": "1"}  # how often the bars move
+LABEL = {"made_by": "demo"}
 INTERRUPTED = 130  # what a shell expects after Ctrl-C
 
 
@@ -107,6 +109,7 @@ def demo(out: Path, data: Path, picture: Path) -> None:
         sys.exit(INTERRUPTED)
     except (ApiError, InUse, StartFailed, RuntimeError) as error:
         console.print(f"bootlora: {error}", style="red", markup=False)
+        console.print(f"the logs are in {data / 'logs'}", markup=False)
         sys.exit(1)
 
 
@@ -134,6 +137,7 @@ def play(
 ) -> Story:
     """What a client does, from the picture to the LoRA."""
     with Display(console) as display:
+        cancel_leftovers(bootlora)
         with timed(parts, "upload and crop"):
             project = prepare(bootlora, character, display, plan)
         with timed(parts, "rounds"):
@@ -146,6 +150,12 @@ def play(
     return story
 
 
+def cancel_leftovers(bootlora: Bootlora) -> None:
+    """A demo that was stopped half-way would otherwise go on now, before this one."""
+    for project in bootlora.projects.all(state="running", **{"metadata.made_by": LABEL["made_by"]}):
+        bootlora.projects.cancel(project["id"])
+
+
 def prepare(bootlora: Bootlora, character: Character, display: Display, plan: dict[str, Any] | None) -> Project:
     """Upload, crop into four, tag."""
     more: dict[str, Any] = {"plan": plan} if plan else {}
@@ -155,6 +165,7 @@ def prepare(bootlora: Bootlora, character: Character, display: Display, plan: di
         subject_tags=character.subject_tags,
         base_model=BASE_MODEL,
         curation="auto",
+        metadata=LABEL,
         **more,
     )
     image = bootlora.images.upload(project["id"], character.picture, view="front", framing="full_body")
@@ -272,6 +283,7 @@ def check_replaceable(out: Path) -> None:
 def built_aside(out: Path) -> Iterator[Path]:
     """A folder that takes the place of `out` at one stroke, if nothing goes wrong until then."""
     out = out.absolute()
+    remove_leftovers(out)
     aside, old = (out.with_name(f".{out.name}.{word}.{os.getpid()}") for word in ("new", "old"))
     aside.mkdir(parents=True)
     try:
@@ -283,6 +295,14 @@ def built_aside(out: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(out: Path) -> None:
+    """What demos that were killed have left beside the folder."""
+    for left in out.parent.glob(f".{out.name}.*.*"):
+        pid = left.suffix.removeprefix(".")
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def tell(story: Story, out: Path, console: Console) -> None:

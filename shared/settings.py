@@ -49,6 +49,8 @@ class Settings:
     requests_per_minute: int = 600
     submits_per_minute: int = 60
     download_seconds: int = 1800  # life of a presigned link
+    max_streams_per_key: int = 5  # server-sent events, in each process
+    max_streams: int = 8  # of all keys together: each holds a thread
 
     # webhooks
     webhook_allow_http: bool = False

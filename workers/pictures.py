@@ -117,15 +117,16 @@ def upscale(image: Image.Image, min_side: int) -> Image.Image:
     return image.convert("RGBA" if image.has_transparency_data else "RGB").resize(size, Image.Resampling.LANCZOS)
 
 
-def fit_square(image: Image.Image, side: int, background: str | tuple[int, int, int] | None = None) -> Image.Image:
-    """The whole picture in a square, padded with its own border colour unless told another."""
+def fit(image: Image.Image, size: tuple[int, int], background: str | tuple[int, int, int] | None = None) -> Image.Image:
+    """The whole picture inside `size`, padded with its own border colour unless told another."""
     image = flatten(image, background or "white")
-    scale = side / max(image.size)
-    inner = image.resize(
-        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
-    )
-    canvas = Image.new("RGB", (side, side), background or border_colour(image))
-    canvas.paste(inner, ((side - inner.width) // 2, (side - inner.height) // 2))
+    scale = min(size[0] / image.width, size[1] / image.height)
+    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    resized = image.resize(inner, Image.Resampling.LANCZOS)
+    if inner == size:
+        return resized
+    canvas = Image.new("RGB", size, background or border_colour(image))
+    canvas.paste(resized, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
     return canvas
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import stamina
 import structlog
@@ -21,6 +17,7 @@ from shared.lifecycle import JobState
 from shared.models import Job
 from shared.runtime import Runtime
 from workers.pulse import Pulse, Stopped
+from workers.scratch import workspace
 from workers.work import Work
 
 log = structlog.get_logger()
@@ -76,17 +73,6 @@ def finish(runtime: Runtime, held: ClaimedJob, ending: Ending | None) -> None:
         log.warning("job.lost")
     else:
         log.info("job.finished")
-
-
-@contextmanager
-def workspace(scratch: Path) -> Iterator[Path]:
-    """A folder of one's own, gone afterwards."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="job-", dir=scratch))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _after_stop(held: ClaimedJob, stopped: Stopped) -> Ending | None:

@@ -19,6 +19,7 @@ from shared.settings import Settings
 from workers.clock import Clock
 from workers.delivery import Sender
 from workers.runner import run_job
+from workers.scratch import sweep
 
 settings = Settings.from_env()
 app = make_celery(settings)
@@ -41,6 +42,7 @@ class Node:
         """Connect, put back what a dead predecessor held, and give a sign of life from now on."""
         self.runtime = Runtime.from_settings(settings)
         self.runtime.bury_predecessor(self.name)
+        sweep(settings.scratch_dir)
         chores: dict[Callable[[], object], float] = {self.check_in: settings.heartbeat_seconds}
         if with_control:
             self.sender = Sender(self.runtime)

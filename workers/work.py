@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from PIL import Image
 
 from shared import jobs
 from shared.catalog import BaseModel
-from shared.errors import JobFailed, NotFound
+from shared.errors import JobFailed, NotFound, Unavailable
 from shared.jobs import ClaimedJob
 from shared.runtime import Runtime
 from workers.pulse import Pulse
@@ -49,6 +50,7 @@ class Work:
             except NotFound:
                 raise JobFailed("missing_object", f"the object {reference['key']} is gone from the store") from None
             if hashlib.sha256(path.read_bytes()).hexdigest() != reference["sha256"]:
+                path.unlink()
                 raise JobFailed("corrupt_object", f"the object {reference['key']} is not what was stored")
         return path
 
@@ -67,6 +69,11 @@ class Work:
         path = self.folder / name
         image.save(path, "PNG")
         return {**self.store(name, path, PNG), "width": image.width, "height": image.height}
+
+    def forget(self, reference: dict[str, Any]) -> None:
+        """Delete an output that has been replaced. If that can't be done now, the collector of orphans does it."""
+        with suppress(Unavailable):
+            self.runtime.storage.delete(reference["key"])
 
     def key(self, name: str) -> str:
         return f"projects/{self.job.project_id}/jobs/{self.job.id}/{self.job.attempt}/{name}"

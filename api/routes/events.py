@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from api import owned
+from api import owned, streams
 from api.blueprint import Blueprint
 from api.context import reading
-from api.schemas.events import EventListSchema, EventQuery
+from api.schemas.events import EventListSchema, EventQuery, StreamQuery
 from shared import events
 
 blp = Blueprint("events", __name__, url_prefix="/v1", description="What has happened, in order")
@@ -27,3 +27,30 @@ def list_events(query: dict[str, Any], project_id: str) -> Any:
     found = events.after(reading(), project.id, query["after"], query["limit"] + 1)
     shown = [events.payload(event) for event in found[: query["limit"]]]
     return {"items": shown, "has_more": len(found) > query["limit"]}
+
+
+@blp.get("/projects/<id:project_id>/events/stream")
+@blp.needs("projects:read")
+@blp.fails(404, 422)
+@blp.arguments(StreamQuery, location="query")
+@blp.response(200, {"type": "string"}, content_type="text/event-stream")
+def stream_project_events(query: dict[str, Any], project_id: str) -> Any:
+    """Follow the events of a project as they come (server-sent events)
+
+    `id` is the `seq`; `Last-Event-ID` goes on after it. Between the events `progress` tells how far the running jobs
+    are. The stream ends when the project has ended, or after ten minutes: then come back.
+    """
+    return streams.of_project(owned.project(reading(), project_id), query.get("after"))
+
+
+@blp.get("/jobs/<id:job_id>/events/stream")
+@blp.needs("projects:read")
+@blp.fails(404, 422)
+@blp.arguments(StreamQuery, location="query")
+@blp.response(200, {"type": "string"}, content_type="text/event-stream")
+def stream_job_events(query: dict[str, Any], job_id: str) -> Any:
+    """Follow a job as it goes (server-sent events)
+
+    As the stream of its project, but only what is about this job; it ends with the job.
+    """
+    return streams.of_job(owned.job(reading(), job_id), query.get("after"))

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from api import etags, filters, owned, uploads
 from api.blueprint import Blueprint
-from api.context import reading, runtime, writing
+from api.context import after, reading, runtime, writing
 from api.pagination import page, page_of
 from api.schemas.fields import address
 from api.schemas.images import (
@@ -16,6 +16,9 @@ from api.schemas.images import (
     ImageChangeSchema,
     ImageQuery,
     ImageSchema,
+    SlipSchema,
+    UploadFormSchema,
+    UploadOfferSchema,
     UploadSchema,
     VersionSchema,
 )
@@ -39,9 +42,46 @@ def upload_image(body: dict[str, Any], project_id: str) -> Any:
     It is decoded, turned upright, stripped of all metadata and kept as PNG. It counts as accepted.
     """
     owned.project(reading(), project_id)
-    stored = uploads.store(body.pop("file"), project_id)
+    stored = uploads.store(body.pop("file").read(), project_id)
     project = owned.project(writing(), project_id)
     image = images.add_upload(writing(), project, stored, **body, max_images=runtime().settings.max_images_per_project)
+    return image, {"Location": address(f"/v1/images/{image.id}")}
+
+
+@blp.post("/projects/<id:project_id>/uploads")
+@blp.needs("uploads:write")
+@blp.fails(404, 503)
+@blp.idempotent
+@blp.arguments(UploadOfferSchema)
+@blp.response(201, UploadFormSchema)
+def offer_upload(body: dict[str, Any], project_id: str) -> Any:
+    """Get a signed form, to post a file straight to the store
+
+    Send `fields` and then the file, as `file`, to `url` as multipart/form-data within 15 minutes; then come back
+    with the `slip`.
+    """
+    project = owned.project(reading(), project_id)
+    return uploads.offer(project.id, body.pop("content_type"), body)
+
+
+@blp.post("/projects/<id:project_id>/uploads/complete")
+@blp.needs("uploads:write")
+@blp.fails(404, 413)
+@blp.idempotent
+@blp.etag
+@blp.arguments(SlipSchema)
+@blp.response(201, ImageSchema)
+def complete_upload(body: dict[str, Any], project_id: str) -> Any:
+    """Take in a file that has been posted to the store
+
+    From here it goes as with a file in the request.
+    """
+    owned.project(reading(), project_id)
+    key, shows = uploads.redeem(body["slip"], project_id)
+    stored = uploads.store(uploads.fetch(key), project_id)
+    project = owned.project(writing(), project_id)
+    image = images.add_upload(writing(), project, stored, **shows, max_images=runtime().settings.max_images_per_project)
+    after(lambda: runtime().storage.delete(key))
     return image, {"Location": address(f"/v1/images/{image.id}")}
 
 
@@ -101,7 +141,7 @@ def put_back_image(body: dict[str, Any], image_id: str) -> Any:
     The original stays, rejected; the edited one is accepted and takes over its tags.
     """
     original = owned.image(reading(), image_id)
-    stored = uploads.store(body["file"], original.project_id)
+    stored = uploads.store(body["file"].read(), original.project_id)
     original = owned.image(writing(), image_id)
     etags.check(ImageSchema, original)
     project = owned.project(writing(), original.project_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from flask import jsonify
@@ -95,7 +96,8 @@ def delete_project(project_id: str) -> Any:
     It must not be at work; cancel it first.
     """
     projects.delete(writing(), owned.project(writing(), project_id))
-    after(lambda: runtime().storage.delete_prefix(f"projects/{project_id}/"))
+    for prefix in (f"projects/{project_id}/", f"incoming/{project_id}/"):
+        after(partial(runtime().storage.delete_prefix, prefix))
 
 
 @blp.post("/projects/<id:project_id>/start")

@@ -23,3 +23,7 @@ class EventListSchema(Answer):
 class EventQuery(Schema):
     after = Count(0, MAX_INTEGER, load_default=0, metadata={"description": "The `seq` of the last event you know."})
     limit = Count(1, 100, load_default=20)
+
+
+class StreamQuery(Schema):
+    after = Count(0, MAX_INTEGER, metadata={"description": "Begin after this `seq`. `Last-Event-ID` goes before it."})

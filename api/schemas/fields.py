@@ -53,17 +53,18 @@ class CommaTags(fields.String):
         """The tags have been validated one by one."""
 
 
-class _Printable(validate.Regexp):
-    """No control characters, none that turn the direction of a line, no half characters."""
+# Control characters, those that turn the direction of a line, and the byte-order mark.
+CONTROLS = r"\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff"
 
-    def __init__(self, *, lines: bool = False):
-        spared = r"\t\n" if lines else ""
-        low = r"\u0000-\u0008\u000b-\u001f" if lines else r"\u0000-\u001f"
-        super().__init__(rf"^[^{low}\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]*$")
-        self.spared = spared
+
+class _Printable(validate.Regexp):
+    """Text that a person can read, and a database can hold."""
+
+    def __init__(self, beside: str = CONTROLS):
+        super().__init__(rf"^[^{beside}]*$")
 
     def __call__(self, value: Any) -> Any:
-        if not re.fullmatch(self.regex, value):
+        if not re.fullmatch(self.regex, value) or any("\ud800" <= letter <= "\udfff" for letter in value):
             raise ValidationError("must not hold control characters")
         return value
 
@@ -71,34 +72,20 @@ class _Printable(validate.Regexp):
 class Text(fields.String):
     """Text of a bounded length that a person can read."""
 
-    def __init__(self, max_length: int, *, min_length: int = 1, lines: bool = False, **kwargs: Any):
-        super().__init__(
-            validate=[Length(min_length or None, max_length), _Printable(lines=lines), *kwargs.pop("checks", ())],
-            **kwargs,
-        )
+    def __init__(self, max_length: int, *, min_length: int = 1, **kwargs: Any):
+        super().__init__(validate=[Length(min_length or None, max_length), _Printable()], **kwargs)
 
 
-class Tag(Text):
+class Tag(fields.String):
     """One tag: no commas, for they part tags."""
 
     def __init__(self, **kwargs: Any):
-        fields.String.__init__(self, validate=[Length(1, 100), _TagPattern()], **kwargs)
+        super().__init__(validate=[Length(1, 100), _Printable(f"{CONTROLS},"), _readable], **kwargs)
 
 
-class _TagPattern(validate.Regexp):
-    def __init__(self) -> None:
-        super().__init__(
-            r"^[^\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff,]*"
-            r"[^\u0000-\u0020\u007f-\u00a0\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff,_]"
-            r"[^\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff,]*$"
-        )
-
-    def __call__(self, value: Any) -> Any:
-        if "," in value:
-            raise ValidationError("is one tag; a comma parts tags")
-        if not re.fullmatch(self.regex, value) or not value.replace("_", " ").strip():
-            raise ValidationError("must be a readable word or words")
-        return value
+def _readable(tag: str) -> None:
+    if not tag.replace("_", " ").strip():
+        raise ValidationError("must be a word or words")
 
 
 class Whole(fields.Integer):

@@ -20,6 +20,7 @@ from api.schemas.fields import (
     Tags,
     Whole,
 )
+from api.uploads import CONTENT_TYPES
 from shared.catalog import CROP_MODES, FRAMINGS, VIEWS
 from shared.lifecycle import Decision
 
@@ -67,6 +68,32 @@ class UploadSchema(Schema):
     view = Choice(VIEWS, metadata={"description": "From where she is seen."})
     framing = Choice(FRAMINGS, metadata={"description": "How much of her is seen."})
     tags = CommaTags(load_default=list, metadata={"description": "What else is to be seen, parted by commas."})
+
+
+class UploadOfferSchema(Schema):
+    content_type = Choice(CONTENT_TYPES, required=True)
+    view = Choice(VIEWS, allow_none=True, load_default=None)
+    framing = Choice(FRAMINGS, allow_none=True, load_default=None)
+    tags = Tags(load_default=list)
+
+
+class UploadFormSchema(Answer):
+    url = fields.String(required=True, metadata={"description": "Where to post it."})
+    fields_ = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        data_key="fields",
+        attribute="fields",
+        metadata={"description": "Form fields to send before the file, as they are."},
+    )
+    expires_at = fields.AwareDateTime(required=True)
+    slip = fields.String(required=True, metadata={"description": "Come back with it when the file has been posted."})
+    links = Links(complete="/v1/projects/{it.project_id}/uploads/complete")
+
+
+class SlipSchema(Schema):
+    slip = fields.String(required=True, validate=Length(1, 20_000))
 
 
 class VersionSchema(Schema):

@@ -50,6 +50,7 @@ class JobSchema(Answer):
         images="/v1/jobs/{it.id}/images",
         cancel="/v1/jobs/{it.id}/cancel",
         events="/v1/projects/{it.project_id}/events",
+        stream="/v1/jobs/{it.id}/events/stream",
     )
 
 

@@ -66,9 +66,11 @@ class ProjectSchema(Answer):
     links = Links(
         self="/v1/projects/{it.id}",
         images="/v1/projects/{it.id}/images",
+        uploads="/v1/projects/{it.id}/uploads",
         rounds="/v1/projects/{it.id}/rounds",
         loras="/v1/projects/{it.id}/loras",
         events="/v1/projects/{it.id}/events",
+        stream="/v1/projects/{it.id}/events/stream",
         start="/v1/projects/{it.id}/start",
         cancel="/v1/projects/{it.id}/cancel",
         retry="/v1/projects/{it.id}/retry",

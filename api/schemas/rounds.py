@@ -86,4 +86,5 @@ class DecisionsSchema(Schema):
 
 
 class FinishSchema(Schema):
+    may_be_left_out = True  # the body: see Parser.load_json
     accept_fewer = Flag(load_default=False, metadata={"description": "Go on although pictures are missing."})

@@ -7,10 +7,13 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+PATIENCE = timedelta(days=1)  # while one copy does what can't be shared
 
 
 def relaunch(processes: int, arguments: list[str]) -> int:
@@ -32,7 +35,7 @@ def relaunch(processes: int, arguments: list[str]) -> int:
 def join() -> None:
     """Meet the other copies, if there are any."""
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=PATIENCE)
 
 
 def rank() -> int:
@@ -41,6 +44,12 @@ def rank() -> int:
 
 def copies() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def wait() -> None:
+    """Until every copy is here."""
+    if dist.is_initialized():
+        dist.barrier()
 
 
 def share(batch: int) -> slice:

@@ -1,7 +1,7 @@
 """Make the chibi base model, stage by stage; every stage goes on where it was stopped.
 
 python -m models.chibi.train all --config models/chibi/config.toml --run DIR
-python -m models.chibi.train unet --run DIR --start models/chibi/base   # from shipped weights, fresh optimizer
+python -m models.chibi.train all --run DIR --start models/chibi/base   # from shipped weights, fresh optimizers
 """
 
 import argparse
@@ -25,14 +25,19 @@ from .sheet import save_sheet
 from .text import train_text
 from .tokenizer import TagEncoder, make_tokenizer
 from .unet import Batches, make_unet, train_unet
-from .vae import encode, psnr, to_pictures, to_tensor, train_decoder, train_vae
+from .vae import encode, make_vae, psnr, to_pictures, to_tensor, train_decoder, train_vae
+
+STAGES = ("data", "tokenizer", "text", "vae", "latents", "decoder", "reader", "unet", "follow", "export")
+SHARED_STAGES = ("vae", "latents", "decoder", "unet")  # in which several processes share the work
+SCALE_PICTURES = 512  # enough to tell the scale of the latents
+GATE = 0.9  # of following.GATE, each: what a base must obey to be worth shipping
 
 
 class Run:
-    """One training: its config, its folder, where to begin from and where to put what ships."""
+    """One training: its config, its folder, where to begin from, where to put what ships and how good it must be."""
 
-    def __init__(self, config: Path, folder: Path, start: Path | None = None, out: Path = HERE):
-        self.config_path, self.folder, self.start, self.out = config, folder, start, out
+    def __init__(self, config: Path, folder: Path, start: Path | None = None, out: Path = HERE, gate: float = GATE):
+        self.config_path, self.folder, self.start, self.out, self.gate = config, folder, start, out, gate
         self.config = Config.load(config)
         self.model = folder / "model"
 
@@ -47,22 +52,32 @@ class Run:
     def held_out(self) -> PictureSet:
         return PictureSet(self.folder / "held-out")
 
+    def taken_over(self, part: str) -> bool:
+        """Copied from `start`: what a UNet has learned to read must stay as it is."""
+        if self.start:
+            shutil.copytree(self.start / part, self.model / part, dirs_exist_ok=True)
+        return self.start is not None
+
     def tokenizer(self) -> None:
-        make_tokenizer(self.model / "tokenizer")
+        if not self.taken_over("tokenizer"):
+            make_tokenizer(self.model / "tokenizer")
 
     def load_tokenizer(self) -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(self.model / "tokenizer")
 
     def text(self) -> None:
+        if self.taken_over("text_encoder"):
+            return
         model = train_text(self.config.text, self.load_tokenizer(), self.folder, self.config.seed)
         model.save_pretrained(self.model / "text_encoder")
 
     def load_text(self) -> CLIPTextModel:
-        return CLIPTextModel.from_pretrained(self.model / "text_encoder").eval().requires_grad_(False)
+        model = CLIPTextModel.from_pretrained(self.model / "text_encoder", dtype=torch.float32)
+        return model.eval().requires_grad_(False)
 
     def vae(self) -> None:
         c = self.config
-        vae = train_vae(c.vae, c.data.size, self.pictures(False), self.folder, c.seed)
+        vae = train_vae(c.vae, self.new_vae(), self.pictures(False), self.folder, c.seed)
         if parallel.rank() > 0:
             return
         pictures = self.pictures(False)
@@ -70,6 +85,13 @@ class Run:
         vae.register_to_config(scaling_factor=float(1 / some.float().std()))
         vae.save_pretrained(self.model / "vae")
         self.show_vae(vae)
+
+    def new_vae(self) -> AutoencoderKL:
+        """Fresh, or from the weights of `start`."""
+        if self.start:
+            return AutoencoderKL.from_pretrained(self.start / "vae", torch_dtype=torch.float32)
+        torch.manual_seed(self.config.seed)
+        return make_vae(self.config.vae, self.config.data.size)
 
     def load_vae(self) -> AutoencoderKL:
         return AutoencoderKL.from_pretrained(self.model / "vae").eval()
@@ -141,32 +163,22 @@ class Run:
             reader.save(self.folder / "reader", card)
             print(kind, card, flush=True)
 
-    def load_reader(self, kind: str) -> Reader:
-        return Reader.load(self.folder / "reader", kind)
-
     def follow(self) -> None:
         """Measure how far prompts are obeyed, and leave the figures for the model card."""
-        if parallel.rank() > 0:
-            return
-        pipeline = assemble(self.model)
-        figures = measure(
-            pipeline,
-            Reader.load(self.folder / "reader", "judge"),
-            self.folder / "sheets",
-            min(96, self.config.data.held_out),
-        )
+        judge = Reader.load(self.folder / "reader", "judge")
+        asked = min(96, self.config.data.held_out)
+        figures = measure(assemble(self.model), judge, self.folder / "sheets", asked)
         print(json.dumps(figures), flush=True)
 
     def export(self) -> None:
-        """Put what ships in its place."""
+        """Put what ships in its place, if it is good enough."""
         figures = json.loads((self.folder / "sheets" / "following.json").read_text())
+        short = {head: share for head, share in figures["gate"].items() if share < self.gate}
+        if short:
+            raise SystemExit(f"not exported: below the gate of {self.gate}: {short}; train on, or lower --gate")
         size = export(self.model, self.config_path, figures, self.out / "base")
         shutil.copytree(self.folder / "reader", self.out / "reader", dirs_exist_ok=True)
         print(f"{self.out / 'base'}: {size / 1e6:.1f} MB", flush=True)
-
-
-SCALE_PICTURES = 512
-STAGES = ("data", "tokenizer", "text", "vae", "latents", "decoder", "reader", "unet", "follow", "export")
 
 
 def main() -> None:
@@ -176,16 +188,19 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/chibi"))
     parser.add_argument("--start", type=Path, help="a pipeline folder whose weights to begin from")
     parser.add_argument("--out", type=Path, default=HERE, help="where `export` puts base/ and reader/")
+    parser.add_argument("--gate", type=float, default=GATE, help="what `export` asks of prompt-following")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--processes", type=int, default=1, help="copies that share the UNet's batches")
+    parser.add_argument("--processes", type=int, default=1, help="copies that share the batches")
     arguments = parser.parse_args()
     if arguments.processes > 1 and "RANK" not in os.environ:
         sys.exit(parallel.relaunch(arguments.processes, sys.argv[1:]))
     parallel.join()
     torch.set_num_threads(arguments.threads)
-    run = Run(arguments.config, arguments.run, arguments.start, arguments.out)
+    run = Run(arguments.config, arguments.run, arguments.start, arguments.out, arguments.gate)
     for stage in STAGES if arguments.stage == "all" else [arguments.stage]:
-        getattr(run, stage)()
+        if stage in SHARED_STAGES or parallel.rank() == 0:
+            getattr(run, stage)()
+        parallel.wait()
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def make_vae(config: VaeConfig, size: int) -> AutoencoderKL:
 
 def to_tensor(pictures: np.ndarray) -> Tensor:
     """uint8 (n, h, w, 3) to floats in -1..1, (n, 3, h, w)"""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
 
 
 def to_pictures(x: Tensor) -> np.ndarray:
@@ -87,10 +87,8 @@ def psnr(vae: AutoencoderKL, pictures: np.ndarray, batch: int = 32) -> float:
     return float(-10 * torch.cat(errors).mean().log10())
 
 
-def train_vae(config: VaeConfig, size: int, pictures: PictureSet, folder: Path, seed: int) -> AutoencoderKL:
+def train_vae(config: VaeConfig, vae: AutoencoderKL, pictures: PictureSet, folder: Path, seed: int) -> AutoencoderKL:
     """Encoder and decoder together; what the encoder is at the end, the latents are."""
-    torch.manual_seed(seed)
-    vae = make_vae(config, size)
     optimizer = Muon(vae)
 
     def step_fn(step: int) -> dict[str, float]:

@@ -25,6 +25,8 @@ BODIES: dict[str, Any] = {
     "post /v1/projects/{project_id}/rounds": {"kind": "character"},
     "post /v1/projects/{project_id}/generations": {"pictures": [{"prompt": "x"}]},
     "post /v1/projects/{project_id}/rounds/{number}/candidates": {"count": 1},
+    "post /v1/projects/{project_id}/uploads": {"content_type": "image/png"},
+    "post /v1/projects/{project_id}/uploads/complete": {"slip": "x"},
     "post /v1/images/{image_id}/crops": {"mode": "quadrants"},
     "post /v1/keys": {"name": "x"},
     "post /v1/webhooks": {"url": "https://example.org/hooks"},
@@ -89,6 +91,8 @@ def ask(caller: Caller, method: str, path: str, things: dict[str, str]) -> Any:
         given["data"] = {"file": (io.BytesIO(png()), "x.png")}
     elif method != "get":
         given["json"] = BODIES.get(f"{method} {path}", {})
+    if path.endswith("/stream"):
+        given["buffered"] = False
     return caller.answer(method.upper(), path.format(**things), **given)
 
 

@@ -1,5 +1,7 @@
 """What the installation says of itself."""
 
+import re
+
 from shared.storage import FolderStorage
 from tests.factories import make_job, make_project
 
@@ -47,3 +49,15 @@ def test_readiness_says_what_is_away(app, runtime, monkeypatch):
     answer = app.test_client().get("/readyz")
     assert answer.status_code == 503
     assert answer.json == {"database": "ok", "broker": "ok", "store": "unavailable", "status": "unavailable"}
+
+
+def test_the_docs_need_nothing_from_outside(app):
+    client = app.test_client()
+    page = client.get("/docs")
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert "unsafe" not in page.headers["Content-Security-Policy"]
+    assert "http" not in page.text.replace("http-equiv", "")
+    for name in re.findall(r'(?:src|href)="(docs/[^"]+)"', page.text):
+        assert client.get(f"/{name}").status_code == 200, name
+    assert client.get("/openapi.json").json["openapi"] == "3.1.0"
+    assert client.get("/docs/index.html").status_code == 404

@@ -88,6 +88,12 @@ def test_without_a_key_it_says_what_to_do() -> None:
     assert "BOOTLORA_KEY" in done.output
 
 
+def test_help_needs_no_key() -> None:
+    done = CliRunner(env={"BOOTLORA_KEY": ""}).invoke(main, ["curate", "--help"])
+    assert done.exit_code == 0
+    assert "1,4,7-9" in done.output
+
+
 def test_candidates_come_with_a_numbered_sheet(service: Service, shop: Shop, tmp_path: Path) -> None:
     done = run(service, "candidates", "prj_1", "1", "--out", str(tmp_path))
     assert done.exit_code == 0, done.output

@@ -6,12 +6,10 @@ import random
 from collections import Counter
 from dataclasses import replace
 
-import numpy as np
 import torch
-from PIL import Image
 
 from tests.diffusion.tiny import make_image
-from workers.diffusion.dataset import Example, fit, nearest, plan, prepare, shuffle
+from workers.diffusion.dataset import Example, nearest, plan, prepare, shuffle
 
 
 def test_the_trigger_stays_first_and_the_rest_is_shuffled():
@@ -80,19 +78,3 @@ def test_the_nearest_aspect_is_taken():
     assert nearest(sizes, (100, 100)) == (512, 512)
     assert nearest(sizes, (100, 140)) == (448, 576)
     assert nearest(sizes, (300, 200)) == (576, 448)
-
-
-def test_padding_has_the_colour_of_the_border():
-    image = Image.new("RGB", (20, 40), (10, 200, 30))
-    image.paste((255, 0, 0), (5, 10, 15, 30))
-    fitted = np.asarray(fit(image, (64, 64)))
-    assert fitted.shape == (64, 64, 3)
-    assert fitted[0, 0].tolist() == fitted[63, 63].tolist() == [10, 200, 30]
-
-
-def test_transparency_becomes_white():
-    image = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
-    image.paste((255, 0, 0, 255), (8, 8, 24, 24))
-    fitted = np.asarray(fit(image, (32, 32)))
-    assert fitted[0, 0].tolist() == [255, 255, 255]
-    assert fitted[16, 16].tolist() == [255, 0, 0]

@@ -133,9 +133,18 @@ def test_large_pictures_are_left_as_they_are():
     assert pictures.upscale(image, 512) is image
 
 
-def test_a_square_holds_the_whole_picture():
-    image = Image.new("RGB", (40, 80), (0, 90, 0))
-    square = np.asarray(pictures.fit_square(image, 64, background=(9, 9, 9)))
-    assert square.shape == (64, 64, 3)
-    assert square[:, 20:44].reshape(-1, 3).max(axis=0).tolist() == [0, 90, 0]
-    assert square[0, 0].tolist() == [9, 9, 9]
+def test_padding_has_the_colour_of_the_border():
+    image = Image.new("RGB", (20, 40), (10, 200, 30))
+    image.paste((255, 0, 0), (5, 10, 15, 30))
+    fitted = np.asarray(pictures.fit(image, (64, 64)))
+    assert fitted.shape == (64, 64, 3)
+    assert fitted[0, 0].tolist() == fitted[63, 63].tolist() == [10, 200, 30]
+    assert np.asarray(pictures.fit(image, (64, 64), background=(9, 9, 9)))[0, 0].tolist() == [9, 9, 9]
+
+
+def test_what_is_fitted_has_no_transparency():
+    image = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+    image.paste((255, 0, 0, 255), (8, 8, 24, 24))
+    fitted = np.asarray(pictures.fit(image, (32, 32)))
+    assert fitted[0, 0].tolist() == [255, 255, 255]
+    assert fitted[16, 16].tolist() == [255, 0, 0]

@@ -18,7 +18,9 @@ from shared.lifecycle import (
     ProjectState,
     RoundState,
 )
-from shared.models import Event, Image, Job, Lora, Project, Round
+from shared import reconcile
+from shared.models import Delivery, Event, Image, Job, Lora, Project, Round, Webhook
+from tests.faults.service import Service
 
 # An event tells which state a job has come to.
 STATE_TOLD_BY = {
@@ -28,6 +30,25 @@ STATE_TOLD_BY = {
     "job.failed": JobState.FAILED,
     "job.cancelled": JobState.CANCELLED,
 }
+
+
+def assert_invariants(service: Service, accepted: list[str]) -> dict[str, int]:
+    """The eight of them, when all is quiet again. Returns what was lost and doubled, which must be nothing.
+
+    1. Every accepted job has ended. 2. No job has two leases. 3. Each result is published once. 4. Events count
+    without a gap, and tell of legal moves only. 5. Every event was delivered, or its delivery is listed as failed
+    or still due. 6. The store holds what the rows name, readable, and nothing else. 7. No process and no scratch
+    file is left over. 8. No secret stands in a log.
+    """
+    with service.runtime.db.reading() as session:
+        lost, doubled = count_lost(session, accepted), count_doubled(session)
+        assert_rows(session)
+        _events_are_told(session)
+    assert (lost, doubled) == (0, 0)
+    _store_and_rows_agree(service)
+    _nothing_is_left_over(service)
+    _logs_keep_secrets(service)
+    return {"lost": lost, "doubled": doubled}
 
 
 def assert_rows(session: Session) -> None:
@@ -40,11 +61,22 @@ def assert_rows(session: Session) -> None:
     _rounds_wait_for_a_job(session)
 
 
-def assert_accepted(session: Session, accepted: Iterable[str]) -> None:
-    """Whatever was accepted has come to an end."""
+def count_lost(session: Session, accepted: Iterable[str]) -> int:
+    """How many of the accepted jobs have not come to an end."""
     states = {job.id: job.state for job in session.scalars(select(Job))}
-    lost = {job_id: states.get(job_id, "gone") for job_id in accepted if states.get(job_id) not in TERMINAL_JOB_STATES}
-    assert not lost, f"accepted, but lost: {lost}"
+    return sum(states.get(job_id) not in TERMINAL_JOB_STATES for job_id in accepted)
+
+
+def count_doubled(session: Session) -> int:
+    """How many ends, pictures and LoRAs there are beyond what there may be."""
+    ends = Counter(
+        data["job_id"]
+        for type_, data in session.execute(select(Event.type, Event.data).where(Event.type.like("job.%")))
+        if STATE_TOLD_BY[type_] in TERMINAL_JOB_STATES
+    )
+    pictures = Counter(session.scalars(select(Image.key).where(Image.job_id.is_not(None))))
+    of_rounds = Counter(session.scalars(select(Lora.round_id)))
+    return sum(count - 1 for each in (ends, pictures, of_rounds) for count in each.values())
 
 
 def _leases_are_single(jobs: list[Job]) -> None:
@@ -107,3 +139,34 @@ def _rounds_wait_for_a_job(session: Session) -> None:
         assert session.scalar(waiting) == (0 if for_a_person else 1), (
             f"{round_.state} of {project.id} waits for nothing"
         )
+
+
+def _events_are_told(session: Session) -> None:
+    """Every webhook of a project has one delivery for each event since it began to listen."""
+    for webhook in session.scalars(select(Webhook).where(Webhook.project_id.is_not(None))):
+        wanted = select(Event.id).where(Event.project_id == webhook.project_id, Event.created_at > webhook.created_at)
+        told = Counter(session.scalars(select(Delivery.event_id).where(Delivery.webhook_id == webhook.id)))
+        assert set(told) >= set(session.scalars(wanted)) or webhook.disabled_at
+        assert all(count == 1 for count in told.values())
+
+
+def _store_and_rows_agree(service: Service) -> None:
+    reconcile.collect(service.runtime, grace_seconds=0)
+    found = reconcile.compare(service.runtime, grace_seconds=0, read=True)
+    assert not found.missing, f"named by rows, but not in the store: {found.missing}"
+    assert not found.orphans, f"in the store, but named by no row: {found.orphans}"
+
+
+def _nothing_is_left_over(service: Service) -> None:
+    for name in service.supervisor.processes:
+        if name.startswith("worker-gpu"):
+            service.await_that(lambda name=name: len(service.processes(name)) == 2)
+    scratch = service.data_dir / "scratch"
+    service.await_that(lambda: not [*scratch.iterdir()] if scratch.exists() else True)
+
+
+def _logs_keep_secrets(service: Service) -> None:
+    for path in service.logs():
+        text = path.read_text(errors="replace")
+        for name, secret in service.secrets().items():
+            assert secret not in text, f"{name} stands in {path.name}"

@@ -11,7 +11,7 @@ from models.chibi.captions import caption_tags, invented_name
 from models.chibi.following import generate, load_pipeline
 from models.chibi.loop import Loop, learning_rate
 from models.chibi.muon import Muon, orthogonal
-from models.chibi.reader import HEADS, UNKNOWN, Reader, labels
+from models.chibi.reader import HEADS, UNKNOWN, Reader, feature_tags, labels, readings, shot_tags
 from models.chibi.text import sample_record, targets
 from models.chibi.tokenizer import TagEncoder, make_tokenizer
 from models.chibi.train import Run
@@ -74,7 +74,7 @@ def trained(tmp_path_factory) -> Run:
     for stage in ("data", "tokenizer", "text", "vae", "latents", "decoder", "reader", "unet"):
         getattr(first, stage)()
     config.write_text(TINY)
-    second = Run(config, folder, out=folder / "out")
+    second = Run(config, folder, out=folder / "out", gate=0.0)
     for stage in ("unet", "follow", "export"):
         getattr(second, stage)()
     return second
@@ -83,6 +83,10 @@ def trained(tmp_path_factory) -> Run:
 def figures(run: Run, stage: str) -> list[dict]:
     lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     return [line for line in lines if line["stage"] == stage]
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
 
 
 def test_a_stopped_training_goes_on_where_it_was(trained):
@@ -101,12 +105,20 @@ def test_what_is_exported_is_a_plain_pipeline_that_draws(trained):
     assert "| hair |" in (trained.out / "base" / "README.md").read_text()
 
 
+def test_a_model_below_the_gate_does_not_ship(trained):
+    strict = Run(trained.config_path, trained.folder, out=trained.folder / "elsewhere", gate=1.01)
+    with pytest.raises(SystemExit, match="below the gate"):
+        strict.export()
+    assert not (trained.folder / "elsewhere").exists()
+
+
 def test_a_training_can_begin_from_what_was_shipped(trained):
     again = Run(trained.config_path, trained.folder / "again", start=trained.out / "base")
-    shipped = dict(trained.new_unet().named_parameters())
-    for name, weight in again.new_unet().named_parameters():
-        assert weight.dtype == torch.float32
-        assert weight.shape == shipped[name].shape
+    again.tokenizer()
+    again.text()
+    assert torch.equal(weights(again.load_text()), weights(trained.load_text()).half().float())
+    assert torch.equal(weights(again.new_vae()), weights(trained.load_vae()).half().float())
+    assert weights(again.new_unet()).dtype == torch.float32
 
 
 def test_readers_of_both_kinds_are_written_and_read(trained):
@@ -114,6 +126,29 @@ def test_readers_of_both_kinds_are_written_and_read(trained):
         read = Reader.load(trained.folder / "reader", kind).read(np.zeros((2, 64, 64, 3), np.uint8))
         assert set(read) == set(HEADS)
         assert torch.allclose(read["hair"].sum(1), torch.ones(2), atol=1e-4)
+
+
+def reading(**values: str) -> dict[str, tuple[str, float]]:
+    return {head: (values.get(head, words[0]), 0.9) for head, words in HEADS.items()}
+
+
+def test_what_was_read_becomes_tags():
+    seen = reading(hair="blonde", ears="fox ears", fur="orange", tail="fox tail", eyes="yellow", outfit_color="red")
+    assert set(feature_tags(seen)) == {
+        "blonde hair", "short hair", "yellow eyes", "fox ears", "orange ears", "fox tail", "red dress",
+    }  # fmt: skip
+    assert "yellow eyes" not in feature_tags(seen | {"view": ("behind", 0.9)})
+    assert "blonde hair" not in feature_tags(seen | {"hair": ("blonde", 0.3)})
+    assert set(shot_tags(seen)) == {"looking at viewer", "portrait", "cel shading", "white background"}
+
+
+def test_every_picture_is_read_for_itself():
+    reader = Reader()
+    pictures = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
+    alone = readings(reader, pictures[1:2])[0]
+    assert {head: value for head, (value, _) in readings(reader, pictures)[1].items()} == {
+        head: value for head, (value, _) in alone.items()
+    }
 
 
 def test_every_word_of_the_world_is_one_token(tokenizer):

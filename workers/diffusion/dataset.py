@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from shared.params import TrainParams
+from workers import pictures
 from workers.diffusion.families.base import Conditioning, Family
 
 ENCODED_AT_ONCE = 8  # pictures or texts in one call of an encoder
@@ -74,7 +75,9 @@ def prepare(base: Family, examples: Sequence[Example], params: TrainParams, weig
     if not examples:
         raise ValueError("there is nothing to train on: the dataset is empty")
     sizes = [nearest(base.sizes(params.resolution), example.image.size) for example in examples]
-    means, stds = _encode_images(base, [fit(e.image, size) for e, size in zip(examples, sizes, strict=True)], sizes)
+    means, stds = _encode_images(
+        base, [pictures.fit(e.image, size) for e, size in zip(examples, sizes, strict=True)], sizes
+    )
     texts = {"": 0}
     variants = []
     for number, example in enumerate(examples):
@@ -121,34 +124,6 @@ def nearest(sizes: Sequence[tuple[int, int]], size: tuple[int, int]) -> tuple[in
     """The size whose aspect is most like the picture's."""
     aspect = np.log(size[0] / size[1])
     return min(sizes, key=lambda each: abs(np.log(each[0] / each[1]) - aspect))
-
-
-def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The whole picture inside `size`, padded with the colour of its own border."""
-    image = _flatten(image)
-    scale = min(size[0] / image.width, size[1] / image.height)
-    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    resized = image.resize(inner, Image.Resampling.LANCZOS)
-    if inner == size:
-        return resized
-    canvas = Image.new("RGB", size, _border_colour(image))
-    canvas.paste(resized, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
-    return canvas
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    """Without transparency, which models don't know: on white, where most drawings stand."""
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-
-
-def _border_colour(image: Image.Image) -> tuple[int, int, int]:
-    pixels = np.asarray(image)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    red, green, blue = np.median(border, axis=0).astype(int).tolist()
-    return red, green, blue
 
 
 def _group(sizes: Sequence[tuple[int, int]]) -> list[list[int]]:

@@ -7,12 +7,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 
 from shared.params import TrainParams
@@ -27,6 +29,8 @@ OnStep = Callable[[int, float], None]  # (steps done, loss of the last one); may
 # Reading a loss makes the host wait for the card, so there it is done now and then.
 STEPS_PER_READING = {"cpu": 1}
 STEPS_PER_READING_ELSEWHERE = 10
+
+FEW_TOKENS = 1024  # of the largest latents
 
 
 class NanLoss(Exception):
@@ -71,7 +75,7 @@ def train_lora(
     datasets = [prepare(base, examples, params)]
     if prior:
         datasets.append(prepare(base, prior, params, weight=params.prior_weight))
-    with adapter.attached(base, params) as models:
+    with adapter.attached(base, params) as models, attention(base, datasets):
         run = Run(base, models, datasets, params)
         run.resume(checkpoints)
         while run.step < params.train_steps:
@@ -199,6 +203,14 @@ def draw_timesteps(count: int, timesteps: int, generator: torch.Generator) -> Te
     """Uniform, but one from each of `count` equal parts: small batches then see all amounts of noise alike."""
     parts = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
     return (parts * timesteps).long().clamp(max=timesteps - 1)
+
+
+def attention(base: Family, datasets: Sequence[Dataset]) -> AbstractContextManager[None]:
+    """Attention as it is fastest: for few tokens on a CPU, torch's flash kernel is slow on the way back."""
+    tokens = max(mean[0].numel() for data in datasets for mean in data.means)
+    if base.device.type == "cpu" and tokens <= FEW_TOKENS:
+        return sdpa_kernel(SDPBackend.MATH)
+    return nullcontext()
 
 
 def lr_factor(step: int, params: TrainParams) -> float:

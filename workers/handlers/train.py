@@ -11,8 +11,9 @@ import structlog
 import torch
 
 from shared import plans
-from shared.errors import JobFailed, NotFound, Unavailable
+from shared.errors import JobFailed
 from shared.params import GenerateParams, TrainParams
+from workers.checkpoints import StoredCheckpoints
 from workers.diffusion import lora_file
 from workers.diffusion.dataset import Example
 from workers.diffusion.families.base import Family
@@ -109,34 +110,6 @@ def _prior(work: Work, family: Family, params: TrainParams) -> list[Example]:
         work.step("drawing others", done, total)
 
     return [Example(image, [pictures[i].prompt]) for i, image in generate(family, pictures, drawing, on_step=on_step)]
-
-
-class StoredCheckpoints:
-    """Checkpoints in the object store: the newest two, so that one half-written or rotten is no loss."""
-
-    def __init__(self, work: Work):
-        self._work = work
-        self._kept: list[dict[str, Any]] = list((work.job.checkpoint or {}).get("kept", []))
-
-    def latest(self) -> Path | None:
-        for entry in self._kept:
-            try:
-                return self._work.fetch(entry)
-            except (JobFailed, NotFound, Unavailable) as error:
-                log.warning("checkpoint.unusable", key=entry["key"], error=str(error))
-        return None
-
-    def wanted(self) -> bool:
-        """A worker that is about to shut down saves at once."""
-        return self._work.pulse.draining
-
-    def save(self, path: Path, step: int) -> None:
-        stored = self._work.store(f"checkpoint-{step}.safetensors", path)
-        old = self._kept[1:]
-        self._kept = [{**stored, "step": step}, *self._kept[:1]]
-        self._work.save_checkpoint({"step": step, "kept": self._kept})
-        for entry in old:
-            self._work.runtime.storage.delete(entry["key"])
 
 
 def curve(losses: list[float]) -> list[list[float]]:

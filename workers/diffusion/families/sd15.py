@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import diffusers
 import numpy as np
 import torch
+import transformers
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
@@ -43,12 +46,12 @@ class StableDiffusion15(Family):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         on_cuda = self.device.type == "cuda"
         self.dtype = torch.float32 if not on_cuda else torch.bfloat16 if has_fast_bf16(self.device) else torch.float16
-        pipeline: Any = _load(row, self.dtype)
+        pipeline: Any = _load(row)
         self.tokenizer = pipeline.tokenizer
-        self.text_encoder = pipeline.text_encoder.to(self.device).requires_grad_(False).eval()
-        self.unet = pipeline.unet.to(self.device).requires_grad_(False).eval()
+        self.text_encoder = pipeline.text_encoder.to(self.device, self.dtype).requires_grad_(False).eval()
+        self.unet = pipeline.unet.to(self.device, self.dtype).requires_grad_(False).eval()
         # The VAE overflows in half precision on some bases and paints black; it runs rarely, so it stays in fp32.
-        self.vae = pipeline.vae.to(self.device, torch.float32).requires_grad_(False).eval()
+        self.vae = pipeline.vae.to(self.device).requires_grad_(False).eval()
         self._noise_config = pipeline.scheduler.config
         self._noise = DDPMScheduler.from_config(self._noise_config)
         self._alphas = self._noise.alphas_cumprod.to(self.device)
@@ -141,23 +144,33 @@ class StableDiffusion15(Family):
         return self.unet(noisy.to(self.dtype), t, **conditioning, return_dict=False)[0]
 
 
-def _load(row: BaseModel, dtype: torch.dtype) -> Any:
-    """From the disk alone, and never a pickle."""
+def _load(row: BaseModel) -> Any:
+    """From the disk alone, in fp32, and never a pickle."""
     path = Path(row.path)
-    if path.is_dir():
-        # Without an explicit dtype, transformers would take over the one stored in the file.
-        return StableDiffusionPipeline.from_pretrained(
-            path, torch_dtype=dtype, local_files_only=True, use_safetensors=True, safety_checker=None
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"base model {row.name}: {row.path} is neither a folder nor a file")
-    if path.suffix != ".safetensors":
-        raise ValueError(f"base model {row.name}: {path.name} must be a .safetensors file")
-    if not row.config:
-        raise ValueError(f"base model {row.name}: a single file needs `config`, a folder of configs and tokenizer")
-    pipeline = StableDiffusionPipeline.from_single_file(
-        str(path), config=row.config, torch_dtype=dtype, local_files_only=True, safety_checker=None
-    )
+    # Without an explicit dtype, transformers would take over the one stored in the file.
+    options: dict[str, Any] = {"dtype": torch.float32, "local_files_only": True, "safety_checker": None}
+    with _no_progress_bars():
+        if path.is_dir():
+            return StableDiffusionPipeline.from_pretrained(path, use_safetensors=True, **options)
+        if not path.is_file():
+            raise FileNotFoundError(f"base model {row.name}: {row.path} is neither a folder nor a file")
+        if path.suffix != ".safetensors":
+            raise ValueError(f"base model {row.name}: {path.name} must be a .safetensors file")
+        if not row.config:
+            raise ValueError(f"base model {row.name}: a single file needs `config`, a folder of configs and tokenizer")
+        pipeline = StableDiffusionPipeline.from_single_file(str(path), config=row.config, **options)
     # A single file doesn't say what its UNet predicts: the catalog does.
     pipeline.scheduler.register_to_config(prediction_type=row.prediction_type)
     return pipeline
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """A worker's log is no terminal."""
+    for each in (diffusers.utils.logging, transformers.utils.logging):
+        each.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for each in (diffusers.utils.logging, transformers.utils.logging):
+            each.enable_progress_bar()

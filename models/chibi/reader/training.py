@@ -1,0 +1,74 @@
+"""Teaching a reader on renders, and measuring it on characters that it has never seen."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
+
+from ..config import ReaderConfig
+from ..data import PictureSet
+from ..loop import Loop, learning_rate
+from ..muon import Muon
+from ..vae import to_tensor
+from .labels import HEADS, UNKNOWN, labels
+from .network import Reader
+
+
+def soften(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """Noise and blur, so that generated pictures, which are soft, are read as well as renders."""
+    if rng.random() < 0.5:
+        factor = int(rng.integers(2, 4))
+        x = interpolate(avg_pool2d(x, factor), x.shape[-2:], mode="bilinear")
+    return x + torch.randn_like(x) * float(rng.uniform(0, 0.12))
+
+
+@dataclass
+class Accuracy:
+    right: int = 0
+    asked: int = 0
+
+    @property
+    def share(self) -> float:
+        return self.right / max(1, self.asked)
+
+
+def accuracy(reader: Reader, pictures: PictureSet) -> dict[str, float]:
+    """By head, over the pictures that show it."""
+    truth, tallies = labels(pictures.records), {head: Accuracy() for head in HEADS}
+    for start in range(0, len(pictures), 64):
+        rows = range(start, min(start + 64, len(pictures)))
+        for head, probabilities in reader.read(pictures.pictures(rows)).items():
+            wanted = truth[head][rows.start : rows.stop]
+            asked = wanted != UNKNOWN
+            tallies[head].right += int((probabilities.argmax(1) == wanted)[asked].sum())
+            tallies[head].asked += int(asked.sum())
+    return {head: round(t.share, 3) for head, t in tallies.items()}
+
+
+def train_reader(kind: str, config: ReaderConfig, pictures: PictureSet, folder: Path, seed: int) -> Reader:
+    torch.manual_seed(seed)
+    reader, truth = Reader(kind), labels(pictures.records)
+    optimizer = Muon(reader)
+
+    def step_fn(step: int) -> dict[str, float]:
+        reader.train()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, config.steps, config.learning_rate, decay=0.7)
+        rng = np.random.default_rng((seed, step))
+        rows = rng.integers(0, len(pictures), config.batch)
+        x = to_tensor(pictures.pictures(rows))
+        x = soften(x.flip(3) if rng.random() < 0.5 else x, rng)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = reader(x)
+        losses = [cross_entropy(logits[h], truth[h][rows], ignore_index=UNKNOWN) for h in HEADS]
+        loss = torch.stack([part for part in losses if not part.isnan()]).sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return {"loss": loss.item()}
+
+    Loop(folder, kind, {"reader": reader, "optimizer": optimizer}, step_fn).run(config.steps)
+    return reader.eval()

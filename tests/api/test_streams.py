@@ -1,0 +1,98 @@
+"""Server-sent events tell what polling tells, as it comes."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from api import streams
+from shared import events
+from shared.models import Job, Project
+from tests.factories import make_job, make_project
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+    monkeypatch.setattr(streams, "LOOK_EVERY_SECONDS", 0.02)
+
+
+def told(text: str) -> list[tuple[str, str, dict]]:
+    """(event, id, data) of each message."""
+    found = []
+    for block in text.split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if "data" in lines:
+            found.append((lines["event"], lines.get("id", ""), json.loads(lines["data"])))
+    return found
+
+
+@pytest.fixture
+def scene(ada, session_of):
+    with session_of() as session:
+        project = make_project(session, ada.user_id, state="running")
+        job = make_job(session, project, state="running", progress={"step": 3})
+        events.record(session, project, "project.started")
+        events.of_job(session, job, "job.started")
+        events.record(session, project, "image.added")
+    return project, job
+
+
+def end(session_of, project, job):
+    with session_of() as session:
+        held = session.get_one(Job, job.id)
+        held.state = "succeeded"
+        events.of_job(session, held, "job.succeeded")
+        owner = session.get_one(Project, project.id)
+        owner.state = "completed"
+        events.record(session, owner, "project.completed")
+
+
+def test_a_stream_tells_all_and_ends_with_the_project(ada, session_of, scene):
+    project, job = scene
+    threading.Timer(0.2, end, (session_of, project, job)).start()
+    answer = ada.get(f"/v1/projects/{project.id}/events/stream")
+    assert answer.content_type == "text/event-stream; charset=utf-8"
+    assert answer.headers["X-Accel-Buffering"] == "no"
+    messages = told(answer.text)
+    assert [id_ for _, id_, _ in messages if id_] == ["1", "2", "3", "4", "5"]
+    assert messages[-1][0] == "project.completed"
+    polled = ada.get(f"/v1/projects/{project.id}/events").json["items"]
+    assert [data for _, id_, data in messages if id_] == polled
+    assert ("progress", "", {"job_id": job.id, "step": 3}) in messages
+
+
+def test_a_listener_who_comes_back_misses_nothing_and_hears_nothing_twice(ada, session_of, scene):
+    project, job = scene
+    end(session_of, project, job)
+    path = f"/v1/projects/{project.id}/events/stream"
+    again = told(ada.get(path, headers={"Last-Event-ID": "3"}).text)
+    assert [id_ for _, id_, _ in again] == ["4", "5"]
+    assert [id_ for _, id_, _ in told(ada.get(f"{path}?after=4").text)] == ["5"]
+    assert ada.get(path, headers={"Last-Event-ID": "x"}).json["code"] == "bad_last_event_id"
+
+
+def test_a_stream_of_a_job_tells_only_of_it(ada, session_of, scene):
+    project, job = scene
+    end(session_of, project, job)
+    kinds = [kind for kind, _, _ in told(ada.get(f"/v1/jobs/{job.id}/events/stream").text)]
+    assert kinds == ["job.started", "job.succeeded"]
+
+
+@pytest.mark.parametrize("settings", [{"max_streams_per_key": 1}])
+def test_a_key_may_listen_only_so_often_at_once(ada, session_of, scene):
+    project, job = scene
+    path = f"/v1/projects/{project.id}/events/stream"
+    first = ada.get(path)
+    refused = ada.get(path)
+    assert (refused.status_code, refused.json["code"]) == (429, "too_many_streams")
+    first.close()
+    end(session_of, project, job)
+    assert ada.get(path).status_code == 200
+
+
+def test_a_stream_ends_after_a_while(ada, scene, monkeypatch):
+    monkeypatch.setattr(streams, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(streams, "COMMENT_EVERY_SECONDS", 0.01)
+    assert ": still here" in ada.get(f"/v1/projects/{scene[0].id}/events/stream").text

@@ -1,0 +1,117 @@
+"""One service for each database, and what every fault has in common: it is timed, healed and checked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.models import Job, Project
+from tests import servers
+from tests.faults.invariants import assert_invariants
+from tests.faults.service import Service
+
+COLUMNS = ("fault", "what", "database", "times", "recovered in s (worst)", "lost", "doubled")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.faults)
+            item.add_marker(pytest.mark.servers)
+
+
+@pytest.fixture(scope="session", params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service with two GPU workers."""
+    postgres: tuple[str, Path] | None = None
+    if request.param == "postgres":
+        server: servers.Postgres = request.getfixturevalue("postgres")
+        postgres = server.make_database(), server.folder / ".s.PGSQL.5432"
+    with Service(tmp_path_factory.mktemp(request.param), postgres=postgres, workers=2) as service:
+        yield service
+
+
+@dataclass
+class Trial:
+    """One fault, tried: what was accepted meanwhile, and how long it took until work went on."""
+
+    service: Service
+    project: Project
+    accepted: list[Job] = field(default_factory=list)
+    struck_at: float = 0.0
+    recovered_seconds: float | None = None
+
+    def submit(self, pictures: int = 6, **params: Any) -> Job:
+        job = self.service.submit(self.project, pictures, **params)
+        self.accepted.append(job)
+        return job
+
+    def running(self, pictures: int = 6, **params: Any) -> Job:
+        """A job that a worker is in the middle of."""
+        return self.service.await_running(self.submit(pictures, **params))
+
+    def strike(self) -> None:
+        self.struck_at = time.monotonic()
+
+    def recovered(self) -> None:
+        self.recovered_seconds = time.monotonic() - self.struck_at
+
+    def all_done(self, state: str = "succeeded") -> list[Job]:
+        done = self.service.await_done(*self.accepted)
+        if self.recovered_seconds is None:
+            self.recovered()
+        assert {job.state for job in done} == {state}, [(job.id, job.state, job.error) for job in done]
+        return done
+
+
+
+
+@pytest.fixture
+def trial(request: pytest.FixtureRequest, service: Service) -> Iterator[Trial]:
+    """The fault that a test's mark `fault("F1", "what happens")` names, on the service that it uses."""
+    mark = request.node.get_closest_marker("fault")
+    service.heal()
+    service.await_that(lambda: {"gpu", "gpu2", "io"} <= service.live_workers())
+    user = service.user(f"{request.node.name[:60]} {time.time_ns()}")
+    trial = Trial(service, service.project(user))
+    yield trial
+    service.heal()
+    service.await_done(*service.all_jobs())
+    counted = assert_invariants(service, [job.id for job in trial.accepted])
+    database = "postgres" if service.postgres else "sqlite"
+    row = {"fault": mark.args[0], "what": mark.args[1], "database": database, **counted}
+    request.node.user_properties.append(("trial", {**row, "seconds": trial.recovered_seconds}))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The table of all faults that were tried."""
+    rows = [
+        value
+        for report in terminalreporter.stats.get("passed", [])
+        for name, value in getattr(report, "user_properties", [])
+        if name == "trial" and report.when == "teardown"
+    ]
+    if not rows:
+        return
+    terminalreporter.section("faults")
+    for line in table(rows):
+        terminalreporter.write_line(line)
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """The trials as a table in Markdown, one line for each fault and database."""
+    lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
+    keys = sorted({(int(row["fault"][1:]), row["what"], row["database"]) for row in rows})
+    for number, what, database in keys:
+        same = [row for row in rows if (row["what"], row["database"]) == (what, database)]
+        times = [row["seconds"] for row in same if row["seconds"] is not None]
+        worst = f"{max(times):.1f}" if times else "-"
+        lost, doubled = (sum(row[name] for row in same) for name in ("lost", "doubled"))
+        lines.append(f"| F{number} | {what} | {database} | {len(same)} | {worst} | {lost} | {doubled} |")
+    return lines

@@ -1,0 +1,204 @@
+"""Workers that die, freeze, drain, and are told the same thing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from shared import jobs, rounds
+from shared.db import clock
+from shared.models import Event, Job
+from tests.faults.conftest import Trial
+
+
+def drawn(diary: Path) -> list[str]:
+    """What the handlers wrote down."""
+    return [json.loads(line)[1] for line in diary.read_text().splitlines() if " drew " in line]
+
+
+@pytest.mark.fault("F1", "kill -9 of a GPU worker's child")
+def test_a_killed_child_is_noticed_at_once_and_its_job_goes_on(trial: Trial, tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    job = trial.running(12, diary=str(diary))
+    worker = trial.service.job(job).worker
+    assert worker is not None
+    trial.strike()
+    trial.service.child_of(f"worker-{worker.partition('@')[0]}").kill()
+    trial.service.await_that(lambda: trial.service.job(job).attempt == 2)
+    trial.service.await_running(job)
+    trial.recovered()
+    trial.all_done()
+    assert len(drawn(diary)) == 12, "what was stored is not drawn again"
+
+
+@pytest.mark.fault("F2", "kill -9 of a whole worker")
+def test_a_killed_worker_is_noticed_and_another_goes_on(trial: Trial) -> None:
+    job = trial.running(12)
+    trial.strike()
+    trial.service.kill(name_of_worker(trial, job))
+    trial.service.await_that(lambda: trial.service.job(job).attempt == 2)
+    trial.service.await_that(lambda: trial.service.job(job).state != "queued")
+    trial.recovered()
+    trial.all_done()
+
+
+@pytest.mark.fault("F3", "a worker stands still, and wakes when its job is another's")
+def test_a_zombie_changes_nothing(trial: Trial) -> None:
+    job = trial.running(12)
+    zombie = name_of_worker(trial, job)
+    trial.strike()
+    with trial.service.frozen(zombie):
+        trial.service.await_that(lambda: trial.service.job(job).attempt == 2)
+        (done,) = trial.service.await_done(job)
+        trial.recovered()
+        assert name_of_worker(trial, job) != zombie
+        result = done.result
+    trial.service.await_that(lambda: {"gpu", "gpu2"} <= trial.service.live_workers())
+    trial.all_done()
+    after = trial.service.job(job)
+    assert (after.attempt, after.result) == (done.attempt, result)
+
+
+@pytest.mark.fault("F6", "a job that kills its worker each time")
+def test_a_poisonous_job_fails_and_the_next_users_job_runs(trial: Trial) -> None:
+    service = trial.service
+    poison = trial.submit(2, dies=True)
+    other = service.submit(service.project(service.user(f"other than {trial.project.id}")), 2)
+    trial.strike()
+    (healthy,) = service.await_done(other)
+    assert healthy.state == "succeeded"
+    (failed,) = trial.all_done("failed")
+    assert failed.error is not None
+    assert failed.error["code"] == "worker_lost"
+    assert failed.lost_attempts == service.runtime.settings.max_lost_attempts
+    assert failed.id == poison.id
+
+
+@pytest.mark.fault("F12", "the same message twice at once, and again after success")
+def test_a_doubled_message_finds_nothing_to_do(trial: Trial) -> None:
+    job = trial.submit(4)
+    trial.strike()
+    for _ in range(3):
+        trial.service.runtime.broker.send("gpu", job.id, 1)
+    trial.all_done()
+    trial.service.runtime.broker.send("gpu", job.id, 1)
+    follower = trial.submit(1)
+    trial.service.await_done(follower)
+    assert trial.service.job(job).attempt == 1
+    assert starts_of(trial, job) == 1
+
+
+@pytest.mark.fault("F13", "a dispatcher dies between marking a job and sending its message")
+def test_a_job_that_was_marked_but_not_sent_is_sent_again(trial: Trial) -> None:
+    service = trial.service
+    with service.frozen("worker-io"):
+        with service.runtime.db.transaction() as session:  # so that nothing is sent after the commit
+            project = session.merge(trial.project)
+            inputs = {"base_model": "chibi", "pictures": [PICTURE], "loras": []}
+            job = jobs.enqueue(session, project, "generate", params={}, inputs=inputs)
+            session.execute(update(Job).where(Job.id == job.id).values(dispatched_at=clock()))
+        trial.accepted.append(job)
+    trial.strike()
+    trial.all_done()
+
+
+@pytest.mark.fault("F14", "many dispatchers and reapers at once")
+def test_several_dispatchers_and_reapers_are_harmless(trial: Trial) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    service = trial.service
+    trial.strike()
+    with ThreadPoolExecutor(8) as pool:
+        submitted = [pool.submit(trial.submit, 2) for _ in range(10)]
+        meddling = [pool.submit(act) for _ in range(15) for act in (service.runtime.dispatch, service.runtime.reap)]
+        for each in (*submitted, *meddling):
+            each.result()
+    trial.all_done()
+    assert all(job.attempt == 1 for job in service.await_done(*trial.accepted))
+
+
+@pytest.mark.fault("F15", "rolling restart under load")
+def test_a_rolling_restart_loses_nothing_and_counts_no_attempt_as_lost(trial: Trial) -> None:
+    service = trial.service
+    for _ in range(6):
+        trial.submit(10)
+    service.await_running(trial.accepted[0])
+    trial.strike()
+    for name in ("worker-gpu", "worker-gpu2", "worker-io"):
+        service.restart(name)
+    trial.recovered()
+    done = trial.all_done()
+    assert all(job.lost_attempts == 0 for job in done)
+    assert any(job.attempt > 1 for job in done), "nothing was interrupted, so nothing was shown"
+
+
+@pytest.mark.fault("F17", "cancel: waiting, running, twice, and at the moment of completion")
+def test_a_cancelled_job_ends_once(trial: Trial) -> None:
+    service = trial.service
+    running, waiting = trial.running(200), trial.submit(200)
+    quick = [trial.submit(1, seconds=0.01 * number) for number in range(6)]
+    trial.strike()
+    for _ in range(2):
+        for job in (running, waiting, *quick):
+            cancel(trial, job)
+    ended = service.await_done(*trial.accepted)
+    trial.recovered()
+    assert {job.state for job in ended} <= {"cancelled", "succeeded"}
+    assert {service.job(job).state for job in (running, waiting)} == {"cancelled"}
+
+
+@pytest.mark.fault("F17", "cancel of a job that never comes to a step")
+def test_a_job_that_ignores_its_cancel_is_killed_with_its_process(trial: Trial) -> None:
+    job = trial.submit(2, hangs=True)
+    trial.service.await_that(lambda: trial.service.job(job).state == "running")
+    trial.strike()
+    cancel(trial, job)
+    trial.all_done("cancelled")
+    follower = trial.service.submit(trial.project, 1)
+    assert trial.service.await_done(follower)[0].state == "succeeded"
+
+
+@pytest.mark.fault("F25", "one user queues many jobs, another one")
+def test_the_other_users_job_is_next(trial: Trial) -> None:
+    service = trial.service
+    greedy = [trial.submit(3) for _ in range(30)]
+    modest = service.submit(service.project(service.user(f"modest beside {trial.project.id}")), 1)
+    trial.strike()
+    service.await_done(modest)
+    trial.recovered()
+    assert sum(service.job(job).state == "succeeded" for job in greedy) < 15
+    trial.all_done()
+
+
+PICTURE: dict[str, Any] = {"prompt": "a", "seed": 1, "view": None, "framing": None}
+
+
+def cancel(trial: Trial, job: Job) -> None:
+    from shared.errors import Conflict
+
+    try:
+        with trial.service.runtime.transaction() as session:
+            rounds.cancel_job(session, session.get_one(Job, job.id))
+    except Conflict:
+        assert trial.service.job(job).state == "succeeded"
+
+
+def name_of_worker(trial: Trial, job: Job) -> str:
+    worker = trial.service.job(job).worker
+    assert worker is not None
+    return f"worker-{worker.partition('@')[0]}"
+
+
+def starts_of(trial: Trial, job: Job) -> int:
+    with trial.service.runtime.db.reading() as session:
+        told = session.scalars(select(Event.data).where(Event.type == "job.started"))
+        return sum(data["job_id"] == job.id for data in told)
+
+
+_ = (os, signal)

@@ -1,0 +1,41 @@
+"""Checkpoints of a training in the object store, for whichever worker goes on with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from shared.errors import JobFailed, NotFound, Unavailable
+from workers.work import Work
+
+log = structlog.get_logger()
+
+
+class StoredCheckpoints:
+    """The newest two, so that one half-written or rotten is no loss."""
+
+    def __init__(self, work: Work):
+        self._work = work
+        self._kept: list[dict[str, Any]] = list((work.job.checkpoint or {}).get("kept", []))
+
+    def latest(self) -> Path | None:
+        for entry in self._kept:
+            try:
+                return self._work.fetch(entry)
+            except (JobFailed, NotFound, Unavailable) as error:
+                log.warning("checkpoint.unusable", key=entry["key"], error=str(error))
+        return None
+
+    def wanted(self) -> bool:
+        """A worker that is about to shut down saves at once."""
+        return self._work.pulse.draining
+
+    def save(self, path: Path, step: int) -> None:
+        stored = self._work.store(f"checkpoint-{step}.safetensors", path)
+        old = self._kept[1:]
+        self._kept = [{**stored, "step": step}, *self._kept[:1]]
+        self._work.save_checkpoint({"step": step, "kept": self._kept})
+        for entry in old:
+            self._work.forget(entry)
