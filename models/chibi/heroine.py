@@ -34,7 +34,12 @@ HEROINE = Character(
 def main() -> None:
     EXAMPLES.mkdir(exist_ok=True)
     Image.fromarray(render(HEROINE, Shot(), 512)).save(EXAMPLES / f"{TRIGGER}.png", optimize=True)
-    tags = {"trigger": TRIGGER, "subject_tags": ["1girl", "solo"], "feature_tags": feature_tags(HEROINE)}
+    tags = {
+        "trigger": TRIGGER,
+        "subject_tags": ["1girl", "solo"],
+        "feature_tags": feature_tags(HEROINE),
+        "image_tags": ["cel shading", "white background"],  # of this picture, not hers
+    }
     (EXAMPLES / f"{TRIGGER}.json").write_text(json.dumps(tags, indent=2) + "\n")
 
 
