@@ -11,6 +11,7 @@ from flask import Flask, Response, g, request
 from api import converters, limits, metrics, problems, spec
 from api.routes import (
     audit,
+    datasets,
     docs,
     events,
     health,
@@ -28,7 +29,7 @@ from shared.runtime import Runtime
 
 log = structlog.get_logger()
 
-RESOURCES = (service, projects, images, rounds, loras, jobs, events, webhooks, keys, users, audit, health)
+RESOURCES = (service, projects, images, datasets, rounds, loras, jobs, events, webhooks, keys, users, audit, health)
 UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked every few seconds by machines
 
 

@@ -27,6 +27,7 @@ BODIES: dict[str, Any] = {
     "post /v1/projects/{project_id}/rounds/{number}/candidates": {"count": 1},
     "post /v1/projects/{project_id}/uploads": {"content_type": "image/png"},
     "post /v1/projects/{project_id}/uploads/complete": {"slip": "x"},
+    "post /v1/projects/{project_id}/exports": {"round": 1},
     "post /v1/images/{image_id}/crops": {"mode": "quadrants"},
     "post /v1/keys": {"name": "x"},
     "post /v1/webhooks": {"url": "https://example.org/hooks"},
@@ -87,7 +88,7 @@ def ada_images(session, project_id):
 
 def ask(caller: Caller, method: str, path: str, things: dict[str, str]) -> Any:
     given: dict[str, Any] = {"headers": {"If-Match": "*"}}
-    if path.endswith(("/images", "/versions")) and method == "post":
+    if path.endswith(("/images", "/versions", "/imports")) and method == "post":
         given["data"] = {"file": (io.BytesIO(png()), "x.png")}
     elif method != "get":
         given["json"] = BODIES.get(f"{method} {path}", {})
