@@ -173,12 +173,14 @@ def stop(session: Session, held: ClaimedJob) -> Job:
 
 
 def give_back(session: Session, held: ClaimedJob) -> Job:
-    """A worker that shuts down puts its job back, unfinished; that is no failed attempt.
+    """A worker that shuts down puts its job back, unfinished; that is no failed attempt. It takes no more.
 
     One that somebody has cancelled meanwhile has ended: what follows from that is the caller's.
     """
-    _guarded(session, held, worker=None)
+    _guarded(session, held, dispatched_at=None)
     job = session.get_one(Job, held.id, populate_existing=True)
+    if job.worker is not None:
+        check_out(session, job.worker)
     if not _ended_by_cancel(session, job):
         _requeue(session, job, "the worker was shut down")
     return job
@@ -314,11 +316,11 @@ def take_next(session: Session, queue: str, settings: Settings) -> Job | None:
     return job
 
 
-def unsend(session: Session, job: Job) -> None:
-    """The message of a dispatched job could not be sent; its turn comes again at once."""
+def unsend(session: Session, job_id: str, attempt: int) -> None:
+    """The message of a dispatched job could not be sent, or was declined; its turn comes again at once."""
     session.execute(
         update(Job)
-        .where(Job.id == job.id, Job.state == JobState.QUEUED, Job.attempt == job.attempt)
+        .where(Job.id == job_id, Job.state == JobState.QUEUED, Job.attempt == attempt)
         .values(dispatched_at=None)
     )
 

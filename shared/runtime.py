@@ -92,7 +92,7 @@ class Runtime:
             except Unavailable as error:
                 log.warning("dispatch.failed", job_id=job.id, error=str(error))
                 with self.db.transaction() as session:
-                    jobs.unsend(session, job)
+                    jobs.unsend(session, job.id, job.attempt)
                 return sent
             sent += 1
 

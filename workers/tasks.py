@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import mmap
+import signal
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from celery import signals
@@ -57,6 +59,13 @@ class Node:
             jobs.check_in(session, self.name, self.queue, self.slots)
             jobs.wake(session)
 
+    def decline(self, job_id: str, attempt: int) -> None:
+        """A message that came too late: let it be sent to another worker."""
+        with self.runtime.transaction() as session:
+            jobs.check_out(session, self.name)
+            jobs.unsend(session, job_id, attempt)
+            jobs.wake(session)
+
     def stop(self) -> None:
         """Take no more, and say so."""
         if self.clock is None:
@@ -75,7 +84,10 @@ node = Node()
 
 @app.task(name=TASK)
 def run(job_id: str, attempt: int) -> None:
-    run_job(node.runtime, job_id, attempt, node.name, draining)
+    if draining():
+        node.decline(job_id, attempt)
+    else:
+        run_job(node.runtime, job_id, attempt, node.name, draining)
 
 
 def draining() -> bool:
@@ -104,13 +116,22 @@ def _start_child(**_: Any) -> None:
 @signals.worker_ready.connect
 def _start_threads(sender: Any, **_: Any) -> None:
     """A pool of threads lives in this one process, and the clock of the whole service with it."""
+    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
+        _drain_at(number)
     if "prefork" not in type(sender.pool).__module__:
         node.start(with_control=True)
 
 
-@signals.worker_shutting_down.connect
-def _drain(**_: Any) -> None:
-    _draining[0] = 1
+def _drain_at(number: int) -> None:
+    """Begin to drain as soon as the signal comes. Celery's own `worker_shutting_down` is sent after the grace time."""
+    celerys = signal.getsignal(number)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        _draining[0] = 1
+        if callable(celerys):
+            celerys(number, frame)
+
+    signal.signal(number, handle)
 
 
 @signals.worker_process_shutdown.connect

@@ -180,6 +180,7 @@ class Service(Stack):
     def secrets(self) -> dict[str, str]:
         """What must never stand in a log."""
         kept = {name: value for name, value in self._secrets.items() if isinstance(value, str)}
+        del kept["s3_access_key"]  # a name, not a secret
         return {**kept, "api_key": self.api_key}
 
     def logs(self) -> Iterator[Path]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from sqlalchemy import select, update
 
 from shared import jobs, rounds
 from shared.db import clock
+from shared.errors import Conflict
 from shared.models import Event, Job
 from tests.faults.conftest import Trial
 
@@ -110,8 +110,6 @@ def test_a_job_that_was_marked_but_not_sent_is_sent_again(trial: Trial) -> None:
 
 @pytest.mark.fault("F14", "many dispatchers and reapers at once")
 def test_several_dispatchers_and_reapers_are_harmless(trial: Trial) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     service = trial.service
     trial.strike()
     with ThreadPoolExecutor(8) as pool:
@@ -126,8 +124,8 @@ def test_several_dispatchers_and_reapers_are_harmless(trial: Trial) -> None:
 @pytest.mark.fault("F15", "rolling restart under load")
 def test_a_rolling_restart_loses_nothing_and_counts_no_attempt_as_lost(trial: Trial) -> None:
     service = trial.service
-    for _ in range(6):
-        trial.submit(10)
+    for _ in range(4):
+        trial.submit(100)
     service.await_running(trial.accepted[0])
     trial.strike()
     for name in ("worker-gpu", "worker-gpu2", "worker-io"):
@@ -180,8 +178,6 @@ PICTURE: dict[str, Any] = {"prompt": "a", "seed": 1, "view": None, "framing": No
 
 
 def cancel(trial: Trial, job: Job) -> None:
-    from shared.errors import Conflict
-
     try:
         with trial.service.runtime.transaction() as session:
             rounds.cancel_job(session, session.get_one(Job, job.id))
@@ -199,6 +195,3 @@ def starts_of(trial: Trial, job: Job) -> int:
     with trial.service.runtime.db.reading() as session:
         told = session.scalars(select(Event.data).where(Event.type == "job.started"))
         return sum(data["job_id"] == job.id for data in told)
-
-
-_ = (os, signal)

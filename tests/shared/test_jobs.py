@@ -96,6 +96,19 @@ def test_a_worker_that_shuts_down_counts_no_lost_attempt(runtime: Runtime, proje
     assert row(runtime, job).lost_attempts == 0
 
 
+def test_a_worker_that_gives_a_job_back_is_given_no_other(runtime: Runtime, project: Project) -> None:
+    with runtime.transaction() as session:
+        jobs.check_in(session, "gpu@one", "gpu", 1)
+    held = claim(runtime, waiting_job(runtime, project))
+    assert held is not None
+    broker = runtime.broker
+    assert isinstance(broker, RecordingBroker)
+    broker.sent.clear()
+    with runtime.transaction() as session:
+        jobs.give_back(session, held)
+    assert broker.sent == []
+
+
 def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_is_asked(runtime: Runtime, project: Project) -> None:
     waiting, running = waiting_job(runtime, project), waiting_job(runtime, project)
     held = claim(runtime, running)
