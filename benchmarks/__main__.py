@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from typing import Any
 
 from rich.console import Console
@@ -53,15 +54,16 @@ def measure(module: str, names: list[str]) -> dict[str, dict[str, Any]]:
     words = [] if module in WHOLE else names
     found = {}
     command = [sys.executable, "-m", module, *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        for text in process.stdout:
-            print(text, end="", flush=True)
-            figure = json.loads(text)
-            if "name" in figure:
-                found[figure["name"]] = figure
-        trouble = process.stderr.read().strip().splitlines()
+    with tempfile.TemporaryFile("w+") as log:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+            assert process.stdout is not None
+            for text in process.stdout:
+                print(text, end="", flush=True)
+                figure = json.loads(text)
+                if "name" in figure:
+                    found[figure["name"]] = figure
+        log.seek(0)
+        trouble = log.read().strip().splitlines()
     for name in names:
         if name not in found:
             found[name] = nothing(name, trouble[-1] if trouble else "its module printed nothing")
