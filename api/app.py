@@ -9,12 +9,27 @@ import structlog
 from flask import Flask, Response, g, request
 
 from api import converters, limits, metrics, problems, spec
-from api.routes import docs, events, health, images, jobs, keys, loras, projects, rounds, service, users, webhooks
+from api.routes import (
+    audit,
+    datasets,
+    docs,
+    events,
+    health,
+    images,
+    jobs,
+    keys,
+    loras,
+    projects,
+    rounds,
+    service,
+    users,
+    webhooks,
+)
 from shared.runtime import Runtime
 
 log = structlog.get_logger()
 
-RESOURCES = (service, projects, images, rounds, loras, jobs, events, webhooks, keys, users, health)
+RESOURCES = (service, projects, images, datasets, rounds, loras, jobs, events, webhooks, keys, users, audit, health)
 UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked every few seconds by machines
 
 

@@ -9,13 +9,14 @@ from functools import wraps
 from typing import Any, TypeVar
 
 import flask_smorest
-from flask import Request, make_response, request
+from flask import Request, g, make_response, request
 from marshmallow import Schema
 from webargs import core
 from webargs.flaskparser import FlaskParser, abort, is_json_request
 from werkzeug.datastructures import MultiDict
 
 from api import auth, context, etags, filters, idempotency
+from shared import audit
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -87,6 +88,7 @@ class Blueprint(flask_smorest.Blueprint):
     ) -> None:  # type: ignore[override]
         if not hasattr(view_func, "scope"):
             raise TypeError(f"{view_func.__name__} must say which scope it needs, or that it is open")
+        _document(view_func, operationId=view_func.__name__)
         super().add_url_rule(rule, endpoint or view_func.__name__, answered(view_func), *args, **options)
 
     # --- what a route says of itself --------------------------------------------------------------------------
@@ -185,8 +187,15 @@ def answered(view: Callable[..., Any]) -> Callable[..., Any]:
                 if marks.get("etag"):
                     etags.put_on(answer)
                 idempotency.keep(answer)
+                if context.current_writing() is not None and marks["scope"] is not None:
+                    _remember(view.__name__)
         except idempotency.Replay as earlier:
             return earlier.answer()
         return answer.make_conditional(request) if marks.get("etag") else answer
 
     return whole
+
+
+def _remember(action: str) -> None:
+    """Write down who did this, in the transaction that does it."""
+    audit.record(context.writing(), context.api_key(), action, request.path, g.request_id)

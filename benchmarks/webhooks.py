@@ -29,7 +29,7 @@ from shared.settings import Settings
 from workers.delivery import Sender
 
 EVENTS = 1000
-PAIRS = 5
+PAIRS = 7
 GOAL = 1.1
 WARM_UP = 20
 TICK_SECONDS = 0.2

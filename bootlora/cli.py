@@ -254,6 +254,9 @@ def watch(bootlora: Bootlora, project: str) -> None:
             display.show(moment)
     if moment.waits_for:
         console.print(f"it waits for you: {moment.waits_for}", style="yellow")
+        if moment.round:
+            number = moment.round["number"]
+            console.print(f"next: bootlora candidates {project} {number} --out round-{number}")
     else:
         console.print(f"the project is {moment.project['state']}")
     if moment.project["state"] == "failed":

@@ -45,6 +45,7 @@ class Character:
     trigger: str
     subject_tags: list[str]
     feature_tags: list[str]
+    image_tags: list[str] = field(default_factory=list)  # what else this very picture shows, and is not hers
 
     @staticmethod
     def read(picture: Path) -> Character:
@@ -168,7 +169,9 @@ def prepare(bootlora: Bootlora, character: Character, display: Display, plan: di
         metadata=LABEL,
         **more,
     )
-    image = bootlora.images.upload(project["id"], character.picture, view="front", framing="full_body")
+    image = bootlora.images.upload(
+        project["id"], character.picture, view="front", framing="full_body", tags=character.image_tags
+    )
     job = display.wait(bootlora, bootlora.images.crop(image["id"], "auto"))
     crops = bootlora.jobs.images(job["id"])
     display.say(f"project {project['id']}: {character.picture.name} is cropped into {len(crops)}")
@@ -321,9 +324,9 @@ def tell(story: Story, out: Path, console: Console) -> None:
     console.print()
     for place, what in (
         ("report.html", "open this in a browser"),
-        ("lora", "the character LoRA: kohya for ComfyUI, A1111 and Forge; diffusers"),
+        ("lora", "the character LoRA, for ComfyUI, A1111 and Forge (kohya) and for diffusers"),
         ("dataset", f"{len(story.dataset)} pictures with their captions"),
         ("sheets", "a contact sheet of each round, and before/after"),
     ):
-        console.print(f"[green]{out / place}[/]  {what}")
+        console.print(f"[green]{out / place}[/]  {what}", soft_wrap=True)
     console.print(f"done in {duration(story.parts['in all'])}")

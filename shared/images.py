@@ -53,6 +53,22 @@ def add_upload(
     return _added(session, project, image)
 
 
+def add_captioned(
+    session: Session, project: Project, stored: dict[str, Any], caption: str | None, *, max_images: int
+) -> Image:
+    """A reference picture that comes with a caption: its tags are what the caption says, and nothing else."""
+    if caption is None:
+        return add_upload(session, project, stored, max_images=max_images)
+    said = captions.clean(caption.split(","))
+    head = {project.trigger_word.lower(), *project.subject_tags}
+    view = next((name for name, tag in VIEWS.items() if tag in said), None)
+    framing = next((name for name, tag in FRAMINGS.items() if tag in said), None)
+    image = add_upload(session, project, stored, view=view, framing=framing, max_images=max_images)
+    image.tags = [tag for tag in said if tag not in head]
+    session.flush()
+    return image
+
+
 def add_edit(session: Session, project: Project, original: Image, stored: dict[str, Any]) -> Image:
     """An edited picture takes the place of the original, which stays, rejected."""
     if original.round_id is not None:

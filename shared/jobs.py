@@ -329,15 +329,20 @@ def unsend(session: Session, job_id: str, attempt: int) -> None:
 
 
 def place(session: Session, job: Job) -> int | None:
-    """How many jobs of its queue stand before a waiting job, if nobody else comes. None when it doesn't wait."""
+    """How many jobs stand before a waiting job, if nobody else comes. None when it doesn't wait.
+
+    Users take turns, as `take_next` has it: before my second job each other user has had one or two of theirs.
+    """
     if job.state != JobState.QUEUED:
         return None
-    before = and_(
-        Job.state == JobState.QUEUED,
-        Job.queue == job.queue,
-        or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id)),
-    )
-    return session.scalar(select(func.count()).where(before)) or 0
+    waiting = and_(Job.state == JobState.QUEUED, Job.queue == job.queue)
+    sooner = or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id))
+    mine = session.scalar(select(func.count()).where(waiting, Job.user_id == job.user_id, sooner)) or 0
+    turns = dict(iter(session.execute(select(Job.user_id, func.count()).where(waiting).group_by(Job.user_id))))
+    order = select(User.id).where(User.id.in_(turns)).order_by(User.served_at.asc().nulls_first(), User.id)
+    users = list(session.scalars(order))
+    first = users[: users.index(job.user_id)]
+    return mine + sum(min(turns[user], mine + (user in first)) for user in users if user != job.user_id)
 
 
 def _occupies(settings: Settings) -> Any:

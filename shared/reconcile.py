@@ -97,9 +97,7 @@ def repair(runtime: Runtime, found: Differences) -> int:
     lost = {each.row_id for each in (*found.missing, *found.damaged) if each.table == Image.__tablename__}
     with runtime.transaction() as session:
         for image_id in sorted(lost):
-            session.execute(
-                update(Image).where(Image.id == image_id).values(state=MISSING, decision=Decision.REJECTED)
-            )
+            session.execute(update(Image).where(Image.id == image_id).values(state=MISSING, decision=Decision.REJECTED))
     for key in found.orphans:
         runtime.storage.delete(key)
     return len(lost)

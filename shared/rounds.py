@@ -65,14 +65,13 @@ def move_project(project: Project, state: ProjectState) -> None:
 def begin(session: Session, round_: Round) -> Job:
     """Freeze the dataset, with the exact captions, and train on it."""
     project = round_.project
-    chosen = images.dataset(session, project.id)
-    round_.dataset = [_dataset_entry(project, round_, image) for image in chosen]
+    round_.dataset = present_dataset(session, project, round_.plan["caption_policy"])
     round_.started_at = utcnow()
     move(round_, RoundState.TRAINING)
     job = jobs.enqueue(
         session, project, "train", round_id=round_.id, params=round_.plan["train"], inputs=_train_inputs(round_)
     )
-    events.of_round(session, round_, "round.training_started", job_id=job.id, images=len(chosen))
+    events.of_round(session, round_, "round.training_started", job_id=job.id, images=len(round_.dataset))
     return job
 
 
@@ -372,15 +371,19 @@ _AFTER: dict[RoundState, Callable[[Session, Round, Job], None]] = {
 }
 
 
-def _dataset_entry(project: Project, round_: Round, image: Image) -> dict[str, Any]:
-    texts = captions.captions(
-        policy=round_.plan["caption_policy"],
-        trigger_word=project.trigger_word,
-        subject_tags=project.subject_tags,
-        feature_tags=project.feature_tags,
-        image_tags=image.tags,
-    )
-    return {"image_id": image.id, "key": image.key, "sha256": image.sha256, "captions": texts}
+def present_dataset(session: Session, project: Project, policy: str = "full") -> list[dict[str, Any]]:
+    """What is accepted by now, with the captions that it would be trained with."""
+    entries = []
+    for image in images.dataset(session, project.id):
+        texts = captions.captions(
+            policy=policy,
+            trigger_word=project.trigger_word,
+            subject_tags=project.subject_tags,
+            feature_tags=project.feature_tags,
+            image_tags=image.tags,
+        )
+        entries.append({"image_id": image.id, "key": image.key, "sha256": image.sha256, "captions": texts})
+    return entries
 
 
 def _train_inputs(round_: Round) -> dict[str, Any]:

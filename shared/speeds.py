@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared.lifecycle import JobState
-from shared.models import Job, Project
+from shared.db import clock, utcnow
+from shared.lifecycle import TERMINAL_JOB_STATES, JobState
+from shared.models import Job, Project, Worker
+from shared.settings import Settings
 
 LATEST = 20  # jobs that an estimate looks back at
+KEEP_SECONDS = 15.0  # how long what was found is good enough
+
+T = TypeVar("T")
+_found: dict[tuple[str, str], tuple[float, Any]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,24 +39,79 @@ class Speed:
     def of_job(self, kind: str, params: dict[str, Any], inputs: dict[str, Any]) -> float | None:
         """How long a whole job takes."""
         if kind == "train":
-            return self.seconds(train_steps=params["train_steps"])
+            return self.seconds(train_steps=params.get("train_steps", 0)) or None
         if kind == "generate":
-            return self.seconds(pictures=len(inputs["pictures"]))
+            return self.seconds(pictures=len(inputs.get("pictures", ()))) or None
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """Seconds until a job begins and until it ends. None: nobody can say, or it is past."""
+
+    to_start: float | None = None
+    to_finish: float | None = None
+
+
+def wait(session: Session, job: Job, place: int | None, settings: Settings) -> Wait:
+    """What to tell somebody who waits for a job, if nobody else comes."""
+    if job.state in TERMINAL_JOB_STATES:
+        return Wait()
+    whole = measured(session, session.get_one(Project, job.project_id).base_model).of_job(
+        job.kind, job.params, job.inputs
+    )
+    if job.state == JobState.RUNNING:
+        left = (job.progress or {}).get("seconds_left")
+        if left is None and whole is not None and job.started_at is not None:
+            left = max(0.0, whole - (utcnow() - job.started_at).total_seconds())
+        return Wait(to_start=0.0, to_finish=left)
+    slots = session.scalar(
+        select(func.sum(Worker.slots)).where(
+            Worker.queue == job.queue, Worker.seen_at > clock(-settings.worker_seen_seconds)
+        )
+    )
+    mean = _kept(session, f"queue {job.queue}", lambda: _mean_of_queue(session, job.queue))
+    busy = session.scalar(select(func.count()).where(Job.queue == job.queue, Job.state == JobState.RUNNING)) or 0
+    if not slots or mean is None:
+        return Wait()
+    # A slot that is busy is, on the mean, half through.
+    before = max(0.0, (place or 0) + 1 - (slots - busy)) - (0.5 if busy >= slots else 0.0)
+    to_start = round(max(0.0, before) * mean / slots, 1)
+    return Wait(to_start=to_start, to_finish=None if whole is None else round(to_start + whole, 1))
 
 
 def measured(session: Session, base_model: str) -> Speed:
     """From the latest jobs on this base model that went well."""
+    return _kept(session, base_model, lambda: _measure(session, base_model))
+
+
+def _measure(session: Session, base_model: str) -> Speed:
     return Speed(
         train_step=_mean(
-            (job.started_at, job.finished_at, job.params["train_steps"])
+            (job.started_at, job.finished_at, job.params.get("train_steps"))
             for job in _latest(session, base_model, "train")
         ),
         picture=_mean(
-            (job.started_at, job.finished_at, len(job.inputs["pictures"]))
+            (job.started_at, job.finished_at, len(job.inputs.get("pictures", ())))
             for job in _latest(session, base_model, "generate")
         ),
     )
+
+
+def _mean_of_queue(session: Session, queue: str) -> float | None:
+    query = select(Job.started_at, Job.finished_at).where(Job.queue == queue, Job.state == JobState.SUCCEEDED)
+    latest = session.execute(query.order_by(Job.id.desc()).limit(LATEST))
+    return _mean((started_at, finished_at, 1) for started_at, finished_at in latest)
+
+
+def _kept(session: Session, name: str, look: Callable[[], T]) -> T:
+    """What was found a moment ago, or now: every answer about a job asks, and it changes slowly."""
+    place = (str(session.get_bind()), name)
+    until, found = _found.get(place, (0.0, None))
+    if time.monotonic() >= until:
+        found = look()
+        _found[place] = (time.monotonic() + KEEP_SECONDS, found)
+    return cast(T, found)
 
 
 def _latest(session: Session, base_model: str, kind: str) -> list[Job]:

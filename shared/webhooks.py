@@ -228,12 +228,13 @@ class Due:
 
 
 def due(session: Session, limit: int, but: Collection[str] = ()) -> list[Due]:
-    """Endpoints with a delivery that is due and no sender at work, the one served least recently first."""
+    """Endpoints with a delivery that is due and no sender at work: those that fail last, so that however many there
+    are they hide no others; then the one served least recently first."""
     waiting = exists().where(Delivery.webhook_id == Webhook.id, Delivery.state == "pending", Delivery.due_at <= clock())
     query = (
         select(Webhook.id, Webhook.failures)
         .where(*_free(), Webhook.id.not_in(but), waiting)
-        .order_by(Webhook.lease_until.asc().nulls_first(), Webhook.id)
+        .order_by(Webhook.failures > 0, Webhook.lease_until.asc().nulls_first(), Webhook.id)
         .limit(limit)
     )
     return [Due(webhook_id, failures > 0) for webhook_id, failures in session.execute(query)]

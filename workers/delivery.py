@@ -77,9 +77,9 @@ class Sender:
         if self._closing.is_set():
             return 0
         with self._lock:
-            busy = dict(self._busy)
+            not_now = set(self._busy) | (self._slow if self._is_full_of_slow_ones() else set())
         with self._runtime.db.reading() as session:
-            found = webhooks.due(session, limit=4 * self._settings.webhook_threads, but=list(busy))
+            found = webhooks.due(session, limit=4 * self._settings.webhook_threads, but=not_now)
         return sum(self._start(each) for each in found)
 
     @property
@@ -102,9 +102,7 @@ class Sender:
     def _start(self, due: webhooks.Due) -> bool:
         with self._lock:
             slow = due.failing or due.webhook_id in self._slow
-            threads = self._settings.webhook_threads
-            slow_ones = sum(self._busy.values())
-            if len(self._busy) >= threads or (slow and slow_ones >= max(1, threads // 2)):
+            if len(self._busy) >= self._settings.webhook_threads or (slow and self._is_full_of_slow_ones()):
                 return False
             self._busy[due.webhook_id] = slow
         try:
@@ -113,6 +111,9 @@ class Sender:
             self._done(due.webhook_id)
             return False
         return True
+
+    def _is_full_of_slow_ones(self) -> bool:
+        return sum(self._busy.values()) >= max(1, self._settings.webhook_threads // 2)
 
     def _serve(self, webhook_id: str) -> None:
         """Tell an endpoint what is due to it, oldest first, until there's no more, it fails, or its turn is over."""

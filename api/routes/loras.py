@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from api import owned
 from api.blueprint import Blueprint
-from api.context import reading
+from api.context import allowed, reading, writing
 from api.pagination import PageQuery, page, page_of
 from api.schemas.loras import LoraSchema
 from shared.models import Lora
@@ -34,5 +34,10 @@ def list_loras(query: dict[str, Any], project_id: str) -> Any:
 @blp.etag
 @blp.response(200, LoraSchema)
 def get_lora(lora_id: str) -> Any:
-    """Show a LoRA, with links to download its files"""
+    """Show a LoRA, with links to download its files
+
+    With the scope to download, that is written into the audit log.
+    """
+    if allowed("artifacts:read"):
+        return owned.lora(writing(), lora_id)
     return owned.lora(reading(), lora_id)

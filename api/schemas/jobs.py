@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from marshmallow import fields
+from typing import Any
+
+from marshmallow import fields, pre_dump
 from marshmallow.validate import Length
 
-from api.context import reading
+from api.context import reading, runtime
 from api.pagination import PageQuery
 from api.schemas.fields import Answer, Choice, Id, Links, Metadata, Moment, Query, Real, Schema, Text, Whole
 from api.schemas.plans import MAX_SEED, GenerateParamsSchema
-from shared import jobs
+from shared import jobs, speeds
 from shared.catalog import FRAMINGS, JOB_KINDS, VIEWS
 from shared.lifecycle import JobState
+from shared.models import Job
 
 
 class FailureSchema(Answer):
@@ -30,13 +33,15 @@ class JobSchema(Answer):
     attempt = fields.Integer(required=True)
     params = fields.Dict(keys=fields.String(), required=True)
     progress = fields.Dict(keys=fields.String(), required=True, allow_none=True)
-    place = fields.Function(
-        lambda job: jobs.place(reading(), job),
-        metadata={
-            "type": ["integer", "null"],
-            "description": "How many jobs stand before it in the queue. Null when it doesn't wait.",
-        },
+    place = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={"description": "How many jobs stand before it, if nobody else comes. Null when it doesn't wait."},
     )
+    seconds_to_start = fields.Float(
+        required=True, allow_none=True, metadata={"description": "By what such jobs took here lately. Null: unknown."}
+    )
+    seconds_to_finish = fields.Float(required=True, allow_none=True)
     error = fields.Nested(FailureSchema, required=True, allow_none=True)
     metadata = fields.Dict(keys=fields.String(), values=fields.String(), attribute="labels", required=True)
     cancel_requested_at = fields.AwareDateTime(required=True, allow_none=True)
@@ -52,6 +57,16 @@ class JobSchema(Answer):
         events="/v1/projects/{it.project_id}/events",
         stream="/v1/jobs/{it.id}/events/stream",
     )
+
+    @pre_dump
+    def _foresee(self, job: Job, **_: Any) -> dict[str, Any]:
+        """Beside the row, what is to be expected of it."""
+        session = reading()
+        place = jobs.place(session, job)
+        wait = speeds.wait(session, job, place, runtime().settings)
+        columns = {column.key: getattr(job, column.key) for column in Job.__mapper__.column_attrs}
+        foreseen = {"place": place, "seconds_to_start": wait.to_start, "seconds_to_finish": wait.to_finish}
+        return columns | foreseen
 
 
 class JobQuery(PageQuery, Query):

@@ -67,6 +67,8 @@ class ProjectSchema(Answer):
         self="/v1/projects/{it.id}",
         images="/v1/projects/{it.id}/images",
         uploads="/v1/projects/{it.id}/uploads",
+        imports="/v1/projects/{it.id}/imports",
+        exports="/v1/projects/{it.id}/exports",
         rounds="/v1/projects/{it.id}/rounds",
         loras="/v1/projects/{it.id}/loras",
         events="/v1/projects/{it.id}/events",

@@ -28,6 +28,7 @@ class LimitsSchema(Answer):
     max_pictures_per_job = fields.Integer(required=True)
     max_running_jobs = fields.Integer(required=True)
     max_queued_jobs = fields.Integer(required=True)
+    max_webhooks_per_user = fields.Integer(required=True)
     requests_per_minute = fields.Integer(required=True)
     submits_per_minute = fields.Integer(required=True)
     download_seconds = fields.Integer(required=True)

@@ -52,11 +52,17 @@ class Run:
     def held_out(self) -> PictureSet:
         return PictureSet(self.folder / "held-out")
 
+    def started(self, part: str) -> Path | None:
+        """The part in `start`, if there is one; what is not there begins fresh."""
+        path = self.start / part if self.start else None
+        return path if path and path.exists() else None
+
     def taken_over(self, part: str) -> bool:
         """Copied from `start`: what a UNet has learned to read must stay as it is."""
-        if self.start:
-            shutil.copytree(self.start / part, self.model / part, dirs_exist_ok=True)
-        return self.start is not None
+        shipped = self.started(part)
+        if shipped:
+            shutil.copytree(shipped, self.model / part, dirs_exist_ok=True)
+        return shipped is not None
 
     def tokenizer(self) -> None:
         if not self.taken_over("tokenizer"):
@@ -88,8 +94,8 @@ class Run:
 
     def new_vae(self) -> AutoencoderKL:
         """Fresh, or from the weights of `start`."""
-        if self.start:
-            return AutoencoderKL.from_pretrained(self.start / "vae", torch_dtype=torch.float32)
+        if shipped := self.started("vae"):
+            return AutoencoderKL.from_pretrained(shipped, torch_dtype=torch.float32)
         torch.manual_seed(self.config.seed)
         return make_vae(self.config.vae, self.config.data.size)
 
@@ -132,11 +138,14 @@ class Run:
 
     def new_unet(self) -> UNet2DConditionModel:
         """Fresh, or from the weights of `start`."""
-        if self.start:
-            return UNet2DConditionModel.from_pretrained(self.start / "unet", torch_dtype=torch.float32)
+        if shipped := self.started("unet"):
+            return UNet2DConditionModel.from_pretrained(shipped, torch_dtype=torch.float32)
         c = self.config
         torch.manual_seed(c.seed)
         return make_unet(c.unet, c.vae.latent_channels, c.data.size // 8, c.text.width)
+
+    def load_unet(self) -> UNet2DConditionModel:
+        return UNet2DConditionModel.from_pretrained(self.model / "unet").eval()
 
     def unet(self) -> None:
         c, text = self.config, self.load_text()
@@ -170,6 +179,15 @@ class Run:
         figures = measure(assemble(self.model), judge, self.folder / "sheets", asked)
         print(json.dumps(figures), flush=True)
 
+    def checkpoint(self) -> None:
+        """Put the parts that there are beside the package's base, for a run on another machine to --start from."""
+        out = self.out / "checkpoint"
+        loaders = {"vae": self.load_vae, "text_encoder": self.load_text, "unet": self.load_unet}
+        shutil.copytree(self.model / "tokenizer", out / "tokenizer", dirs_exist_ok=True)
+        for part, load in loaders.items():
+            if (self.model / part).exists():
+                load().half().save_pretrained(out / part)
+
     def export(self) -> None:
         """Put what ships in its place, if it is good enough."""
         figures = json.loads((self.folder / "sheets" / "following.json").read_text())
@@ -183,10 +201,10 @@ class Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", nargs="?", default="all", choices=["all", *STAGES])
+    parser.add_argument("stage", nargs="?", default="all", choices=["all", *STAGES, "checkpoint"])
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
     parser.add_argument("--run", type=Path, default=Path("runs/chibi"))
-    parser.add_argument("--start", type=Path, help="a pipeline folder whose weights to begin from")
+    parser.add_argument("--start", type=Path, help="a folder whose parts to begin from, as models/chibi/base")
     parser.add_argument("--out", type=Path, default=HERE, help="where `export` puts base/ and reader/")
     parser.add_argument("--gate", type=float, default=GATE, help="what `export` asks of prompt-following")
     parser.add_argument("--threads", type=int, default=1)

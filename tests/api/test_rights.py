@@ -27,6 +27,7 @@ BODIES: dict[str, Any] = {
     "post /v1/projects/{project_id}/rounds/{number}/candidates": {"count": 1},
     "post /v1/projects/{project_id}/uploads": {"content_type": "image/png"},
     "post /v1/projects/{project_id}/uploads/complete": {"slip": "x"},
+    "post /v1/projects/{project_id}/exports": {"round": 1},
     "post /v1/images/{image_id}/crops": {"mode": "quadrants"},
     "post /v1/keys": {"name": "x"},
     "post /v1/webhooks": {"url": "https://example.org/hooks"},
@@ -87,7 +88,7 @@ def ada_images(session, project_id):
 
 def ask(caller: Caller, method: str, path: str, things: dict[str, str]) -> Any:
     given: dict[str, Any] = {"headers": {"If-Match": "*"}}
-    if path.endswith(("/images", "/versions")) and method == "post":
+    if path.endswith(("/images", "/versions", "/imports")) and method == "post":
         given["data"] = {"file": (io.BytesIO(png()), "x.png")}
     elif method != "get":
         given["json"] = BODIES.get(f"{method} {path}", {})
@@ -149,3 +150,16 @@ def test_another_users_candidates_cannot_be_decided_about(bob, session_of, thing
         project, _ = make_curating(session, bob.user_id)
     body = {"accepted": [things["image_id"]]}
     assert bob.put(f"/v1/projects/{project.id}/rounds/1/decisions", body).status_code == 404
+
+
+def test_what_was_done_is_written_down_for_admins(ada, admin, things):
+    ada.post("/v1/projects", BODIES["post /v1/projects"])
+    ada.get("/v1/projects")
+    ada.get(f"/v1/loras/{things['lora_id']}")
+    assert ada.post("/v1/projects", {}).status_code == 422
+    seen = admin.get(f"/v1/audit?user_id={ada.user_id}").json["items"]
+    assert [(each["action"], each["target"]) for each in seen] == [
+        ("get_lora", f"/v1/loras/{things['lora_id']}"),
+        ("create_project", "/v1/projects"),
+    ]
+    assert ada.get("/v1/audit").status_code == 403

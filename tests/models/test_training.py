@@ -121,6 +121,13 @@ def test_a_training_can_begin_from_what_was_shipped(trained):
     assert weights(again.new_unet()).dtype == torch.float32
 
 
+def test_a_checkpoint_holds_every_part_there_is(trained):
+    trained.checkpoint()
+    elsewhere = Run(trained.config_path, trained.folder / "other", start=trained.out / "checkpoint")
+    assert all(elsewhere.started(part) for part in ("tokenizer", "text_encoder", "vae", "unet"))
+    assert Run(trained.config_path, trained.folder / "other", start=trained.folder).started("vae") is None
+
+
 def test_readers_of_both_kinds_are_written_and_read(trained):
     for kind in ("reader", "judge"):
         read = Reader.load(trained.folder / "reader", kind).read(np.zeros((2, 64, 64, 3), np.uint8))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from shared import events, projects
+from tests.domain import make_project, work_off
 from tests.webhooks import receiver as hostile
 from tests.webhooks.conftest import World
 from tests.webhooks.receiver import Receiver, receiving, says, self_signed, server_tls
@@ -51,6 +53,26 @@ def test_all_events_arrive_in_their_order(world: World, receiver: Receiver) -> N
     world.send()
     assert [each.verified(secret)["data"]["seq"] for each in receiver.at()] == list(range(1, 51))
     assert receiver.most_open == 1
+
+
+def test_a_whole_project_is_told_without_a_gap(world: World, receiver: Receiver) -> None:
+    receiver.answers["/hook"] = hostile.one_after_another(*[says(200)] * 5, says(500), says(200))
+    _, secret = world.listen(receiver.url())
+    with world.session() as session:
+        project = make_project(session, world.user, name="whole")
+        projects.start(session, project)
+    work_off(world.runtime)
+    world.send()
+    with world.runtime.db.reading() as session:
+        happened = [events.payload(each) for each in events.after(session, project.id, 0, 1000)]
+    told = [each.verified(secret) for each in receiver.at()]
+    assert len(told) == len(happened) + 1  # the one that met the 500 came twice
+    once = {each["data"]["id"]: each for each in told if each["data"]["project_id"] == project.id}
+    assert sorted(once.values(), key=lambda each: each["data"]["seq"]) == happened
+    assert happened[-1]["type"] == "project.completed"
+    assert {"round.training_started", "round.candidates_ready", "round.completed"} <= {
+        each["type"] for each in happened
+    }
 
 
 def test_an_error_is_tried_again_with_the_same_id_until_it_is_heard(world: World, receiver: Receiver) -> None:

@@ -22,6 +22,7 @@ from shared.errors import Conflict, Invalid, NotFound
 from shared.models import Delivery, Event, Webhook
 from shared.webhooks import Answer, Telling
 from tests.domain import make_project, make_user
+from tests.servers import Postgres
 from tests.webhooks.conftest import World
 from tests.webhooks.receiver import Handler, Receiver, hangs, one_after_another, says
 from workers.delivery import Sender, retry_after
@@ -575,17 +576,33 @@ def test_what_is_cut_by_the_end_of_a_sender_is_no_failed_try(world: World, recei
     assert world.deliveries(webhook_id)[0].state == "delivered"
 
 
-def test_dead_endpoints_do_not_delay_a_live_one(make_world: Callable[..., World], receiver: Receiver) -> None:
-    world = make_world(webhook_threads=4, webhook_timeout_seconds=2.0, webhook_retry_seconds=(60,))
+def test_dead_endpoints_do_not_delay_a_live_one_however_many_they_are(
+    make_world: Callable[..., World], receiver: Receiver
+) -> None:
+    world = make_world(
+        webhook_threads=4, webhook_timeout_seconds=60.0, webhook_retry_seconds=(60,), max_webhooks_per_user=30
+    )
     receiver.answers["/dead"] = hangs()
-    dead = [world.listen(receiver.url("/dead"))[0] for _ in range(6)]
-    with world.session() as session:  # it is known that they fail
-        session.execute(update(Webhook).values(failures=1))
+    dead = [world.listen(receiver.url("/dead"))[0] for _ in range(25)]
     live, _ = world.listen(receiver.url("/live"))
+    with world.session() as session:  # it is known that they fail, and the live one was served a moment ago
+        session.execute(update(Webhook).where(Webhook.id != live).values(failures=1))
+        session.execute(update(Webhook).where(Webhook.id == live).values(lease_until=utcnow()))
     world.happen(20)
-    world.send(until=lambda: all(each.state == "delivered" for each in world.deliveries(live)), seconds=1.9)
+    world.send(until=lambda: all(each.state == "delivered" for each in world.deliveries(live)))
     assert len(receiver.at("/dead")) <= 2  # half of the threads
     assert len(world.deliveries(dead[0])) == 20
+
+
+def test_slow_endpoints_do_not_hide_a_quick_one(make_world: Callable[..., World], receiver: Receiver) -> None:
+    world = make_world(webhook_threads=2, webhook_timeout_seconds=60.0, max_webhooks_per_user=30)
+    receiver.answers["/slow"] = hangs()
+    slow = [world.listen(receiver.url("/slow"))[0] for _ in range(20)]
+    world.sender._slow.update(slow)  # they answered late before
+    live, _ = world.listen(receiver.url("/live"))
+    world.happen(3)
+    world.send(until=lambda: all(each.state == "delivered" for each in world.deliveries(live)))
+    assert len(receiver.at("/slow")) <= 1
 
 
 def test_the_next_delivery_is_found_by_an_index(world: World) -> None:
@@ -610,3 +627,22 @@ def test_a_database_that_is_away_is_asked_again_at_the_next_tick(world: World, r
     world.runtime.db = real
     world.send()
     assert len(receiver.at()) == 1
+
+
+@pytest.mark.servers
+def test_removing_a_webhook_does_not_undo_what_is_recorded_at_that_moment(tmp_path: Path, postgres: Postgres) -> None:
+    """On Postgres both go on side by side: the row must not vanish between being found and being told."""
+    world = World(tmp_path, postgres.make_database())
+    try:
+        ids = [world.listen(HERE)[0] for _ in range(15)]
+        remover = threading.Thread(target=lambda: [world.edit(each, webhooks.remove) for each in ids])
+        remover.start()
+        while remover.is_alive():
+            world.happen()
+        remover.join()
+        assert world.deliveries() == []
+        with world.runtime.db.reading() as session:
+            told = events.after(session, world.project.id, 0, 10_000)
+        assert [each.seq for each in told] == list(range(1, len(told) + 1))
+    finally:
+        world.close()

@@ -48,8 +48,11 @@ class StableDiffusion15(Family):
         self.dtype = torch.float32 if not on_cuda else torch.bfloat16 if has_fast_bf16(self.device) else torch.float16
         pipeline: Any = _load(row)
         self.tokenizer = pipeline.tokenizer
-        self.text_encoder = pipeline.text_encoder.to(self.device, self.dtype).requires_grad_(False).eval()
-        self.unet = pipeline.unet.to(self.device, self.dtype).requires_grad_(False).eval()
+        if self.dtype != torch.float32:
+            pipeline.text_encoder.to(self.dtype)
+            pipeline.unet.to(self.dtype)
+        self.text_encoder = pipeline.text_encoder.to(self.device).requires_grad_(False).eval()
+        self.unet = pipeline.unet.to(self.device).requires_grad_(False).eval()
         # The VAE overflows in half precision on some bases and paints black; it runs rarely, so it stays in fp32.
         self.vae = pipeline.vae.to(self.device).requires_grad_(False).eval()
         self._noise_config = pipeline.scheduler.config

@@ -1,0 +1,25 @@
+"""The audit log."""
+
+from __future__ import annotations
+
+from marshmallow import fields
+
+from api.pagination import PageQuery
+from api.schemas.fields import Answer, Id, Moment, Text
+
+
+class AuditEntrySchema(Answer):
+    id = fields.String(required=True)
+    user_id = fields.String(required=True)
+    api_key_id = fields.String(required=True, allow_none=True)
+    action = fields.String(required=True, metadata={"description": "The name of the operation in the spec."})
+    target = fields.String(required=True, metadata={"description": "The address that was asked."})
+    request_id = fields.String(required=True, allow_none=True)
+    created_at = fields.AwareDateTime(required=True)
+
+
+class AuditQuery(PageQuery):
+    user_id = Id()
+    action = Text(100)
+    created_after = Moment()
+    created_before = Moment()

@@ -1,0 +1,29 @@
+"""Datasets as zips."""
+
+from __future__ import annotations
+
+from flask_smorest.fields import Upload
+from marshmallow import fields
+
+from api.schemas.fields import Schema, Whole
+from api.schemas.loras import LoraFileSchema
+
+
+class ExportSchema(Schema):
+    round = Whole(
+        1,
+        1_000,
+        allow_none=True,
+        load_default=None,
+        metadata={"description": "The number of a round: what it was trained on. Left out: what is accepted by now."},
+    )
+
+
+class ExportedSchema(LoraFileSchema):
+    images = fields.Integer(required=True)
+
+
+class ImportSchema(Schema):
+    file = Upload(
+        required=True, metadata={"description": "A zip of pictures, each with a `.txt` beside it if you like."}
+    )

@@ -1,0 +1,90 @@
+"""`make bench`: one JSON line for each figure, and a table at the end. It measures; it does not judge.
+
+`make bench ONLY=name,name` measures some. What can't be had yet is printed with the reason, never left out.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+# Each figure, and the module that measures it in a process of its own.
+SOURCES = {
+    "train_step_vs_floor": "benchmarks.diffusion",
+    "train_memory_vs_floor": "benchmarks.diffusion",
+    "generate_vs_floor": "benchmarks.diffusion",
+    "webhook_p95_beside_dead": "benchmarks.webhooks",
+    "trigger_only_attributes": "benchmarks.method",
+    "unseen_views_vs_four_crops": "benchmarks.method",
+    "bootstrap_vs_upper_bound": "benchmarks.method",
+}
+WHOLE = {"benchmarks.method"}  # measures all its figures in one go
+NOT_YET = "is not measured yet"
+MISSING = (
+    "bootstrap_wall_vs_compute", "warm_start_seconds", "submit_to_start_vs_celery", "get_job_vs_flask",
+    "post_project_vs_flask", "claim_1e6_vs_1e3", "list_1e6_vs_1e3", "dispatch_1e6_vs_1e3", "identity_auc",
+    "view_accuracy", "score_images_per_second",
+)  # fmt: skip
+
+
+def main(only: list[str]) -> None:
+    unknown = set(only) - {*SOURCES, *MISSING}
+    if unknown:
+        sys.exit(f"there is no figure {', '.join(sorted(unknown))}; there are {', '.join([*SOURCES, *MISSING])}")
+    wanted = only or [*SOURCES, *MISSING]
+    figures: dict[str, dict[str, Any]] = {}
+    for module in dict.fromkeys(SOURCES[name] for name in wanted if name in SOURCES):
+        mine = [name for name in wanted if SOURCES.get(name) == module]
+        figures |= measure(module, mine)
+    for name in wanted:
+        if name not in figures:
+            figures[name] = nothing(name, NOT_YET)
+            print(json.dumps(figures[name]), flush=True)
+    Console().print(table(list(figures.values())))
+
+
+def measure(module: str, names: list[str]) -> dict[str, dict[str, Any]]:
+    """The figures of one module, printed as they come."""
+    words = [] if module in WHOLE else names
+    found = {}
+    command = [sys.executable, "-m", module, *words]
+    with tempfile.TemporaryFile("w+") as log:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+            assert process.stdout is not None
+            for text in process.stdout:
+                print(text, end="", flush=True)
+                figure = json.loads(text)
+                if "name" in figure:
+                    found[figure["name"]] = figure
+        log.seek(0)
+        trouble = log.read().strip().splitlines()
+    for name in names:
+        if name not in found:
+            found[name] = nothing(name, trouble[-1] if trouble else "its module printed nothing")
+            print(json.dumps(found[name]), flush=True)
+    return found
+
+
+def nothing(name: str, reason: str) -> dict[str, Any]:
+    return {"name": name, "value": None, "goal": None, "better": None, "runs": 0, "spread": [], "about": reason}
+
+
+def table(figures: list[dict[str, Any]]) -> Table:
+    shown = Table("figure", "value", "goal", "runs", "spread", "about", box=None)
+    for figure in figures:
+        goal = "" if figure["goal"] is None else f"{'<=' if figure['better'] == 'lower' else '>='} {figure['goal']}"
+        value = "-" if figure["value"] is None else str(figure["value"])
+        spread = " - ".join(str(each) for each in figure["spread"])
+        shown.add_row(figure["name"], value, goal, str(figure["runs"]), spread, figure["about"])
+    return shown
+
+
+if __name__ == "__main__":
+    words = [word.removeprefix("ONLY=") for word in sys.argv[1:]]
+    main([name for word in words for name in word.split(",") if name])

@@ -1,0 +1,81 @@
+"""Datasets go out as zips and come back in."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.api.test_main_job import PROJECT, upload
+from tests.factories import png
+
+
+def zipped(entries: dict[str, bytes], **more: Any) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", **more) as file:
+        for name, content in entries.items():
+            file.writestr(name, content)
+    return target.getvalue()
+
+
+def send(caller, project_id: str, content: bytes) -> Any:
+    return caller.post(f"/v1/projects/{project_id}/imports", data={"file": (io.BytesIO(content), "x.zip")})
+
+
+@pytest.fixture
+def project_id(ada):
+    return ada.post("/v1/projects", PROJECT).json["id"]
+
+
+def test_a_dataset_comes_in_with_its_captions(ada, project_id):
+    caption = b"eiei21girl, 1girl, solo, fox ears, from side, upper body, sword"
+    answer = send(ada, project_id, zipped({"10_eiei/a.png": png(), "10_eiei/a.txt": caption, "10_eiei/b.webp": png()}))
+    assert answer.status_code == 201, answer.json
+    first, second = answer.json["items"]
+    assert (first["view"], first["framing"]) == ("side", "upper_body")
+    assert first["tags"] == ["fox ears", "from side", "upper body", "sword"]
+    assert second["tags"] == ["fox ears", "yellow eyes"]
+
+
+def test_a_dataset_that_went_out_comes_in_the_same(ada, project_id):
+    for view in ("front", "behind"):
+        upload(ada, project_id, view=view)
+    made = ada.post(f"/v1/projects/{project_id}/exports", {})
+    assert made.status_code == 201, made.json
+    assert made.json["images"] == 2
+    content = Path(urlsplit(made.json["url"]).path).read_bytes()
+    names = zipfile.ZipFile(io.BytesIO(content)).namelist()
+    assert names == [f"1_eiei21girl/{name}" for name in ("001.png", "001.txt", "002.png", "002.txt")]
+    other = ada.post("/v1/projects", PROJECT).json["id"]
+    came = send(ada, other, content).json["items"]
+    went = ada.get(f"/v1/projects/{project_id}/images").json["items"]
+    assert [(each["sha256"], each["tags"], each["view"]) for each in came] == [
+        (each["sha256"], each["tags"], each["view"]) for each in went
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b"no zip", 422, "not_a_zip"),
+        (zipped({"a.png": png()})[:-30], 422, "not_a_zip"),
+        (zipped({"a.txt": b"only text"}), 422, "empty_zip"),
+        (zipped({"../a.png": png()}), 422, "bad_zip_name"),
+        (zipped({"/etc/a.png": png()}), 422, "bad_zip_name"),
+        (zipped({"C:\\a.png": png()}), 422, "bad_zip_name"),
+        (zipped({"a.png": b"\0" * 5_000_000}, compression=zipfile.ZIP_DEFLATED), 413, "zip_too_large"),
+        (zipped({f"{n}.png": b"x" for n in range(101)}), 413, "zip_too_large"),
+        (zipped({"a.png": png(), "a.txt": b"x" * 20_000}), 413, "zip_too_large"),
+        (zipped({"a.png": png(), "b.png": b"no picture"}), 422, "not_a_picture"),
+    ],
+    ids=["text", "cut off", "empty", "up", "root", "drive", "bomb", "many", "long caption", "one is no picture"],
+)
+def test_a_bad_zip_is_refused_as_a_whole(ada, runtime, project_id, content, status, code):
+    answer = send(ada, project_id, content)
+    assert (answer.status_code, answer.json["code"]) == (status, code), answer.json
+    assert ada.get(f"/v1/projects/{project_id}/images").json["items"] == []
+    assert list(runtime.storage.list("projects/")) == []

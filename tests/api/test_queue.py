@@ -1,0 +1,79 @@
+"""Where a job stands, and how long that takes: as the queue will really have it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from shared import jobs
+from shared.db import utcnow
+from tests.factories import make_job, make_project, make_user
+
+
+def test_a_place_is_what_the_queue_then_does(session_of, runtime):
+    settings = replace(runtime.settings, max_running_jobs=100)
+    with session_of() as session:
+        for name, priorities, served in (("ada", [0, 0, 5, 0], 1), ("bob", [0, 9], 0), ("cy", [0, 0, 0], None)):
+            user = make_user(
+                session, name, served_at=utcnow() - timedelta(hours=served) if served is not None else None
+            )
+            project = make_project(session, user.id)
+            for priority in priorities:
+                make_job(session, project, priority=priority)
+    with session_of() as session:
+        waiting = session.query(jobs.Job).all()
+        places = {job.id: jobs.place(session, job) for job in waiting}
+    taken = []
+    while True:
+        with session_of() as session:
+            job = jobs.take_next(session, "gpu", settings)
+            if job is None:
+                break
+            taken.append(job.id)
+    assert [places[job_id] for job_id in taken] == list(range(9))
+
+
+@pytest.fixture
+def history(ada, session_of):
+    """A worker with one slot, and two drawings of ten pictures that took twenty seconds each."""
+    began = utcnow() - timedelta(hours=1)
+    with session_of() as session:
+        project = make_project(session, ada.user_id)
+        jobs.check_in(session, "w1", "gpu", 1)
+        inputs = {"base_model": "chibi", "pictures": [{}] * 10, "loras": []}
+        past = {"state": "succeeded", "started_at": began, "finished_at": began + timedelta(seconds=20)}
+        for _ in range(2):
+            make_job(session, project, inputs=inputs, **past)
+        make_job(session, project, inputs=inputs, state="running", started_at=utcnow() - timedelta(seconds=5))
+        first = make_job(session, project, inputs=inputs)
+        second = make_job(session, project, inputs=inputs | {"pictures": [{}] * 5})
+    return first.id, second.id
+
+
+def test_waiting_is_foretold_from_what_such_jobs_took(ada, history):
+    first, second = (ada.get(f"/v1/jobs/{job_id}").json for job_id in history)
+    assert (first["place"], first["seconds_to_start"], first["seconds_to_finish"]) == (0, 10.0, 30.0)
+    assert (second["place"], second["seconds_to_start"], second["seconds_to_finish"]) == (1, 30.0, 40.0)
+    running = ada.get("/v1/jobs?state=running").json["items"][0]
+    assert running["place"] is None
+    assert 13 < running["seconds_to_finish"] < 16
+
+
+def test_what_nobody_knows_is_not_foretold(ada, session_of):
+    with session_of() as session:
+        job = make_job(session, make_project(session, ada.user_id))
+    shown = ada.get(f"/v1/jobs/{job.id}").json
+    assert (shown["place"], shown["seconds_to_start"], shown["seconds_to_finish"]) == (0, None, None)
+
+
+def test_a_dry_run_tells_the_seconds_when_they_are_known(ada, session_of, history):
+    with session_of() as session:
+        project = make_project(session, ada.user_id)
+        began = utcnow()
+        past = {"state": "succeeded", "started_at": began, "finished_at": began + timedelta(seconds=16)}
+        make_job(session, project, kind="train", params={"train_steps": 160}, **past)
+    body = {"name": "x", "trigger_word": "x21", "feature_tags": ["fox ears"]}
+    rounds = ada.post("/v1/projects?dry_run=true", body).json["rounds"]
+    assert rounds[0]["seconds"] == pytest.approx(rounds[0]["train_steps"] * 0.1 + 24 * 2.0)
