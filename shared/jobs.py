@@ -217,8 +217,13 @@ def lock(session: Session, job: Job) -> None:
 
 def overdue(session: Session, limit: int = 100) -> list[Job]:
     """Running jobs whose lease is over: their worker is lost."""
-    query = select(Job).where(Job.state == JobState.RUNNING, Job.lease_until < clock())
-    return list(session.scalars(query.order_by(Job.lease_until).limit(limit).with_for_update(skip_locked=True)))
+    return list(session.scalars(select(Job).where(*_is_overdue()).order_by(Job.lease_until).limit(limit)))
+
+
+def take_overdue(session: Session, job_id: str) -> Job | None:
+    """An overdue job, for this transaction alone; None when somebody was faster, its worker included."""
+    query = select(Job).where(Job.id == job_id, *_is_overdue())
+    return session.scalar(query.with_for_update(skip_locked=True))
 
 
 def held_by(session: Session, worker: str) -> list[Job]:
@@ -249,7 +254,7 @@ def check_in(session: Session, name: str, queue: str, slots: int) -> None:
     """A worker says that it is alive and takes jobs."""
     seen = session.execute(update(Worker).where(Worker.name == name).values(seen_at=clock(), slots=slots))
     if not _one(seen):
-        session.add(Worker(name=name, queue=queue, slots=slots, seen_at=utcnow()))
+        session.add(Worker(name=name, queue=queue, slots=slots, seen_at=clock()))
 
 
 def check_out(session: Session, name: str) -> None:
@@ -261,11 +266,9 @@ def check_out(session: Session, name: str) -> None:
 
 def free_slots(session: Session, queue: str, settings: Settings) -> int:
     """How many more jobs the live workers of a queue can take right now."""
-    live = session.scalar(
-        select(func.coalesce(func.sum(Worker.slots), 0)).where(
-            Worker.queue == queue, Worker.seen_at > clock(-settings.worker_seen_seconds)
-        )
-    )
+    alive = (Worker.queue == queue, Worker.seen_at > clock(-settings.worker_seen_seconds))
+    # Dispatchers take turns, by the rows of the workers that they hand out to: two would both count the last slot.
+    live = sum(session.scalars(select(Worker.slots).where(*alive).order_by(Worker.name).with_for_update()))
     busy = session.scalar(
         select(func.count()).where(
             Job.queue == queue,
@@ -275,7 +278,7 @@ def free_slots(session: Session, queue: str, settings: Settings) -> int:
             ),
         )
     )
-    return (live or 0) - (busy or 0)
+    return live - (busy or 0)
 
 
 def take_next(session: Session, queue: str, settings: Settings) -> Job | None:
@@ -369,6 +372,10 @@ def _occupies(settings: Settings) -> Any:
         Job.state == JobState.RUNNING,
         and_(Job.state == JobState.QUEUED, Job.dispatched_at > clock(-settings.redispatch_seconds)),
     )
+
+
+def _is_overdue() -> tuple[Any, ...]:
+    return (Job.state == JobState.RUNNING, Job.lease_until < clock())
 
 
 def _mine(held: ClaimedJob) -> tuple[Any, ...]:
