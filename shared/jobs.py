@@ -24,6 +24,7 @@ from shared.models import Job, Project, User, Worker
 from shared.settings import Settings
 
 log = structlog.get_logger()
+MAX_COUNTED = 10_000  # waiting jobs of a queue, beyond which nobody is told a place
 OPEN_STATES = (JobState.QUEUED, JobState.RUNNING)
 
 
@@ -343,14 +344,35 @@ def place(session: Session, job: Job) -> int | None:
     """
     if job.state != JobState.QUEUED:
         return None
-    waiting = and_(Job.state == JobState.QUEUED, Job.queue == job.queue)
+    turns = _turns(session, job.queue)
+    if sum(turns.values()) >= MAX_COUNTED or job.user_id not in turns:
+        return None  # too many to tell, or it has just been taken
     sooner = or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id))
-    mine = session.scalar(select(func.count()).where(waiting, Job.user_id == job.user_id, sooner)) or 0
-    turns = dict(iter(session.execute(select(Job.user_id, func.count()).where(waiting).group_by(Job.user_id))))
-    order = select(User.id).where(User.id.in_(turns)).order_by(User.served_at.asc().nulls_first(), User.id)
-    users = list(session.scalars(order))
+    mine = session.scalar(
+        select(func.count()).where(
+            Job.state == JobState.QUEUED, Job.queue == job.queue, Job.user_id == job.user_id, sooner
+        )
+    )
+    users = list(turns)
     first = users[: users.index(job.user_id)]
-    return mine + sum(min(turns[user], mine + (user in first)) for user in users if user != job.user_id)
+    before = mine or 0
+    return before + sum(min(turns[user], before + (user in first)) for user in users if user != job.user_id)
+
+
+def _turns(session: Session, queue: str) -> dict[str, int]:
+    """How many jobs each user has waiting, in the order of their turns. Looked up once for each session."""
+    known: dict[str, dict[str, int]] = session.info.setdefault("turns", {})
+    if queue not in known:
+        waiting = select(Job.user_id).where(Job.state == JobState.QUEUED, Job.queue == queue).limit(MAX_COUNTED)
+        counted = waiting.subquery()
+        query = (
+            select(User.id, func.count())
+            .join(counted, counted.c.user_id == User.id)
+            .group_by(User.id, User.served_at)
+            .order_by(User.served_at.asc().nulls_first(), User.id)
+        )
+        known[queue] = dict(iter(session.execute(query)))
+    return known[queue]
 
 
 def _occupies(settings: Settings) -> Any:
