@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -17,6 +18,21 @@ def redact(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
         if any(word in name.lower() for word in SECRET_WORDS):
             event[name] = "[redacted]"
     return event
+
+
+class Unbreakable:
+    """A stream whose full disk or closed pipe loses lines, not the thread that wrote them."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def configure(log_format: str) -> None:
@@ -32,11 +48,11 @@ def configure(log_format: str) -> None:
     ]
     structlog.configure(
         processors=[*common, structlog.processors.format_exc_info, renderer],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, Unbreakable(sys.stderr))),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(Unbreakable(sys.stderr))
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=common))
     root = logging.getLogger()
     root.handlers = [handler]
