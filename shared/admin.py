@@ -8,10 +8,10 @@ import click
 from alembic import command
 from alembic.config import Config
 
-from shared import users
+from shared import reconcile, users
 from shared.db import Database
 from shared.errors import BootloraError
-from shared.runtime import open_storage
+from shared.runtime import Runtime, open_storage
 from shared.settings import Settings
 
 
@@ -61,6 +61,27 @@ def create_key(user_name: str, name: str, scopes: tuple[str, ...]) -> None:
         user = users.by_name(session, user_name)
         _, text = users.create_key(session, user, settings.secret_key, name=name, scopes=list(scopes) or None)
     click.echo(text)
+
+
+@main.command("reconcile")
+@click.option("--read", is_flag=True, help="Read every object and check its SHA-256, too.")
+@click.option("--repair", is_flag=True, help="Take lost pictures out of datasets and delete old orphans.")
+@click.option("--grace-hours", default=24.0, show_default=True, help="Younger objects are no orphans yet.")
+def reconcile_(read: bool, repair: bool, grace_hours: float) -> None:
+    """Compare the tables with the object store, as after a restored backup."""
+    runtime = Runtime.from_settings(Settings.from_env())
+    found = reconcile.compare(runtime, grace_seconds=grace_hours * 3600, read=read)
+    for name in ("missing", "damaged"):
+        for each in getattr(found, name):
+            click.echo(f"{name}  {each.table} {each.row_id}  {each.key}")
+    for key in found.orphans:
+        click.echo(f"orphan  {key}")
+    counts = f"{len(found.missing)} missing, {len(found.damaged)} damaged, {len(found.orphans)} orphans"
+    click.echo(f"{found.objects} objects: {counts}, {found.young} too young to judge")
+    if repair:
+        click.echo(f"repaired: {reconcile.repair(runtime, found)} pictures taken out, orphans deleted")
+    elif found.missing or found.damaged:
+        raise SystemExit(1)
 
 
 def _database() -> Database:

@@ -320,6 +320,14 @@ def take_next(session: Session, queue: str, settings: Settings) -> Job | None:
     return job
 
 
+def unclaimed(session: Session, queue: str) -> set[tuple[str, int]]:
+    """Jobs, and their attempts, for which a message is under way."""
+    sent = select(Job.id, Job.attempt).where(
+        Job.queue == queue, Job.state == JobState.QUEUED, Job.dispatched_at.is_not(None)
+    )
+    return {(job_id, attempt) for job_id, attempt in session.execute(sent)}
+
+
 def unsend(session: Session, job_id: str, attempt: int) -> None:
     """The message of a dispatched job could not be sent, or was declined; its turn comes again at once."""
     session.execute(

@@ -62,8 +62,9 @@ def compare(runtime: Runtime, *, grace_seconds: float, read: bool = False) -> Di
     stored = {found.key for found in runtime.storage.list(PREFIX)}
     with runtime.db.reading() as session:
         references = list(_references(session))
+        results = {key for job in session.scalars(select(Job).where(Job.result.is_not(None))) for key in _keys(job.result)}
         at_work = _at_work(session, grace_seconds)
-    named = {reference.key for reference in references}
+    named = {reference.key for reference in references} | results
     found = Differences(objects=len(stored))
     for reference in references:
         if reference.key not in stored and not _is_there(runtime, reference.key):
@@ -115,6 +116,17 @@ def _references(session: Session) -> Iterator[Reference]:
         checkpoint: dict[str, Any] = job.checkpoint or {}
         for file in (*checkpoint.get("kept", []), *checkpoint.get("images", {}).values()):
             yield Reference(file["key"], file["sha256"], Job.__tablename__, job.id)
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """Every `key` in a result, whatever its shape: what a job has published is never an orphan."""
+    if isinstance(value, dict):
+        if isinstance(value.get("key"), str):
+            yield value["key"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _keys(each)
 
 
 def _at_work(session: Session, grace_seconds: float) -> set[str]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import mmap
 import signal
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from celery import signals
 
-from shared import jobs, logs
+from shared import jobs, logs, reconcile
 from shared.broker import TASK, make_celery
 from shared.runtime import Runtime
 from shared.settings import Settings
@@ -22,9 +23,13 @@ from workers.clock import Clock
 from workers.delivery import Sender
 from workers.runner import run_job
 from workers.scratch import sweep
+from workers.watchdog import Watchdog
 
 settings = Settings.from_env()
 app = make_celery(settings)
+
+DEAF_AFTER = 3  # times that a message has been sent again while this worker was idle
+COLLECT_SECONDS = 3600.0
 
 # One byte that parent and children see alike: set when the worker has been told to shut down.
 _draining = mmap.mmap(-1, 1)
@@ -37,20 +42,49 @@ class Node:
     queue = ""
     slots = 1
     runtime: Runtime
-    clock: Clock | None = None
+    busy = 0
     sender: Sender | None = None  # worker-io only
+
+    def __init__(self) -> None:
+        self.clocks: list[Clock] = []
+        self.at_work = threading.Lock()
 
     def start(self, *, with_control: bool) -> None:
         """Connect, put back what a dead predecessor held, and give a sign of life from now on."""
         self.runtime = Runtime.from_settings(settings)
         self.runtime.bury_predecessor(self.name)
         sweep(settings.scratch_dir)
-        chores: dict[Callable[[], object], float] = {self.check_in: settings.heartbeat_seconds}
+        watchdog = Watchdog(DEAF_AFTER * settings.redispatch_seconds, self.unclaimed, lambda: self.busy > 0)
+        chores: dict[Callable[[], object], float] = {
+            self.check_in: settings.heartbeat_seconds,
+            watchdog.look: settings.heartbeat_seconds,
+        }
         if with_control:
             self.sender = Sender(self.runtime)
             chores |= {self.runtime.dispatch: 1.0, self.runtime.reap: 2.0, self.sender.tick: 1.0}
-        self.clock = Clock(chores)
-        self.clock.start()
+            self.clocks.append(Clock({self.collect_orphans: COLLECT_SECONDS}))  # may take long: its own thread
+        self.clocks.append(Clock(chores))
+        for clock in self.clocks:
+            clock.start()
+
+    def work(self, job_id: str, attempt: int) -> None:
+        if draining():
+            self.decline(job_id, attempt)
+            return
+        with self.at_work:
+            self.busy += 1
+        try:
+            run_job(self.runtime, job_id, attempt, self.name, draining)
+        finally:
+            with self.at_work:
+                self.busy -= 1
+
+    def unclaimed(self) -> set[tuple[str, int]]:
+        with self.runtime.db.reading() as session:
+            return jobs.unclaimed(session, self.queue)
+
+    def collect_orphans(self) -> None:
+        reconcile.collect(self.runtime, grace_seconds=settings.orphan_grace_seconds)
 
     def check_in(self) -> None:
         if draining():
@@ -68,10 +102,11 @@ class Node:
 
     def stop(self) -> None:
         """Take no more, and say so."""
-        if self.clock is None:
+        if not self.clocks:
             return
-        self.clock.stop()
-        self.clock = None
+        for clock in self.clocks:
+            clock.stop()
+        self.clocks.clear()
         if self.sender is not None:
             self.sender.close()
         with self.runtime.transaction() as session:
@@ -84,10 +119,7 @@ node = Node()
 
 @app.task(name=TASK)
 def run(job_id: str, attempt: int) -> None:
-    if draining():
-        node.decline(job_id, attempt)
-    else:
-        run_job(node.runtime, job_id, attempt, node.name, draining)
+    node.work(job_id, attempt)
 
 
 def draining() -> bool:

@@ -82,3 +82,15 @@ def expect_consumption(trial: Trial) -> None:
     trial.recovered()
     done = trial.all_done()
     assert all(job.attempt == 1 for job in done), "what was running should not have been touched"
+
+
+@pytest.mark.fault("F4", "workers are connected, and yet take nothing")
+def test_workers_that_take_nothing_notice_it_and_start_again(trial: Trial) -> None:
+    service = trial.service
+    control = service.runtime.broker.app.control  # type: ignore[attr-defined]
+    service.await_that(lambda: len(control.cancel_consumer("gpu", reply=True, timeout=2)) >= 3)
+    trial.strike()
+    trial.submit(2)
+    service.await_done(*trial.accepted)
+    trial.recovered()
+    trial.all_done()

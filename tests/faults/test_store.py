@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from shared import projects
 from shared.lifecycle import ProjectState
-from shared.models import Image, Job, Lora, Project
+from shared.models import Image, Project
 from tests.domain import make_project
 from tests.faults.conftest import Trial
 
@@ -82,4 +82,3 @@ def state_of(trial: Trial, project: Project) -> str:
         return session.get_one(Project, project.id).state
 
 
-_ = (Job, Lora)

@@ -1,0 +1,44 @@
+"""Notices a worker that is connected, idle, and yet takes nothing: some broker clients never come to again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger()
+
+Message = tuple[str, int]  # a job and its attempt
+
+
+class Watchdog:
+    """Looks now and then. A message that nobody takes for `seconds`, all of which we were idle, is a sign."""
+
+    def __init__(self, seconds: float, unclaimed: Callable[[], set[Message]], busy: Callable[[], bool]):
+        self._seconds = seconds
+        self._unclaimed = unclaimed
+        self._busy = busy
+        self._seen: dict[Message, float] = {}
+
+    def is_deaf(self) -> bool:
+        now = time.monotonic()
+        waiting = set() if self._busy() else self._unclaimed()
+        self._seen = {message: self._seen.get(message, now) for message in waiting}
+        return any(now - since > self._seconds for since in self._seen.values())
+
+    def look(self) -> None:
+        """End this worker if it is deaf; whoever keeps it up starts it again."""
+        if self.is_deaf():
+            log.error("worker.deaf", unclaimed=[job_id for job_id, _ in self._seen], seconds=self._seconds)
+            end_worker()
+
+
+def end_worker() -> None:
+    """At once: it is idle, so nothing is lost, and its shutdown would wait for a connection that is no good."""
+    parent = os.getppid()
+    if os.getpgid(parent) == os.getpgid(0):  # we are the child of a prefork worker
+        os.kill(parent, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
