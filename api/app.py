@@ -8,7 +8,7 @@ import uuid
 import structlog
 from flask import Flask, Response, g, request
 
-from api import converters, limits, metrics, problems, spec
+from api import converters, document, limits, metrics, problems
 from api.routes import (
     audit,
     datasets,
@@ -43,7 +43,7 @@ def create_app(runtime: Runtime) -> Flask:
     app.after_request(_finish)
     problems.register(app)
     limits.register(app, runtime.settings)
-    api = spec.make_api(app)
+    api = document.make_api(app)
     for resource in RESOURCES:
         api.register_blueprint(resource.blp)
     app.register_blueprint(docs.blp)

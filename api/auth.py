@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
+
 import structlog
 from flask import g, request
 
@@ -12,6 +15,10 @@ from shared.errors import Forbidden, Unauthorized
 from shared.models import ApiKey
 
 SECURITY_SCHEME = "apiKey"
+KNOWN_SECONDS = 2.0  # how long a key stays good in other processes after it was revoked in one
+MAX_KNOWN = 10_000
+
+_known: dict[bytes, tuple[float, ApiKey]] = {}  # by a hash: keys themselves are not for keeping
 
 
 def authenticate(scope: str, *, submits: bool) -> None:
@@ -31,6 +38,7 @@ def authenticate(scope: str, *, submits: bool) -> None:
         release()
         with runtime().db.transaction() as session:
             users.touch(session, key)
+        forget()
 
 
 def bearer() -> str | None:
@@ -39,8 +47,21 @@ def bearer() -> str | None:
     return text.strip() if scheme.lower() == "bearer" and text.strip() else None
 
 
+def forget() -> None:
+    """Ask the database again from now on: a key was revoked, or a user changed."""
+    _known.clear()
+
+
 def _key_of_request() -> ApiKey:
     text = bearer()
     if text is None:
         raise Unauthorized("send your API key as `Authorization: Bearer btl_...`", code="no_api_key")
-    return users.authenticate(reading(), text, runtime().settings.secret_key)
+    name = hashlib.sha256(text.encode()).digest()
+    until, key = _known.get(name, (0.0, None))
+    if key is None or time.monotonic() >= until:
+        key = users.authenticate(reading(), text, runtime().settings.secret_key)
+        if len(_known) >= MAX_KNOWN:
+            _known.clear()
+        _known[name] = (time.monotonic() + KNOWN_SECONDS, key)
+    users.check_fresh(key)
+    return key

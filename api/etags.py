@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from flask import Response, request
+from flask_smorest.utils import get_appcontext
 from marshmallow import Schema
 
 from shared.errors import PreconditionFailed, PreconditionRequired
@@ -33,8 +34,10 @@ def of(shown: Any) -> str:
 
 
 def put_on(answer: Response) -> None:
-    if answer.is_json and 200 <= answer.status_code < 300:
-        answer.set_etag(of(answer.get_json()))
+    """Tag an answer with what it shows, as the schema has just dumped it."""
+    shown = get_appcontext().get("result_dump")
+    if shown is not None and 200 <= answer.status_code < 300:
+        answer.set_etag(of(shown))
 
 
 def require() -> None:
@@ -49,7 +52,7 @@ def check(schema: type[Schema], row: Any) -> None:
     """Refuse when the thing isn't any more what the client saw. Call it with the row locked."""
     if not request.if_match or request.if_match.star_tag:
         return
-    now = of(json.loads(json.dumps(schema().dump(row))))
+    now = of(schema().dump(row))
     if not request.if_match.contains(now):
         raise PreconditionFailed("this has changed since you read it; read it again and decide anew")
 

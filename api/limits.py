@@ -6,13 +6,16 @@ for itself: a limiter must not be what takes the service down.
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import cast
 
 import structlog
 from flask import Flask, Response, current_app, g, request
-from limits.storage import MemoryStorage, Storage, storage_from_string
+from redis import Redis
+from redis.exceptions import RedisError
 
 from api import context
 from shared.errors import TooMany
@@ -45,9 +48,11 @@ class Limiter:
 
     def __init__(self, settings: Settings):
         self.quotas = {"requests": settings.requests_per_minute, "submits": settings.submits_per_minute}
-        self._own = MemoryStorage()
         self._common = _connect(settings.broker_url)
         self._rest_until = 0.0
+        self._lock = threading.Lock()
+        self._own: Counter[str] = Counter()
+        self._own_minute = 0
 
     def hit(self, policy: str, caller: str) -> Count:
         """Count one more.
@@ -57,8 +62,9 @@ class Limiter:
         """
         now = time.time()
         resets_in = WINDOW_SECONDS - int(now) % WINDOW_SECONDS
-        key = f"bootlora/limits/{policy}/{caller}/{int(now) // WINDOW_SECONDS}"
-        count = Count(policy=policy, quota=self.quotas[policy], used=self._one_more(key), resets_in=resets_in)
+        minute = int(now) // WINDOW_SECONDS
+        used = self._one_more(f"bootlora/limits/{policy}/{caller}", minute)
+        count = Count(policy=policy, quota=self.quotas[policy], used=used, resets_in=resets_in)
         g.setdefault("counts", []).append(count)
         if count.used > count.quota:
             raise TooMany(
@@ -68,14 +74,23 @@ class Limiter:
             )
         return count
 
-    def _one_more(self, key: str) -> int:
-        if time.monotonic() >= self._rest_until:
+    def _one_more(self, name: str, minute: int) -> int:
+        if self._common is not None and time.monotonic() >= self._rest_until:
             try:
-                return self._common.incr(key, WINDOW_SECONDS)
-            except self._common.base_exceptions as error:
+                with self._common.pipeline(transaction=False) as pipe:
+                    pipe.incr(f"{name}/{minute}")
+                    pipe.expire(f"{name}/{minute}", WINDOW_SECONDS)
+                    used, _ = pipe.execute()
+                return int(used)
+            except RedisError as error:
                 self._rest_until = time.monotonic() + REST_SECONDS
                 log.warning("limits.redis_away", error=str(error))
-        return self._own.incr(key, WINDOW_SECONDS)
+        with self._lock:
+            if minute != self._own_minute:
+                self._own_minute = minute
+                self._own.clear()
+            self._own[name] += 1
+            return self._own[name]
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -112,8 +127,8 @@ def _tell(answer: Response) -> Response:
     return answer
 
 
-def _connect(url: str) -> Storage:
-    if url.startswith("memory"):
-        return MemoryStorage()
-    timeouts = {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS}
-    return cast(Storage, storage_from_string(url, wrap_exceptions=False, **timeouts))
+def _connect(url: str) -> Redis | None:
+    """Redis, or None when the broker is something else."""
+    if not url.startswith(("redis://", "rediss://")):
+        return None
+    return Redis.from_url(url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS)

@@ -68,11 +68,10 @@ def jobs() -> Select[Job]:
 
 def _part(session: Session, model: type[Row], id_: str, noun: str) -> Row:
     table: Any = model
-    owner = select(table.project_id).join(Project, Project.id == table.project_id)
-    project_id = session.scalar(owner.where(table.id == id_, Project.user_id == context.user().id))
-    if project_id is not None and session is context.current_writing():
-        session.scalar(select(Project.id).where(Project.id == project_id).with_for_update())
-    found = session.get(model, id_) if project_id is not None else None
+    mine = (table.id == id_, Project.id == table.project_id, Project.user_id == context.user().id)
+    if session is context.current_writing():
+        session.scalar(select(Project.id).where(*mine).with_for_update(of=Project))
+    found = session.scalar(select(model).where(*mine))
     if found is None:
         raise NotFound(f"there is no {noun} {id_}")
     return found

@@ -1,100 +1,12 @@
-"""The OpenAPI document: made from the routes and schemas. `python -m api.spec > openapi.yaml` writes it."""
+"""`python -m api.spec > openapi.yaml`: the API's document as a file."""
 
 from __future__ import annotations
 
-import http
 import sys
-from typing import Any, cast
 
-import flask_smorest
-import yaml
-from flask import Flask
-from flask_smorest.utils import prepare_response
-
-from api import auth, converters, problems
-from api.schemas.problem import ProblemSchema
-from shared.users import SCOPES
-
-DESCRIPTION = """\
-From one picture of a character to a LoRA that draws her from any side.
-
-- Every error is a problem (RFC 9457): branch on `code`.
-- A POST that makes or starts something takes an `Idempotency-Key`: send it again as often as you like.
-- What you change, you have seen: send its `ETag` as `If-Match`.
-- Lists come in pages: follow `next_cursor`, or the `Link` header.
-- Work is a job: 202 and a `Location`. Ask with `Prefer: wait=30`, follow the events, or have webhooks call you.
-- Fields and event types that you don't know are to be ignored: more will come.
-"""
-
-
-class Api(flask_smorest.Api):
-    """flask-smorest's, with errors as problems."""
-
-    ERROR_SCHEMA = ProblemSchema
-
-    def _register_responses(self) -> None:
-        for status in http.HTTPStatus:
-            if status >= 400:
-                self._register_problem(status.name, status.phrase)
-        self._register_problem(self.DEFAULT_ERROR_RESPONSE_NAME, "Any other error")
-
-    def _register_problem(self, name: str, description: str) -> None:
-        response = {"description": description, "schema": ProblemSchema}
-        prepare_response(response, self.spec, problems.MEDIA_TYPE)
-        self.spec.components.response(name, response, lazy=True)
-
-    def handle_http_exception(self, error: Any) -> Any:
-        return problems.http_error(error)
-
-
-def make_api(app: Flask) -> Api:
-    app.config.update(API_TITLE="Bootlora", API_VERSION="1.0.0", OPENAPI_VERSION="3.1.0")
-    api = Api(spec_kwargs={"info": {"description": DESCRIPTION, "license": {"name": "Apache-2.0"}}})
-    api.register_converter(converters.Id, converters.id_schema)
-    api.init_app(app)
-    scopes = "\n".join(f"- `{name}`: {meaning}" for name, meaning in SCOPES.items())
-    scheme = {"type": "http", "scheme": "bearer", "description": f"An API key. Its scopes:\n\n{scopes}"}
-    api.spec.components.security_scheme(auth.SECURITY_SCHEME, scheme)
-    return api
-
-
-def document(app: Flask) -> dict[str, Any]:
-    """The whole document, the same each time."""
-    api = app.extensions["flask-smorest"]["apis"][""]["ext_obj"]
-    return cast(dict[str, Any], api.spec.to_dict())
-
-
-def plain_document(app: Flask) -> dict[str, Any]:
-    """The same in dictionaries, lists and text alone, as JSON and YAML want it."""
-    return cast(dict[str, Any], _plain(document(app)))
-
-
-def as_yaml(app: Flask) -> str:
-    return cast(str, yaml.dump(plain_document(app), Dumper=_Dumper, sort_keys=True, allow_unicode=True, width=110))
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes what occurs twice twice."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _plain(value: Any) -> Any:
-    """Dictionaries and lists all the way down, keys as text (status codes come as numbers)."""
-    if isinstance(value, dict):
-        return {str(name): _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return value if value is None or isinstance(value, bool | int | float) else str(value)
-
-
-def main() -> None:
-    from api.app import create_app
-    from api.blank import blank_runtime
-
-    sys.stdout.write(as_yaml(create_app(blank_runtime())))
-
+from api.app import create_app
+from api.blank import blank_runtime
+from api.document import as_yaml
 
 if __name__ == "__main__":
-    main()
+    sys.stdout.write(as_yaml(create_app(blank_runtime())))

@@ -140,7 +140,7 @@ def load() -> Family:
 
 
 def train_params(train_steps: int) -> TrainParams:
-    defaults = {**catalog.FAMILIES["chibi"].train, "batch_size": BATCH}
+    defaults = {**catalog.FAMILIES["chibi"].train, "lora_modules": "all", "batch_size": BATCH}
     return TrainParams(**{**defaults, "train_steps": train_steps, "checkpoint_every_steps": 10_000})
 
 

@@ -5,7 +5,6 @@ Everything after the start of the servers goes through `bootlora.Bootlora`: publ
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -13,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,11 @@ from rich.table import Table
 
 from bootlora import ApiError, Bootlora, saving, sheets
 from bootlora.display import Display, duration
-from bootlora.following import Stage, follow, stages
-from bootlora.types import Event, Image, Lora, Project, Round
+from bootlora.following import follow, stages
+from bootlora.types import Event, Image, Project, Round
 from embedded import report
 from embedded.stack import ROOT, Stack
+from embedded.story import Character, Lap, Story
 from embedded.supervisor import InUse, StartFailed
 
 EXAMPLE = ROOT / "models/chibi/examples/eiei21girl.png"
@@ -35,58 +34,6 @@ BASE_MODEL = "chibi"
 SETTINGS = {"BOOTLORA_HEARTBEAT_SECONDS": "1"}  # how often the bars move
 LABEL = {"made_by": "demo"}
 INTERRUPTED = 130  # what a shell expects after Ctrl-C
-
-
-@dataclass(frozen=True)
-class Character:
-    """One picture, and what a person can say of it."""
-
-    picture: Path
-    trigger: str
-    subject_tags: list[str]
-    feature_tags: list[str]
-    image_tags: list[str] = field(default_factory=list)  # what else this very picture shows, and is not hers
-
-    @staticmethod
-    def read(picture: Path) -> Character:
-        """What is told of a picture in the JSON file beside it.
-
-        Raises:
-            click.UsageError: there is none.
-        """
-        beside = picture.with_suffix(".json")
-        if not beside.exists():
-            wanted = '{"trigger": "eiei21girl", "subject_tags": ["1girl", "solo"], "feature_tags": ["fox ears", ...]}'
-            raise click.UsageError(f"say what the picture shows, in {beside}: {wanted}")
-        return Character(picture=picture, **json.loads(beside.read_text()))
-
-
-@dataclass
-class Lap:
-    """A round, looked back on."""
-
-    round: Round
-    lora: Lora
-    images: list[Image]  # its candidates; of the character round, the pictures it was tried with
-    files: list[Path]
-    sheet: Path
-    title: str
-
-
-@dataclass
-class Story:
-    """All that the report tells."""
-
-    character: Character
-    project: Project
-    references: list[tuple[Image, Path]] = field(default_factory=list)
-    dataset: list[tuple[Path, str]] = field(default_factory=list)
-    laps: list[Lap] = field(default_factory=list)
-    compared: list[tuple[str, list[Path]]] = field(default_factory=list)
-    views: list[str] = field(default_factory=list)  # of each column that is compared
-    stages: list[Stage] = field(default_factory=list)
-    parts: dict[str, float] = field(default_factory=dict)  # seconds
-    loras: list[Path] = field(default_factory=list)
 
 
 @click.command()

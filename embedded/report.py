@@ -8,15 +8,13 @@ import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
 from bootlora import saving
 from bootlora.display import duration
-
-if TYPE_CHECKING:
-    from embedded.demo import Lap, Story
+from embedded.story import Lap, Story
 
 THUMBNAIL = 256  # pixels; a report of large pictures must still open on a phone
 CURVE_WIDTH, CURVE_HEIGHT = 640, 150

@@ -5,6 +5,8 @@ One of the two files that import Celery (the other is workers/tasks.py).
 
 from __future__ import annotations
 
+import time
+
 from celery import Celery
 from kombu import Queue
 from kombu.exceptions import OperationalError
@@ -14,6 +16,8 @@ from shared.errors import Unavailable
 from shared.settings import Settings
 
 TASK = "bootlora.run_job"
+# One request in so many seconds finds out whether a silent broker is back; the others don't wait for it.
+PAUSE_SECONDS = 5.0
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -51,6 +55,7 @@ class Broker:
 
     def __init__(self, settings: Settings):
         self.app = make_celery(settings)
+        self._down_until = 0.0  # monotonic
 
     def send(self, queue: str, job_id: str, attempt: int) -> None:
         """Wake a worker for a job.
@@ -58,9 +63,12 @@ class Broker:
         Raises:
             Unavailable: the broker can't be reached; the row stays, and is sent again later.
         """
+        if time.monotonic() < self._down_until:
+            raise Unavailable("the broker could not be reached a moment ago", code="broker_unavailable")
         try:
             self.app.send_task(TASK, args=[job_id, attempt], queue=queue, retry=False)
         except OperationalError as error:
+            self._down_until = time.monotonic() + PAUSE_SECONDS
             raise Unavailable(f"the broker can't be reached: {error}", code="broker_unavailable") from error
 
     def ping(self) -> None:

@@ -63,13 +63,14 @@ FAMILIES = {
         train={
             "rank": 8,
             "alpha": 8.0,
-            "lora_modules": "all",
+            # On four crops the smallest adapter keeps most of what the base knows of the views that they don't show.
+            "lora_modules": "attention",
             "learning_rate": 2e-3,
             "train_steps": 160,
             "batch_size": 8,
             "min_snr_gamma": 0.0,
         },
-        character_train={"train_steps": 240},
+        character_train={"lora_modules": "all", "train_steps": 240},  # attention alone is too little to hold her
         generate={
             "inference_steps": 12,
             "guidance_scale": 3.0,
@@ -77,7 +78,8 @@ FAMILIES = {
             "negative_prompt": "",
             "batch_size": 16,
         },
-        score={"scorer": "plain"},
+        # true views score 0.33 and more against the four crops, other characters 0.19 on average
+        score={"scorer": "plain", "min_score": 0.22, "min_view_score": 0.25},
         quality_tags=("cel shading", "white background"),
     ),
     "sd15": Family(

@@ -14,6 +14,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
+# A server that has gone without a word must not hold a thread for ever: seconds, then milliseconds (libpq's units).
+PATIENCE = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 15, "keepalives_interval": 5}
+
 Json = JSON().with_variant(JSONB(), "postgresql")
 
 
@@ -65,7 +68,9 @@ def make_engine(url: str) -> Engine:
     become a writer once another wrote: SQLite refuses at once, whatever the timeout.
     """
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_recycle=1800)
+        return create_engine(
+            url, connect_args=PATIENCE, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_recycle=1800
+        )
     engine = create_engine(url, connect_args={"timeout": 30}, pool_size=10, max_overflow=20)
 
     @event.listens_for(engine, "connect")

@@ -24,6 +24,7 @@ from shared.models import Job, Project, User, Worker
 from shared.settings import Settings
 
 log = structlog.get_logger()
+MAX_COUNTED = 10_000  # waiting jobs of a queue, beyond which nobody is told a place
 OPEN_STATES = (JobState.QUEUED, JobState.RUNNING)
 
 
@@ -216,8 +217,13 @@ def lock(session: Session, job: Job) -> None:
 
 def overdue(session: Session, limit: int = 100) -> list[Job]:
     """Running jobs whose lease is over: their worker is lost."""
-    query = select(Job).where(Job.state == JobState.RUNNING, Job.lease_until < clock())
-    return list(session.scalars(query.order_by(Job.lease_until).limit(limit).with_for_update(skip_locked=True)))
+    return list(session.scalars(select(Job).where(*_is_overdue()).order_by(Job.lease_until).limit(limit)))
+
+
+def take_overdue(session: Session, job_id: str) -> Job | None:
+    """An overdue job, for this transaction alone; None when somebody was faster, its worker included."""
+    query = select(Job).where(Job.id == job_id, *_is_overdue())
+    return session.scalar(query.with_for_update(skip_locked=True))
 
 
 def held_by(session: Session, worker: str) -> list[Job]:
@@ -248,7 +254,7 @@ def check_in(session: Session, name: str, queue: str, slots: int) -> None:
     """A worker says that it is alive and takes jobs."""
     seen = session.execute(update(Worker).where(Worker.name == name).values(seen_at=clock(), slots=slots))
     if not _one(seen):
-        session.add(Worker(name=name, queue=queue, slots=slots, seen_at=utcnow()))
+        session.add(Worker(name=name, queue=queue, slots=slots, seen_at=clock()))
 
 
 def check_out(session: Session, name: str) -> None:
@@ -260,11 +266,9 @@ def check_out(session: Session, name: str) -> None:
 
 def free_slots(session: Session, queue: str, settings: Settings) -> int:
     """How many more jobs the live workers of a queue can take right now."""
-    live = session.scalar(
-        select(func.coalesce(func.sum(Worker.slots), 0)).where(
-            Worker.queue == queue, Worker.seen_at > clock(-settings.worker_seen_seconds)
-        )
-    )
+    alive = (Worker.queue == queue, Worker.seen_at > clock(-settings.worker_seen_seconds))
+    # Dispatchers take turns, by the rows of the workers that they hand out to: two would both count the last slot.
+    live = sum(session.scalars(select(Worker.slots).where(*alive).order_by(Worker.name).with_for_update()))
     busy = session.scalar(
         select(func.count()).where(
             Job.queue == queue,
@@ -274,7 +278,7 @@ def free_slots(session: Session, queue: str, settings: Settings) -> int:
             ),
         )
     )
-    return (live or 0) - (busy or 0)
+    return live - (busy or 0)
 
 
 def take_next(session: Session, queue: str, settings: Settings) -> Job | None:
@@ -332,14 +336,35 @@ def place(session: Session, job: Job) -> int | None:
     """
     if job.state != JobState.QUEUED:
         return None
-    waiting = and_(Job.state == JobState.QUEUED, Job.queue == job.queue)
+    turns = _turns(session, job.queue)
+    if sum(turns.values()) >= MAX_COUNTED or job.user_id not in turns:
+        return None  # too many to tell, or it has just been taken
     sooner = or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id))
-    mine = session.scalar(select(func.count()).where(waiting, Job.user_id == job.user_id, sooner)) or 0
-    turns = dict(iter(session.execute(select(Job.user_id, func.count()).where(waiting).group_by(Job.user_id))))
-    order = select(User.id).where(User.id.in_(turns)).order_by(User.served_at.asc().nulls_first(), User.id)
-    users = list(session.scalars(order))
+    mine = session.scalar(
+        select(func.count()).where(
+            Job.state == JobState.QUEUED, Job.queue == job.queue, Job.user_id == job.user_id, sooner
+        )
+    )
+    users = list(turns)
     first = users[: users.index(job.user_id)]
-    return mine + sum(min(turns[user], mine + (user in first)) for user in users if user != job.user_id)
+    before = mine or 0
+    return before + sum(min(turns[user], before + (user in first)) for user in users if user != job.user_id)
+
+
+def _turns(session: Session, queue: str) -> dict[str, int]:
+    """How many jobs each user has waiting, in the order of their turns. Looked up once for each session."""
+    known: dict[str, dict[str, int]] = session.info.setdefault("turns", {})
+    if queue not in known:
+        waiting = select(Job.user_id).where(Job.state == JobState.QUEUED, Job.queue == queue).limit(MAX_COUNTED)
+        counted = waiting.subquery()
+        query = (
+            select(User.id, func.count())
+            .join(counted, counted.c.user_id == User.id)
+            .group_by(User.id, User.served_at)
+            .order_by(User.served_at.asc().nulls_first(), User.id)
+        )
+        known[queue] = dict(iter(session.execute(query)))
+    return known[queue]
 
 
 def _occupies(settings: Settings) -> Any:
@@ -347,6 +372,10 @@ def _occupies(settings: Settings) -> Any:
         Job.state == JobState.RUNNING,
         and_(Job.state == JobState.QUEUED, Job.dispatched_at > clock(-settings.redispatch_seconds)),
     )
+
+
+def _is_overdue() -> tuple[Any, ...]:
+    return (Job.state == JobState.RUNNING, Job.lease_until < clock())
 
 
 def _mine(held: ClaimedJob) -> tuple[Any, ...]:

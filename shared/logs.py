@@ -21,7 +21,9 @@ def redact(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
 
 def configure(log_format: str) -> None:
     """Set up structlog and the standard library alike. `log_format` is json or console."""
-    renderer: Any = structlog.dev.ConsoleRenderer() if log_format == "console" else structlog.processors.JSONRenderer()
+    # Plain tracebacks: rich ones show the values of variables, and so every secret.
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer: Any = console if log_format == "console" else structlog.processors.JSONRenderer()
     common: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

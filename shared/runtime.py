@@ -69,7 +69,7 @@ class Runtime:
         with self.db.transaction() as session:
             yield session
         if session.info.get("dispatch"):
-            self.dispatch()
+            self._dispatch_or_leave_it()
 
     def dispatch(self) -> int:
         """Send a message for each job that a live worker can take now. Returns how many were sent.
@@ -77,6 +77,13 @@ class Runtime:
         Just in time: the backlog stays in the table, where it can be ordered fairly, counted and cancelled.
         """
         return sum(self._dispatch_queue(queue) for queue in catalog.QUEUES)
+
+    def _dispatch_or_leave_it(self) -> None:
+        """What has been committed is done, whatever happens to the message: the clock sends it again."""
+        try:
+            self.dispatch()
+        except Exception as error:
+            log.warning("dispatch.failed", error=str(error))
 
     def _dispatch_queue(self, queue: str) -> int:
         sent = 0
@@ -98,11 +105,18 @@ class Runtime:
 
     def reap(self) -> int:
         """Put back, or fail, the jobs whose workers are lost. Returns how many there were."""
+        with self.db.reading() as session:
+            overdue = [job.id for job in jobs.overdue(session)]
+        return sum(self._reap_one(job_id) for job_id in overdue)
+
+    def _reap_one(self, job_id: str) -> int:
+        """Each in a transaction of its own: one that can't be put back must not keep the others."""
         with self.transaction() as session:
-            lost = jobs.overdue(session)
-            for job in lost:
-                self._lose(session, job)
-        return len(lost)
+            job = jobs.take_overdue(session, job_id)
+            if job is None:
+                return 0
+            self._lose(session, job)
+        return 1
 
     def bury_predecessor(self, worker: str) -> int:
         """A worker that has just started puts back what its dead predecessor of the same name held."""

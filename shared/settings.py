@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,15 @@ class Settings:
     """All that differs between one installation and another. Times in seconds, sizes in bytes."""
 
     # where things are
-    database_url: str
-    broker_url: str
+    database_url: str = field(repr=False)  # may have a password in it, which no log may show
+    broker_url: str = field(repr=False)
     storage_url: str  # s3://bucket, or file:///folder in unit tests
-    secret_key: str  # 32 characters or more: peppers API keys, encrypts webhook secrets
+    secret_key: str = field(repr=False)  # 32 characters or more: peppers API keys, encrypts webhook secrets
     public_url: str = "http://127.0.0.1:8000"
     s3_endpoint: str = "http://127.0.0.1:9000"
     s3_public_endpoint: str = ""  # what clients can reach; presigned links are signed for it
     s3_access_key: str = ""
-    s3_secret_key: str = ""
+    s3_secret_key: str = field(default="", repr=False)
     s3_region: str = "us-east-1"
     scratch_dir: Path = Path(tempfile.gettempdir()) / "bootlora"
     models_file: Path | None = None  # a TOML file with more base models
@@ -36,6 +36,8 @@ class Settings:
     worker_seen_seconds: float = 30.0  # a worker silent for longer gets nothing new
     max_lost_attempts: int = 3
     kill_after_seconds: float = 60.0  # from a cancel that a running job ignores to SIGKILL
+    store_patience_seconds: float = 300.0  # a job waits so long for a store that is down
+    orphan_grace_seconds: float = 86_400.0  # objects that no row names are kept so long
 
     # limits, shown by GET /v1/limits
     max_upload_bytes: int = 20_000_000
@@ -95,7 +97,7 @@ class Settings:
 
 
 _DEFAULTS: dict[str, Any] = {
-    name: field.default
-    for name, field in Settings.__dataclass_fields__.items()
+    name: row.default
+    for name, row in Settings.__dataclass_fields__.items()
     if name not in ("database_url", "broker_url", "storage_url", "secret_key")
 }

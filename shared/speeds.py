@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -15,6 +17,10 @@ from shared.models import Job, Project, Worker
 from shared.settings import Settings
 
 LATEST = 20  # jobs that an estimate looks back at
+KEEP_SECONDS = 15.0  # how long what was found is good enough
+
+T = TypeVar("T")
+_found: dict[tuple[str, str], tuple[float, Any]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +70,7 @@ def wait(session: Session, job: Job, place: int | None, settings: Settings) -> W
             Worker.queue == job.queue, Worker.seen_at > clock(-settings.worker_seen_seconds)
         )
     )
-    mean = _mean(
-        (started_at, finished_at, 1)
-        for started_at, finished_at in session.execute(
-            select(Job.started_at, Job.finished_at)
-            .where(Job.queue == job.queue, Job.state == JobState.SUCCEEDED)
-            .order_by(Job.id.desc())
-            .limit(LATEST)
-        )
-    )
+    mean = _kept(session, f"queue {job.queue}", lambda: _mean_of_queue(session, job.queue))
     busy = session.scalar(select(func.count()).where(Job.queue == job.queue, Job.state == JobState.RUNNING)) or 0
     if not slots or mean is None:
         return Wait()
@@ -84,6 +82,10 @@ def wait(session: Session, job: Job, place: int | None, settings: Settings) -> W
 
 def measured(session: Session, base_model: str) -> Speed:
     """From the latest jobs on this base model that went well."""
+    return _kept(session, base_model, lambda: _measure(session, base_model))
+
+
+def _measure(session: Session, base_model: str) -> Speed:
     return Speed(
         train_step=_mean(
             (job.started_at, job.finished_at, job.params.get("train_steps"))
@@ -94,6 +96,22 @@ def measured(session: Session, base_model: str) -> Speed:
             for job in _latest(session, base_model, "generate")
         ),
     )
+
+
+def _mean_of_queue(session: Session, queue: str) -> float | None:
+    query = select(Job.started_at, Job.finished_at).where(Job.queue == queue, Job.state == JobState.SUCCEEDED)
+    latest = session.execute(query.order_by(Job.id.desc()).limit(LATEST))
+    return _mean((started_at, finished_at, 1) for started_at, finished_at in latest)
+
+
+def _kept(session: Session, name: str, look: Callable[[], T]) -> T:
+    """What was found a moment ago, or now: every answer about a job asks, and it changes slowly."""
+    place = (str(session.get_bind()), name)
+    until, found = _found.get(place, (0.0, None))
+    if time.monotonic() >= until:
+        found = look()
+        _found[place] = (time.monotonic() + KEEP_SECONDS, found)
+    return cast(T, found)
 
 
 def _latest(session: Session, base_model: str, kind: str) -> list[Job]:

@@ -120,9 +120,14 @@ def authenticate(session: Session, text: str, secret_key: str) -> ApiKey:
     row = session.scalar(select(ApiKey).where(ApiKey.prefix == prefix)) if prefix else None
     if row is None or not hmac.compare_digest(row.digest, secrets.digest(secret_key, text)) or row.revoked_at:
         raise Unauthorized("this API key is not known here; check it, or ask an admin for a new one")
+    check_fresh(row)
+    return row
+
+
+def check_fresh(row: ApiKey) -> None:
+    """Raises `Unauthorized` when the time of a key is over."""
     if row.expires_at and row.expires_at < utcnow():
         raise Unauthorized("this API key has expired; make a new one", code="key_expired")
-    return row
 
 
 def is_stale(row: ApiKey) -> bool:

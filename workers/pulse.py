@@ -63,9 +63,16 @@ class Pulse:
         return self.reason == "drained"
 
     def check(self) -> None:
-        """Raise `Stopped` when the work must end."""
+        """Raise `Stopped` when the work must end: also when the lease ran out while the renewal hangs."""
+        if self._overdue:
+            self._stop("lost")
         if self.reason is not None:
             raise Stopped(self.reason)
+
+    @property
+    def _overdue(self) -> bool:
+        """By now somebody else may have been given the job."""
+        return time.monotonic() - self._renewed > self._runtime.settings.lease_seconds
 
     def _beat(self) -> None:
         settings = self._runtime.settings
@@ -86,8 +93,8 @@ class Pulse:
             self._stop("lost")
         except SQLAlchemyError as error:
             log.warning("pulse.database", job_id=self._held.id, error=str(error))
-            if time.monotonic() - self._renewed > self._runtime.settings.lease_seconds:
-                self._stop("lost")  # by now somebody else may have been given the job
+            if self._overdue:
+                self._stop("lost")
         else:
             self._renewed = time.monotonic()
             if cancelled:

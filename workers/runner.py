@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+from contextlib import suppress
 
 import stamina
 import structlog
@@ -23,6 +25,7 @@ from workers.work import Work
 log = structlog.get_logger()
 
 Ending = Callable[[Session], None]
+BUG = ("internal", "something went wrong in the worker; its log has this job's id", True)
 
 
 def run_job(runtime: Runtime, job_id: str, attempt: int, worker: str, draining: Callable[[], bool]) -> None:
@@ -39,40 +42,63 @@ def run_job(runtime: Runtime, job_id: str, attempt: int, worker: str, draining: 
 
 def work_on(runtime: Runtime, held: ClaimedJob, draining: Callable[[], bool]) -> Ending | None:
     """Run the handler. What comes back is how the job ends; None when it isn't ours to end."""
-    with workspace(runtime.settings.scratch_dir) as folder, Pulse(runtime, held, draining) as pulse:
-        try:
+    try:
+        with workspace(runtime.settings.scratch_dir) as folder, Pulse(runtime, held, draining) as pulse:
             result = resolve(JOB_KINDS[held.kind].code)(Work(job=held, folder=folder, runtime=runtime, pulse=pulse))
-        except Stopped as stopped:
-            return _after_stop(held, stopped)
-        except LostLease:
-            return None
-        except JobFailed as error:
-            return _failed(held, error.code, error.message, error.retryable)
-        except Unavailable as error:
-            return _failed(held, "store_unavailable", error.message, True)
-        except BootloraError as error:
-            return _failed(held, error.code, error.message, False)
-        except MemoryError:
-            return _failed(held, "out_of_memory", "the worker ran out of memory", True)
-        except Exception:
-            log.exception("job.crashed")
-            return _failed(held, "internal", "something went wrong in the worker; its log has this job's id", True)
+    except Stopped as stopped:
+        return _after_stop(held, stopped)
+    except LostLease:
+        return None
+    except JobFailed as error:
+        return _failed(held, error.code, error.message, error.retryable)
+    except Unavailable as error:
+        return _failed(held, "store_unavailable", error.message, True)
+    except BootloraError as error:
+        return _failed(held, error.code, error.message, False)
+    except MemoryError:
+        return _failed(held, "out_of_memory", "the worker ran out of memory", True)
+    except Exception as error:
+        if disk_is_full(error):
+            return _failed(held, "disk_full", "the worker's disk is full; the job can be retried", True)
+        log.exception("job.crashed")
+        return _failed(held, *BUG)
     return lambda session: rounds.job_succeeded(session, jobs.succeed(session, held, result))
 
 
-@stamina.retry(on=DBAPIError, attempts=8, timeout=45)
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether this came of it. Libraries that write files by themselves tell it only in words."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def finish(runtime: Runtime, held: ClaimedJob, ending: Ending | None) -> None:
     """Job, round, events and what comes next, in one transaction; or nothing, if the lease is lost."""
     if ending is None:
         log.warning("job.lost")
         return
     try:
-        with runtime.transaction() as session:
-            ending(session)
+        _write(runtime, ending)
     except LostLease:
         log.warning("job.lost")
+    except DBAPIError:
+        raise  # the database is gone for longer than the lease: another attempt will come
+    except Exception:
+        log.exception("job.result_unusable")
+        with suppress(LostLease):
+            _write(runtime, _failed(held, *BUG))
     else:
         log.info("job.finished")
+
+
+def _write(runtime: Runtime, ending: Ending) -> None:
+    for attempt in stamina.retry_context(on=DBAPIError, attempts=None, timeout=runtime.settings.lease_seconds):
+        with attempt, runtime.transaction() as session:
+            ending(session)
 
 
 def _after_stop(held: ClaimedJob, stopped: Stopped) -> Ending | None:

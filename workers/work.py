@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import stamina
 from PIL import Image
 
 from shared import jobs
@@ -16,9 +18,11 @@ from shared.catalog import BaseModel
 from shared.errors import JobFailed, NotFound, Unavailable
 from shared.jobs import ClaimedJob
 from shared.runtime import Runtime
+from shared.storage import Damaged
 from workers.pulse import Pulse
 
 PNG = "image/png"
+T = TypeVar("T")
 
 
 @dataclass
@@ -46,9 +50,11 @@ class Work:
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             try:
-                self.runtime.storage.get_to_file(reference["key"], path)
+                self._patiently(lambda: self.runtime.storage.get_to_file(reference["key"], path))
             except NotFound:
                 raise JobFailed("missing_object", f"the object {reference['key']} is gone from the store") from None
+            except Damaged:
+                raise JobFailed("corrupt_object", f"the object {reference['key']} is not what was stored") from None
             if hashlib.sha256(path.read_bytes()).hexdigest() != reference["sha256"]:
                 path.unlink()
                 raise JobFailed("corrupt_object", f"the object {reference['key']} is not what was stored")
@@ -62,7 +68,7 @@ class Work:
 
     def store(self, name: str, path: Path, content_type: str = "application/octet-stream") -> dict[str, Any]:
         """Put an output in the store; the answer is what its row will remember."""
-        stored = self.runtime.storage.put_file(self.key(name), path, content_type)
+        stored = self._patiently(lambda: self.runtime.storage.put_file(self.key(name), path, content_type))
         return {"key": stored.key, "sha256": stored.sha256, "size_bytes": stored.size_bytes}
 
     def store_image(self, name: str, image: Image.Image) -> dict[str, Any]:
@@ -83,6 +89,15 @@ class Work:
         with self.runtime.db.transaction() as session:
             jobs.save_checkpoint(session, self.job, checkpoint)
 
+    def _patiently(self, act: Callable[[], T]) -> T:
+        """Wait for a store that is down: longer than its own few tries, and not beyond the end of the job."""
+        seconds = self.runtime.settings.store_patience_seconds
+        for attempt in stamina.retry_context(on=_may_come_back, attempts=None, timeout=seconds, wait_max=10):
+            with attempt:
+                self.pulse.check()
+                return act()
+        raise AssertionError("unreachable: the last attempt raises")
+
     def step(self, stage: str, done: int, total: int, **more: Any) -> None:
         """Say how far the work is, and stop here if it must."""
         if self._first_step is None:
@@ -98,3 +113,7 @@ class Work:
     def next_stage(self) -> None:
         """What follows has its own speed."""
         self._first_step = None
+
+
+def _may_come_back(error: Exception) -> bool:
+    return isinstance(error, Unavailable) and not isinstance(error, Damaged)

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Blueprint, Response, current_app, send_from_directory
 
-from api import spec
+from api import document
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 FILES = ("swagger-ui.css", "swagger-ui-bundle.js", "start.js")
@@ -37,5 +37,5 @@ def give_file(name: str) -> Response:
 def give_document() -> Any:
     known = current_app.extensions
     if "bootlora.document" not in known:
-        known["bootlora.document"] = spec.plain_document(current_app)
+        known["bootlora.document"] = document.plain_document(current_app)
     return current_app.json.response(known["bootlora.document"])

@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import select
 
-from api import owned
+from api import auth, owned
 from api.blueprint import Blueprint
-from api.context import api_key, reading, runtime, user, writing
+from api.context import after, api_key, reading, runtime, user, writing
 from api.pagination import PageQuery, page, page_of
 from api.schemas.fields import address
 from api.schemas.users import FreshKeySchema, KeySchema, NewKeySchema
@@ -56,5 +56,9 @@ def get_key(key_id: str) -> Any:
 @blp.fails(404)
 @blp.response(204)
 def revoke_key(key_id: str) -> Any:
-    """Revoke a key of yours, at once and for good"""
+    """Revoke a key of yours, for good
+
+    Within two seconds no process takes it any more.
+    """
     users.revoke(owned.key(writing(), key_id))
+    after(auth.forget)

@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import select
 
-from api import etags
+from api import auth, etags
 from api.blueprint import Blueprint
-from api.context import reading, runtime, writing
+from api.context import after, reading, runtime, writing
 from api.pagination import PageQuery, page, page_of
 from api.schemas.fields import address
 from api.schemas.users import FreshKeySchema, NewKeySchema, NewUserSchema, UserChangeSchema, UserSchema
@@ -60,6 +60,7 @@ def change_user(body: dict[str, Any], user_id: str) -> Any:
     """Change the role or the caps of a user"""
     user = users.get(writing(), user_id, lock=True)
     etags.check(UserSchema, user)
+    after(auth.forget)
     return users.change(writing(), user, body)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from api.limits import Limiter
@@ -45,4 +47,15 @@ def test_who_tries_keys_is_stopped_too(app, at_half_past):
 def test_without_redis_each_process_counts_for_itself(runtime, app, ada):
     app.extensions["bootlora.limiter"] = Limiter(runtime.settings)
     assert ada.get("/v1/projects").status_code == 200
+    assert ada.get("/v1/projects").status_code == 429
+
+
+@pytest.mark.servers
+def test_all_processes_count_together(app, ada, runtime, valkey_url, at_half_past):
+    settings = replace(runtime.settings, broker_url=valkey_url, requests_per_minute=3)
+    first, second = Limiter(settings), Limiter(settings)
+    for limiter in (first, second, first):
+        app.extensions["bootlora.limiter"] = limiter
+        assert ada.get("/v1/projects").status_code == 200
+    app.extensions["bootlora.limiter"] = second
     assert ada.get("/v1/projects").status_code == 429

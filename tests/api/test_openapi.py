@@ -10,7 +10,7 @@ import pytest
 import yaml
 from openapi_spec_validator import validate
 
-from api import spec
+from api import document
 from api.schemas.plans import GenerateParamsSchema, ScoreParamsSchema, TrainParamsSchema
 from shared.params import GenerateParams, ScoreParams, TrainParams
 from shared.users import SCOPES
@@ -21,18 +21,18 @@ METHODS = ("get", "post", "put", "patch", "delete")
 
 def operations(app):
     """Every route of the document: its path, method and operation."""
-    for path, item in spec.document(app)["paths"].items():
+    for path, item in document.document(app)["paths"].items():
         for method in METHODS:
             if method in item:
                 yield path, method, item[method]
 
 
 def test_the_committed_document_is_fresh(built_app):
-    assert (ROOT / "openapi.yaml").read_text() == spec.as_yaml(built_app), "run `make openapi`"
+    assert (ROOT / "openapi.yaml").read_text() == document.as_yaml(built_app), "run `make openapi`"
 
 
 def test_the_document_is_valid(built_app):
-    validate(yaml.safe_load(spec.as_yaml(built_app)))
+    validate(yaml.safe_load(document.as_yaml(built_app)))
 
 
 def test_every_route_says_who_may_use_it_and_what_may_go_wrong(built_app):

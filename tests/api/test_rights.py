@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from api import spec
+from api import document
 from shared import users, webhooks
 from shared.models import Webhook
 from shared.users import SCOPES
@@ -42,7 +42,7 @@ def routes() -> list[tuple[str, str, str]]:
     from api.blank import blank_runtime
 
     found = []
-    for path, item in spec.document(create_app(blank_runtime()))["paths"].items():
+    for path, item in document.document(create_app(blank_runtime()))["paths"].items():
         for method in METHODS:
             if path.startswith("/v1") and method in item:
                 found.append((method, path, item[method]["x-scope"]))

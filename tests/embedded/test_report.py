@@ -11,7 +11,7 @@ from PIL import Image
 
 from bootlora.following import Stage
 from embedded import report
-from embedded.demo import Character, Lap, Story
+from embedded.story import Character, Lap, Story
 
 VOID = {"img", "meta", "line", "polyline", "br", "hr", "th", "td", "tr", "li"}  # no end, or one that may be left out
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 from shared.models import Job, Project
 from tests import servers
 from tests.faults.invariants import assert_invariants
 from tests.faults.service import Service
 
+PASSED = pytest.StashKey[bool]()
 COLUMNS = ("fault", "what", "database", "times", "recovered in s (worst)", "lost", "doubled")
 
 
@@ -26,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.servers)
 
 
-@pytest.fixture(scope="session", params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service with two GPU workers."""
     postgres: tuple[str, Path] | None = None
@@ -51,6 +53,14 @@ class Trial:
         job = self.service.submit(self.project, pictures, **params)
         self.accepted.append(job)
         return job
+
+    def ask(self, pictures: int = 1, **headers: str) -> urllib3.BaseHTTPResponse:
+        """Submit over HTTP. What is answered with 202 is accepted."""
+        body = {"pictures": [{"prompt": "a", "count": pictures}]}
+        answer = self.service.post(f"/projects/{self.project.id}/generations", body, **headers)
+        if answer.status == 202:
+            self.accepted.append(self.service.job_of_id(answer.json()["id"]))
+        return answer
 
     def running(self, pictures: int = 6, **params: Any) -> Job:
         """A job that a worker is in the middle of."""
@@ -78,22 +88,30 @@ def trial(request: pytest.FixtureRequest, service: Service) -> Iterator[Trial]:
     mark = request.node.get_closest_marker("fault")
     service.heal()
     service.await_that(lambda: {"gpu", "gpu2", "io"} <= service.live_workers())
-    user = service.user(f"{request.node.name[:60]} {time.time_ns()}")
-    trial = Trial(service, service.project(user))
+    trial = Trial(service, service.project(service.local_user()))
     yield trial
     service.heal()
     service.await_done(*service.all_jobs())
     counted = assert_invariants(service, [job.id for job in trial.accepted])
     database = "postgres" if service.postgres else "sqlite"
     row = {"fault": mark.args[0], "what": mark.args[1], "database": database, **counted}
-    request.node.user_properties.append(("trial", {**row, "seconds": trial.recovered_seconds}))
+    if request.node.stash.get(PASSED, False):
+        request.node.user_properties.append(("trial", {**row, "seconds": trial.recovered_seconds}))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        item.stash[PASSED] = report.passed
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The table of all faults that were tried."""
     rows = [
         value
-        for report in terminalreporter.stats.get("passed", [])
+        for report in (*terminalreporter.stats.get("", []), *terminalreporter.stats.get("passed", []))
         for name, value in getattr(report, "user_properties", [])
         if name == "trial" and report.when == "teardown"
     ]

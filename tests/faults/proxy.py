@@ -84,12 +84,19 @@ class Proxy:
         """Turn over a bit in each of the next so many large pieces that the server sends."""
         self._to_spoil = answers
 
-    def cut_once_at(self, words: bytes, *, after_it_was_done: bool) -> threading.Event:
+    def cut_once_at(
+        self, words: bytes, *, after_it_was_done: bool, on_a_link_that_said: bytes = b""
+    ) -> threading.Event:
         """Break the connection that next says these words: before they arrive, or before the answer does."""
         happened = threading.Event()
+        said: set[Link] = set()
 
         def watch(link: Link, data: bytes, upwards: bool) -> bool:
-            if not upwards or words not in data:
+            if not upwards:
+                return False
+            if on_a_link_that_said in data:
+                said.add(link)
+            if words not in data or link not in said:
                 return False
             self._watch = None
             happened.set()
@@ -149,4 +156,6 @@ class Proxy:
             server = socket.socket(socket.AF_UNIX)
             server.connect(str(self.target))
             return server
-        return socket.create_connection(self.target, timeout=5)
+        server = socket.create_connection(self.target, timeout=5)
+        server.settimeout(None)
+        return server

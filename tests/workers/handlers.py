@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from typing import Any
@@ -41,3 +42,19 @@ def leaves_things(work: Work) -> dict[str, Any]:
 def fetches(work: Work) -> dict[str, Any]:
     work.fetch(work.job.inputs["file"])
     return {"crops": []}
+
+
+def counts(work: Work) -> dict[str, Any]:
+    """Comes to many steps, and writes nothing."""
+    for step in range(work.job.params["steps"]):
+        time.sleep(0.01)
+        work.step("counting", step, work.job.params["steps"])
+    return {"crops": []}
+
+
+def fills_the_disk(work: Work) -> dict[str, Any]:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def tells_nonsense(work: Work) -> dict[str, Any]:
+    return {"no": "crops"}

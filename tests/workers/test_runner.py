@@ -2,6 +2,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from workers.runner import run_job
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    runtime = make_runtime(tmp_path, heartbeat_seconds=0.05, lease_seconds=5.0)
+    runtime = make_runtime(tmp_path, heartbeat_seconds=0.05, lease_seconds=5.0, store_patience_seconds=0.5)
     yield runtime
     runtime.close()
 
@@ -80,6 +81,8 @@ def test_a_doubled_message_does_nothing(runtime: Runtime, make: Callable[..., Jo
         ("fails", "nan_loss", True),
         ("crashes", "internal", True),
         ("store_is_down", "store_unavailable", True),
+        ("fills_the_disk", "disk_full", True),
+        ("tells_nonsense", "internal", True),
         ("leaves_things", "invalid_dataset", False),
     ],
 )
@@ -170,3 +173,18 @@ def test_progress_reaches_the_row(runtime: Runtime, make: Callable[..., Job]) ->
     assert progress["stage"] == "counting"
     assert progress["total_steps"] == 100
     assert progress["seconds_left"] > 0
+
+
+def test_a_worker_whose_renewal_hangs_stops_when_its_lease_is_over(
+    runtime: Runtime, make: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hang = threading.Event()
+    monkeypatch.setattr(jobs, "renew", lambda *_: hang.wait(20))
+    quick = replace(runtime, settings=replace(runtime.settings, lease_seconds=0.3))
+    job = make("counts", steps=10_000)
+    thread = in_background(quick, job)
+    thread.join(10)
+    hang.set()
+    assert row(runtime, job).result is None
+    thread.join(10)
+    assert row(runtime, job).state == "running", "it is no longer ours to end"

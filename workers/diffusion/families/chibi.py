@@ -8,7 +8,7 @@ from workers.diffusion.families.sd15 import StableDiffusion15
 
 
 class Chibi(StableDiffusion15):
-    """Attention alone is too little of so small a UNet, and it has only ever seen squares."""
+    """Its LoRAs are on all modules unless told otherwise, for attention is little of so small a UNet; squares only."""
 
     architecture = "bootlora-chibi"
     default_modules = "all"

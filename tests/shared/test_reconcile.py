@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from shared import ids, reconcile
+from shared.models import Image, Job, Project
+from shared.runtime import Runtime
+from tests.domain import claim, make_job
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+def project(runtime: Runtime, project: Project) -> Project:
+    """Its pictures are in the store."""
+    with runtime.transaction() as session:
+        for image in session.scalars(select(Image)):
+            stored = runtime.storage.put_bytes(f"projects/{project.id}/images/{image.id}.png", image.id.encode())
+            image.key, image.sha256 = stored.key, stored.sha256
+    return project
+
+
+def ended_job(runtime: Runtime, project: Project, name: str = "0001.png") -> str:
+    """The key of an object that an attempt left behind."""
+    with runtime.transaction() as session:
+        job = make_job(session, project)
+    held = claim(runtime, job)
+    assert held is not None
+    key = f"projects/{project.id}/jobs/{job.id}/{held.attempt}/{name}"
+    runtime.storage.put_bytes(key, b"left behind")
+    with runtime.transaction() as session:
+        from shared import jobs
+
+        jobs.fail(session, held, {"code": "internal", "message": "", "retryable": True})
+    return key
+
+
+def test_rows_and_objects_that_agree_have_no_differences(runtime: Runtime, project: Project) -> None:
+    found = reconcile.compare(runtime, grace_seconds=0, read=True)
+    assert (found.objects, found.missing, found.damaged, found.orphans) == (4, [], [], [])
+
+
+def test_what_a_lost_attempt_left_is_collected_after_a_grace_time(runtime: Runtime, project: Project) -> None:
+    key = ended_job(runtime, project)
+    assert reconcile.collect(runtime, grace_seconds=HOUR) == 0
+    assert reconcile.compare(runtime, grace_seconds=0).orphans == [key]
+    assert reconcile.collect(runtime, grace_seconds=0) == 1
+    assert key not in {found.key for found in runtime.storage.list("projects/")}
+
+
+def test_the_objects_of_a_job_at_work_are_left_alone(runtime: Runtime, project: Project) -> None:
+    with runtime.transaction() as session:
+        job = make_job(session, project)
+    assert claim(runtime, job) is not None
+    runtime.storage.put_bytes(f"projects/{project.id}/jobs/{job.id}/1/half.png", b"x")
+    assert reconcile.collect(runtime, grace_seconds=0) == 0
+
+
+def test_the_last_checkpoint_of_a_failed_job_is_kept(runtime: Runtime, project: Project) -> None:
+    key = ended_job(runtime, project, "checkpoint-50.safetensors")
+    with runtime.transaction() as session:
+        job = session.scalars(select(Job)).one()
+        job.checkpoint = {"step": 50, "kept": [{"key": key, "sha256": "0", "step": 50}]}
+    assert reconcile.collect(runtime, grace_seconds=0) == 0
+
+
+def test_an_upload_that_has_no_row_yet_is_given_time(runtime: Runtime, project: Project) -> None:
+    runtime.storage.put_bytes(f"projects/{project.id}/images/{ids.new_id('img')}.png", b"x")
+    assert reconcile.collect(runtime, grace_seconds=HOUR) == 0
+    assert reconcile.compare(runtime, grace_seconds=HOUR).young == 1
+
+
+def test_a_store_older_than_the_tables_lacks_pictures_and_the_repair_takes_them_out(
+    runtime: Runtime, project: Project
+) -> None:
+    with runtime.db.reading() as session:
+        gone, spoilt, *_ = session.scalars(select(Image).order_by(Image.id))
+    runtime.storage.delete(gone.key)
+    runtime.storage.put_bytes(spoilt.key, b"other bytes")
+    found = reconcile.compare(runtime, grace_seconds=0, read=True)
+    assert [each.row_id for each in found.missing] == [gone.id]
+    assert [each.row_id for each in found.damaged] == [spoilt.id]
+    assert reconcile.repair(runtime, found) == 2
+    assert not reconcile.compare(runtime, grace_seconds=0).missing
+    with runtime.db.reading() as session:
+        states = {image.id: (image.state, image.decision) for image in session.scalars(select(Image))}
+    assert states[gone.id] == states[spoilt.id] == ("missing", "rejected")
+
+
+def test_an_id_tells_when_it_was_made(tmp_path: Path) -> None:
+    import time
+
+    before = time.time() - 0.01
+    assert before <= ids.youngest_birth(f"projects/{ids.new_id('prj')}/x") <= time.time()
+    assert ids.youngest_birth("projects/none") == 0
