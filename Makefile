@@ -9,12 +9,14 @@ TORCH_PIP_ARGS ?=
 PYTEST_ARGS ?=
 TEST_PROCESSES ?= 2
 ONLY ?=
+MINUTES ?= 10
+SEED ?= 0
 
 STAMP := $(VENV)/.installed
 REQUIREMENTS := $(wildcard requirements/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast check format openapi migrate bench env base-model clean
+.PHONY: help setup demo serve test test-fast test-faults soak check format openapi migrate bench env base-model clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,10 +34,16 @@ serve: setup  ## Run the whole service here until Ctrl-C; prints its URL and a f
 	@$(BIN)/python -m embedded serve
 
 test: setup  ## Run all tests, with real servers
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --durations 15 $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not long" --durations 15 $(PYTEST_ARGS)
 
 test-fast: setup  ## Run the tests that need no server and no minute
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not servers and not slow" --durations 5 $(PYTEST_ARGS)
+
+test-faults: setup  ## Break the service in every way, on SQLite and Postgres; prints the table of docs/reliability.md
+	@$(BIN)/python -m pytest tests/faults -m "not soak" --durations 5 $(PYTEST_ARGS)
+
+soak: setup  ## All faults at random, MINUTES=10; a SEED=n does it again
+	@$(BIN)/python -m pytest tests/faults/test_soak.py -s --minutes $(MINUTES) --seed $(SEED) $(PYTEST_ARGS)
 
 check: setup  ## Style, types and who may import whom
 	@$(BIN)/ruff check .

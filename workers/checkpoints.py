@@ -18,7 +18,9 @@ class StoredCheckpoints:
 
     def __init__(self, work: Work):
         self._work = work
-        self._kept: list[dict[str, Any]] = list((work.job.checkpoint or {}).get("kept", []))
+        known = work.job.checkpoint or {}
+        self._kept: list[dict[str, Any]] = list(known.get("kept", []))
+        self.tamed = bool(known.get("tamed"))  # it has diverged once, and goes on at half its learning rate
 
     def latest(self) -> Path | None:
         for entry in self._kept:
@@ -32,10 +34,19 @@ class StoredCheckpoints:
         """A worker that is about to shut down saves at once."""
         return self._work.pulse.draining
 
+    def tame(self) -> None:
+        """Remember for every later attempt that the learning rate was too high."""
+        self.tamed = True
+        self._remember()
+
     def save(self, path: Path, step: int) -> None:
         stored = self._work.store(f"checkpoint-{step}.safetensors", path)
         old = self._kept[1:]
         self._kept = [{**stored, "step": step}, *self._kept[:1]]
-        self._work.save_checkpoint({"step": step, "kept": self._kept})
+        self._remember()
         for entry in old:
             self._work.forget(entry)
+
+    def _remember(self) -> None:
+        step = self._kept[0]["step"] if self._kept else 0
+        self._work.save_checkpoint({"step": step, "kept": self._kept, "tamed": self.tamed})

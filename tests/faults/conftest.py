@@ -21,21 +21,36 @@ PASSED = pytest.StashKey[bool]()
 COLUMNS = ("fault", "what", "database", "times", "recovered in s (worst)", "lost", "doubled")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, default=10.0, help="of the soak")
+    parser.addoption("--seed", type=int, default=0, help="of the soak; 0: another each time")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.faults)
-            item.add_marker(pytest.mark.servers)
+    """Mark what is here. In `make test` a fault is tried on one database, the one that it is about."""
+    for item in items[:]:
+        if Path(__file__).parent not in item.path.parents:
+            continue
+        item.add_marker(pytest.mark.faults)
+        item.add_marker(pytest.mark.servers)
+        item.add_marker(pytest.mark.timeout(900))
+        on = item.get_closest_marker("on")
+        if on and f"[{on.args[0]}" not in item.name:
+            items.remove(item)
+        elif item.get_closest_marker("soak") or (not on and "[postgres" in item.name):
+            item.add_marker(pytest.mark.long)
+
+
+def database_of(server: servers.Postgres | None) -> tuple[str, Path] | None:
+    """A fresh database, and the socket that a proxy leads to."""
+    return (server.make_database(), server.folder / ".s.PGSQL.5432") if server else None
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service with two GPU workers."""
-    postgres: tuple[str, Path] | None = None
-    if request.param == "postgres":
-        server: servers.Postgres = request.getfixturevalue("postgres")
-        postgres = server.make_database(), server.folder / ".s.PGSQL.5432"
-    with Service(tmp_path_factory.mktemp(request.param), postgres=postgres, workers=2) as service:
+    server = request.getfixturevalue("postgres") if request.param == "postgres" else None
+    with Service(tmp_path_factory.mktemp(request.param), postgres=database_of(server), workers=2) as service:
         yield service
 
 
@@ -94,7 +109,7 @@ def trial(request: pytest.FixtureRequest, service: Service) -> Iterator[Trial]:
     service.await_done(*service.all_jobs())
     counted = assert_invariants(service, [job.id for job in trial.accepted])
     database = "postgres" if service.postgres else "sqlite"
-    row = {"fault": mark.args[0], "what": mark.args[1], "database": database, **counted}
+    row = {"fault": mark.args[0], "what": mark.args[1], "database": database, "times": 1, **counted}
     if request.node.stash.get(PASSED, False):
         request.node.user_properties.append(("trial", {**row, "seconds": trial.recovered_seconds}))
 
@@ -131,5 +146,5 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         times = [row["seconds"] for row in same if row["seconds"] is not None]
         worst = f"{max(times):.1f}" if times else "-"
         lost, doubled = (sum(row[name] for row in same) for name in ("lost", "doubled"))
-        lines.append(f"| F{number} | {what} | {database} | {len(same)} | {worst} | {lost} | {doubled} |")
+        lines.append(f"| F{number} | {what} | {database} | {sum(row['times'] for row in same)} | {worst} | {lost} | {doubled} |")
     return lines

@@ -19,11 +19,11 @@ OUTAGE_SECONDS = 10
 @pytest.fixture
 def database(trial: Trial) -> Proxy:
     """What leads to a database that is a server."""
-    if trial.service.database is None:
-        pytest.skip("SQLite is a file")
+    assert trial.service.database is not None
     return trial.service.database
 
 
+@pytest.mark.on("postgres")
 @pytest.mark.fault("F7", "the database is down for 10 s: submit, claim, heartbeat, publish")
 def test_a_database_that_is_down_is_waited_for(trial: Trial, database: Proxy) -> None:
     for _ in range(3):
@@ -44,6 +44,7 @@ def test_a_database_that_is_down_is_waited_for(trial: Trial, database: Proxy) ->
     trial.all_done()
 
 
+@pytest.mark.on("postgres")
 @pytest.mark.fault("F7", "the database is a black hole for 10 s")
 def test_a_database_that_says_nothing_is_waited_for(trial: Trial, database: Proxy) -> None:
     trial.running(100)
@@ -56,6 +57,7 @@ def test_a_database_that_says_nothing_is_waited_for(trial: Trial, database: Prox
     trial.all_done()
 
 
+@pytest.mark.on("postgres")
 @pytest.mark.fault("F8", "the connection breaks during the COMMIT of a submit; the client repeats it")
 @pytest.mark.parametrize("after_it_was_done", [True, False], ids=["done", "undone"])
 def test_a_submit_that_broke_off_and_is_repeated_is_one_job(
@@ -73,6 +75,7 @@ def test_a_submit_that_broke_off_and_is_repeated_is_one_job(
     trial.all_done()
 
 
+@pytest.mark.on("postgres")
 @pytest.mark.fault("F8", "the connection breaks during the COMMIT of a result")
 @pytest.mark.parametrize("after_it_was_done", [True, False], ids=["done", "undone"])
 def test_a_result_whose_commit_broke_off_is_published_once(
@@ -88,10 +91,9 @@ def test_a_result_whose_commit_broke_off_is_published_once(
     assert trial.service.job(job).attempt == 1
 
 
+@pytest.mark.on("sqlite")
 @pytest.mark.fault("F7", "somebody holds SQLite's write lock for 10 s")
 def test_a_locked_file_is_waited_for(trial: Trial) -> None:
-    if trial.service.postgres:
-        pytest.skip("no file")
     for _ in range(3):
         trial.submit(20)
     trial.service.await_running(trial.accepted[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.faults.conftest import Trial
 from tests.faults.service import Service
 
 SIZE_MB = 200
+FULL_SECONDS = 8
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,7 @@ def test_a_full_disk_is_told_and_all_goes_on_once_there_is_space(trial: Trial, s
     trial.strike()
     fill(filler)
     service.await_that(lambda: trial.ask().status == 503, seconds=60)
+    time.sleep(FULL_SECONDS)
     filler.unlink()
     service.await_that(lambda: (answer := trial.ask()).status == 202 and answer, seconds=60)
     trial.recovered()

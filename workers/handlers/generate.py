@@ -32,8 +32,7 @@ def run(work: Work) -> dict[str, Any]:
         for position, image in drawing:
             index = left[position]
             done[str(index)] = _store(work, index, pictures[index], image)
-            if len(done) % params.batch_size == 0:
-                work.save_checkpoint({"images": done})
+            work.save_checkpoint({"images": done})  # each at once: what is stored is never drawn again
     except torch.OutOfMemoryError as error:
         raise JobFailed(
             "gpu_oom", "the card has too little memory; use a smaller batch_size", retryable=True

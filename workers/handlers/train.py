@@ -57,6 +57,8 @@ def _train(
 ) -> TrainedLora:
     """Train; when memory runs out, with smaller batches and the same effective one, then with checkpointing."""
     checkpoints = StoredCheckpoints(work)
+    if checkpoints.tamed:
+        params = tamed(params)
     work.next_stage()
 
     def on_step(step: int, loss: float) -> None:
@@ -66,7 +68,11 @@ def _train(
         try:
             return train_lora(family, examples, params, prior=prior, on_step=on_step, checkpoints=checkpoints)
         except NanLoss as error:
-            raise JobFailed("nan_loss", str(error), retryable=True) from error
+            if checkpoints.tamed:
+                raise JobFailed("nan_loss", str(error), retryable=True) from error
+            log.warning("train.tamed", step=error.step, learning_rate=params.learning_rate / 2)
+            checkpoints.tame()
+            params = tamed(params)
         except torch.OutOfMemoryError as error:
             smaller = leaner(params)
             if smaller is None:
@@ -75,6 +81,15 @@ def _train(
                 ) from error
             log.warning("train.leaner", batch_size=smaller.batch_size, checkpointing=smaller.gradient_checkpointing)
             params = smaller
+
+
+def tamed(params: TrainParams) -> TrainParams:
+    """The same training at half its learning rate: what is tried, once, when the loss is not a number."""
+    return replace(
+        params,
+        learning_rate=params.learning_rate / 2,
+        text_encoder_learning_rate=params.text_encoder_learning_rate / 2,
+    )
 
 
 def leaner(params: TrainParams) -> TrainParams | None:
