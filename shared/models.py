@@ -168,6 +168,7 @@ class Job(Base):
         Index("jobs_leased", "state", "lease_until"),
         Index("jobs_by_project", "project_id", "created_at", "id"),
         Index("jobs_by_user", "user_id", "created_at", "id"),
+        Index("jobs_by_user_and_state", "user_id", "state", "created_at", "id"),
     )
 
 

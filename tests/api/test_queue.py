@@ -6,9 +6,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select, text
 
 from shared import jobs
 from shared.db import utcnow
+from shared.models import Job
 from tests.factories import make_job, make_project, make_user
 
 
@@ -77,3 +79,18 @@ def test_a_dry_run_tells_the_seconds_when_they_are_known(ada, session_of, histor
     body = {"name": "x", "trigger_word": "x21", "feature_tags": ["fox ears"]}
     rounds = ada.post("/v1/projects?dry_run=true", body).json["rounds"]
     assert rounds[0]["seconds"] == pytest.approx(rounds[0]["train_steps"] * 0.1 + 24 * 2.0)
+
+
+def test_a_list_of_jobs_goes_along_an_index(ada, session_of):
+    with session_of() as session:
+        for narrowed in ({}, {"state": "queued"}):
+            query = select(Job).where(Job.user_id == ada.user_id).order_by(Job.created_at.desc(), Job.id.desc())
+            found = (
+                query.filter_by(**narrowed)
+                .limit(20)
+                .compile(session.get_bind(), compile_kwargs={"literal_binds": True})
+            )
+            plan = [row[3] for row in session.execute(text(f"EXPLAIN QUERY PLAN {found}"))]
+            assert len(plan) == 1, plan
+            assert "USING INDEX jobs_by_user" in plan[0]
+            assert ("state=?" in plan[0]) == bool(narrowed)

@@ -11,7 +11,7 @@ from models.chibi.captions import caption_tags, invented_name
 from models.chibi.following import generate, load_pipeline
 from models.chibi.loop import Loop, learning_rate
 from models.chibi.muon import Muon, orthogonal
-from models.chibi.reader import HEADS, UNKNOWN, Reader, feature_tags, labels, readings, shot_tags
+from models.chibi.reader import HEADS, HERS, UNKNOWN, Reader, feature_tags, identity, labels, readings, shot_tags
 from models.chibi.text import sample_record, targets
 from models.chibi.tokenizer import TagEncoder, make_tokenizer
 from models.chibi.train import Run
@@ -243,3 +243,28 @@ def test_the_rate_rises_stays_and_falls():
     assert rates[0] < 0.1
     assert rates[300] == rates[600] == 2.0
     assert rates[-1] < 0.1
+
+
+class Mirror:
+    """Reads what the pictures are labelled with: pixel (0, 0, 0) is an index into `people`."""
+
+    def __init__(self, people: list[dict[str, int]]):
+        self.people = people
+
+    def read(self, pictures: np.ndarray) -> dict[str, torch.Tensor]:
+        shown = [self.people[int(picture[0, 0, 0])] for picture in pictures]
+        return {
+            head: torch.stack([torch.eye(len(words))[person[head]] * 0.9 + 0.1 / len(words) for person in shown])
+            for head, words in HEADS.items()
+        }
+
+
+def test_she_is_told_from_her_double():
+    her = dict.fromkeys(HEADS, 0)
+    mirror = Mirror([her, her | {"hair": 3}, {head: len(words) - 1 for head, words in HEADS.items()}])
+    pictures = np.stack([np.full((1, 1, 3), i, np.uint8) for i in range(3)])
+    same, double, stranger = identity(mirror, pictures[[0, 0]], pictures)
+    assert same > 0.8
+    assert same > double + 0.1
+    assert stranger == 0
+    assert set(HERS) <= set(HEADS)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from .identity import HERS, identity
 from .labels import HEADS, UNKNOWN, label, labels
 from .network import Reader
 from .tagging import feature_tags, readings, shot_tags
@@ -12,10 +13,12 @@ FOLDER = Path(__file__).parent  # where the trained readers lie
 __all__ = [
     "FOLDER",
     "HEADS",
+    "HERS",
     "UNKNOWN",
     "Reader",
     "accuracy",
     "feature_tags",
+    "identity",
     "label",
     "labels",
     "readings",

@@ -1,0 +1,94 @@
+"""The bench of the attribute reader as scorer: does it know her again, and does it see which view a picture shows?
+
+Held-out characters, who had no part in its training. Each is known by the four crops of one front picture. To be told
+apart are true pictures of her from all sides, and as many of near doubles: herself but for one or two attributes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from models.chibi.reader import FOLDER, HEADS, Reader, identity
+from models.chibi.world import VIEWS, Character, Shot, held_out_characters, palette, render, sample_shot
+from workers import pictures as cropping
+
+CHARACTERS = 12
+PICTURES = 18  # of her, and as many of doubles
+SIZE = 128
+CHANGEABLE = {
+    "hair": tuple(palette.HAIR),
+    "hair_style": palette.HAIR_STYLES,
+    "outfit_color": tuple(palette.CLOTH),
+    "outfit": ("dress", "kimono"),
+}
+
+
+def double(character: Character, rng: np.random.Generator) -> Character:
+    """Someone who is easily mistaken for her."""
+    changed = {}
+    for name in rng.choice(list(CHANGEABLE), rng.integers(1, 3), replace=False):
+        others = [value for value in CHANGEABLE[name] if value != getattr(character, name)]
+        changed[str(name)] = str(rng.choice(others))
+    return replace(character, **({"bottom": "none"} if "outfit" in changed else {}), **changed)
+
+
+def four_crops(character: Character) -> np.ndarray:
+    shown = Image.fromarray(render(character, Shot(), 512))
+    cut = [cropping.cut(shown, crop.box) for crop in cropping.auto(shown, view="front")]
+    return np.stack([np.asarray(cropping.fit(image, (SIZE, SIZE))) for image in cut])
+
+
+def shots(rng: np.random.Generator) -> list[Shot]:
+    return [
+        sample_shot(rng, view=VIEWS[i % len(VIEWS)], framing="full body", style="cel shading") for i in range(PICTURES)
+    ]
+
+
+def auc(hers: np.ndarray, others: np.ndarray) -> float:
+    """How often a picture of her scores above one of someone else."""
+    wins = (hers[:, None] > others[None]).mean() + 0.5 * (hers[:, None] == others[None]).mean()
+    return float(wins)
+
+
+def figures(reader: Reader) -> Iterator[dict[str, Any]]:
+    rng = np.random.default_rng(31)
+    aucs, seen, seconds, count = [], [], 0.0, 0
+    for character in held_out_characters(CHARACTERS):
+        known, wanted = four_crops(character), shots(rng)
+        hers = np.stack([render(character, shot, SIZE) for shot in wanted])
+        others = np.stack([render(double(character, rng), shot, SIZE) for shot in wanted])
+        started = time.process_time()
+        scores = identity(reader, known, np.concatenate([hers, others]))
+        seconds += time.process_time() - started
+        count += 2 * len(wanted)
+        aucs.append(auc(scores[: len(wanted)], scores[len(wanted) :]))
+        views = reader.read(hers)["view"].argmax(1)
+        seen.append(float(np.mean([HEADS["view"][int(v)] == s.view for v, s in zip(views, wanted, strict=True)])))
+    yield line("identity_auc", aucs, 0.98, "of her against doubles, known by four crops")
+    yield line("view_accuracy", seen, 0.9, "the six views of true pictures")
+    yield line("score_images_per_second", [count / seconds], 20, "pictures of 128 pixels a CPU second")
+
+
+def line(name: str, runs: list[float], goal: float, about: str) -> dict[str, Any]:
+    return {
+        "name": name, "value": round(float(np.mean(runs)), 3), "goal": goal, "better": "higher", "runs": len(runs),
+        "spread": [round(min(runs), 3), round(max(runs), 3)], "about": about,
+    }  # fmt: skip
+
+
+def main(only: list[str]) -> None:
+    for figure in figures(Reader.load(FOLDER)):
+        if not only or figure["name"] in only:
+            print(json.dumps(figure), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
