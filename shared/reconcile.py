@@ -62,7 +62,9 @@ def compare(runtime: Runtime, *, grace_seconds: float, read: bool = False) -> Di
     stored = {found.key for found in runtime.storage.list(PREFIX)}
     with runtime.db.reading() as session:
         references = list(_references(session))
-        results = {key for job in session.scalars(select(Job).where(Job.result.is_not(None))) for key in _keys(job.result)}
+        results = {
+            key for job in session.scalars(select(Job).where(Job.result.is_not(None))) for key in _keys(job.result)
+        }
         at_work = _at_work(session, grace_seconds)
     named = {reference.key for reference in references} | results
     found = Differences(objects=len(stored))

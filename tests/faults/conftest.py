@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,8 +94,6 @@ class Trial:
         return done
 
 
-
-
 @pytest.fixture
 def trial(request: pytest.FixtureRequest, service: Service) -> Iterator[Trial]:
     """The fault that a test's mark `fault("F1", "what happens")` names, on the service that it uses."""
@@ -146,5 +143,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         times = [row["seconds"] for row in same if row["seconds"] is not None]
         worst = f"{max(times):.1f}" if times else "-"
         lost, doubled = (sum(row[name] for row in same) for name in ("lost", "doubled"))
-        lines.append(f"| F{number} | {what} | {database} | {sum(row['times'] for row in same)} | {worst} | {lost} | {doubled} |")
+        lines.append(
+            f"| F{number} | {what} | {database} | {sum(row['times'] for row in same)} | {worst} | {lost} | {doubled} |"
+        )
     return lines

@@ -9,6 +9,7 @@ from itertools import pairwise
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from shared import reconcile
 from shared.lifecycle import (
     JOB_MOVES,
     OPEN_ROUND_STATES,
@@ -18,7 +19,6 @@ from shared.lifecycle import (
     ProjectState,
     RoundState,
 )
-from shared import reconcile
 from shared.models import Delivery, Event, Image, Job, Lora, Project, Round, Webhook
 from tests.faults.service import Service
 

@@ -139,8 +139,7 @@ class Service(Stack):
 
     def project(self, user: User, **over: Any) -> Project:
         with self.runtime.db.transaction() as session:
-            project = make_project(session, user, references=0, **over)
-        return project
+            return make_project(session, user, references=0, **over)
 
     def submit(self, project: Project, pictures: int = 4, **params: Any) -> Job:
         """A generation, accepted; `params` are for the handler."""
@@ -153,7 +152,9 @@ class Service(Stack):
     def post(self, path: str, body: dict[str, Any] | None = None, **headers: str) -> urllib3.BaseHTTPResponse:
         """Ask the API, as the service's first user."""
         given = {"Authorization": f"Bearer {self.api_key}", **headers}
-        return urllib3.request("POST", f"{self.url}/v1{path}", json=body or {}, headers=given, retries=False, timeout=90)
+        return urllib3.request(
+            "POST", f"{self.url}/v1{path}", json=body or {}, headers=given, retries=False, timeout=90
+        )
 
     # --- what is seen of it
 

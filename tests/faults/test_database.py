@@ -121,4 +121,3 @@ def test_one_key_is_one_job(trial: Trial) -> None:
     assert trial.ask(pictures=2, **key).status == 422
     assert len(trial.service.all_jobs()) == before + 1
     trial.all_done()
-

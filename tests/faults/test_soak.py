@@ -108,7 +108,9 @@ class Mischief:
 
     @classmethod
     def names(cls) -> list[str]:
-        return [name for name in vars(cls) if not name.startswith("_") and name not in ("a_worker", "open_jobs", "names")]
+        return [
+            name for name in vars(cls) if not name.startswith("_") and name not in ("a_worker", "open_jobs", "names")
+        ]
 
 
 def test_a_long_day(service: Service, pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> None:

@@ -80,5 +80,3 @@ def bootstrap(trial: Trial) -> Project:
 def state_of(trial: Trial, project: Project) -> str:
     with trial.service.runtime.db.reading() as session:
         return session.get_one(Project, project.id).state
-
-

@@ -29,5 +29,7 @@ def test_a_full_disk_under_the_log_stops_nobody(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_settings_show_no_secret() -> None:
-    shown = repr(Settings(database_url="a:pw1@b", broker_url="a:pw2@b", storage_url="", secret_key="pw3", s3_secret_key="pw4"))
+    shown = repr(
+        Settings(database_url="a:pw1@b", broker_url="a:pw2@b", storage_url="", secret_key="pw3", s3_secret_key="pw4")
+    )
     assert not any(secret in shown for secret in ("pw1", "pw2", "pw3", "pw4"))

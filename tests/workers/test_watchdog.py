@@ -2,8 +2,9 @@ from workers.watchdog import Message, Watchdog
 
 
 class Scene:
-    waiting: set[Message] = set()
-    busy = False
+    def __init__(self) -> None:
+        self.waiting: set[Message] = set()
+        self.busy = False
 
     def watchdog(self, seconds: float) -> Watchdog:
         return Watchdog(seconds, lambda: set(self.waiting), lambda: self.busy)
