@@ -157,6 +157,12 @@ class Service(Stack):
             "POST", f"{self.url}/v1{path}", json=body or {}, headers=given, retries=False, timeout=90
         )
 
+    def upload(self, project: Project, picture: bytes) -> urllib3.BaseHTTPResponse:
+        url = f"{self.url}/v1/projects/{project.id}/images"
+        given = {"Authorization": f"Bearer {self.api_key}"}
+        form = {"file": ("a.png", picture, "image/png")}
+        return urllib3.request("POST", url, fields=form, headers=given, retries=False, timeout=90)
+
     # --- what is seen of it
 
     def job(self, job: Job) -> Job:

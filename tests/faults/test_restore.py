@@ -50,5 +50,3 @@ def test_a_backup_goes_on_where_it_was_taken(tmp_path: Path, request: pytest.Fix
 def pictures(service: Service) -> list[Image]:
     with service.runtime.db.reading() as session:
         return list(session.scalars(select(Image).order_by(Image.id)))
-
-
