@@ -1,4 +1,4 @@
-"""`python -m embedded`: `serve`, the whole service in the foreground until Ctrl-C, and `demo`."""
+"""`python -m embedded`: `serve`, the whole service in the foreground until Ctrl-C, `demo`, `backup`, `restore`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from types import FrameType
 
 import click
 
+from embedded.backup import backup_command, restore_command
 from embedded.demo import demo
 from embedded.stack import ROOT, Stack
 from embedded.supervisor import InUse, StartFailed
@@ -26,6 +27,8 @@ def main() -> None:
 
 
 main.add_command(demo)
+main.add_command(backup_command)
+main.add_command(restore_command)
 
 
 @main.command()

@@ -32,7 +32,7 @@ PLACES = (
     *("database_url", "broker_url", "storage_url", "secret_key"),
     *("s3_endpoint", "s3_public_endpoint", "s3_access_key", "s3_secret_key", "s3_region"),
 )
-# Its soft shutdown gives a running job 20 seconds to lay down its work.
+# A step, a checkpoint and its upload; a job that takes longer goes on elsewhere as if its worker had been lost.
 GPU_STOP_SECONDS = 30
 
 
@@ -143,10 +143,10 @@ class Stack:
         return kept[settings.database_url]
 
     def _gpu_worker(self) -> Program:
-        # One process for the GPU. Only prefork can be told to lay down its work at once, and SIGQUIT tells it.
+        # One process for the GPU. Told to end, it lays down its work at the next step and gives the job back.
         # Its threads wait for each other asleep: spinning, they take turns with all else that wants the cores,
         # and a step of training took eight seconds in place of one on two busy cores.
-        more = {"REMAP_SIGTERM": "SIGQUIT", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+        more = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
         return self._worker("gpu", 1, "prefork", GPU_STOP_SECONDS, more)
 
     def _io_worker(self) -> Program:

@@ -46,6 +46,7 @@ QUICK = {
     "SUBMITS_PER_MINUTE": "100000",
     "REQUESTS_PER_MINUTE": "100000",
     "WEBHOOK_RETRY_SECONDS": "1,1,1,1,1",
+    "WEBHOOK_TIMEOUT_SECONDS": "5",
 }
 PATIENCE_SECONDS = 120  # for what takes a second on a machine that has nothing else to do
 

@@ -3,9 +3,20 @@
 Started as `celery -A tests.faults.worker`, where the service is started as `celery -A workers.tasks`.
 """
 
+import os
+import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
+from shared import db
 from shared.catalog import JOB_KINDS
+
+# A clock that is wrong, as far as the service looks at clocks.
+_offset = float(os.environ.get("BOOTLORA_TEST_CLOCK_OFFSET", "0"))
+if _offset:
+    _right = time.time
+    time.time = lambda: _right() + _offset
+    db.utcnow = lambda: datetime.fromtimestamp(_right() + _offset, UTC)
 
 for _name in ("train", "generate", "score"):
     JOB_KINDS[_name] = replace(JOB_KINDS[_name], code=f"tests.faults.handlers:{_name}")
