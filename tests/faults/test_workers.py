@@ -48,6 +48,8 @@ def test_a_killed_worker_is_noticed_and_another_goes_on(trial: Trial) -> None:
     trial.all_done()
 
 
+# On SQLite a worker may stand still with the one write lock in hand, and then everybody waits for it.
+@pytest.mark.on("postgres")
 @pytest.mark.fault("F3", "a worker stands still, and wakes when its job is another's")
 def test_a_zombie_changes_nothing(trial: Trial) -> None:
     job = trial.running(12)
