@@ -96,6 +96,7 @@ def test_a_doubled_message_finds_nothing_to_do(trial: Trial) -> None:
     assert starts_of(trial, job) == 1
 
 
+@pytest.mark.on("postgres")  # as above: worker-io is frozen
 @pytest.mark.fault("F13", "a dispatcher dies between marking a job and sending its message")
 def test_a_job_that_was_marked_but_not_sent_is_sent_again(trial: Trial) -> None:
     service = trial.service
