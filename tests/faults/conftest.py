@@ -103,7 +103,7 @@ def trial(request: pytest.FixtureRequest, service: Service) -> Iterator[Trial]:
     trial = Trial(service, service.project(service.local_user()))
     yield trial
     service.heal()
-    service.await_done(*service.all_jobs())
+    service.await_quiet()
     counted = assert_invariants(service, [job.id for job in trial.accepted])
     database = "postgres" if service.postgres else "sqlite"
     row = {"fault": mark.args[0], "what": mark.args[1], "database": database, "times": 1, **counted}

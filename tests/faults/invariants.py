@@ -44,7 +44,7 @@ def assert_invariants(service: Service, accepted: list[str]) -> dict[str, int]:
         lost, doubled = count_lost(session, accepted), count_doubled(session)
         assert_rows(session)
         _events_are_told(session)
-    assert (lost, doubled) == (0, 0)
+    assert (lost, doubled) == (0, 0), f"{lost} lost, {doubled} doubled"
     _store_and_rows_agree(service)
     _nothing_is_left_over(service)
     _logs_keep_secrets(service)
@@ -64,7 +64,10 @@ def assert_rows(session: Session) -> None:
 def count_lost(session: Session, accepted: Iterable[str]) -> int:
     """How many of the accepted jobs have not come to an end."""
     states = {job.id: job.state for job in session.scalars(select(Job))}
-    return sum(states.get(job_id) not in TERMINAL_JOB_STATES for job_id in accepted)
+    lost = [(job_id, states.get(job_id)) for job_id in accepted if states.get(job_id) not in TERMINAL_JOB_STATES]
+    if lost:
+        print(f"lost: {lost}")
+    return len(lost)
 
 
 def count_doubled(session: Session) -> int:
@@ -76,7 +79,10 @@ def count_doubled(session: Session) -> int:
     )
     pictures = Counter(session.scalars(select(Image.key).where(Image.job_id.is_not(None))))
     of_rounds = Counter(session.scalars(select(Lora.round_id)))
-    return sum(count - 1 for each in (ends, pictures, of_rounds) for count in each.values())
+    doubled = [what for each in (ends, pictures, of_rounds) for what, count in each.items() for _ in range(count - 1)]
+    if doubled:
+        print(f"doubled: {doubled}")
+    return len(doubled)
 
 
 def _leases_are_single(jobs: list[Job]) -> None:

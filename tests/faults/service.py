@@ -193,6 +193,10 @@ class Service(Stack):
         self.await_that(lambda: self.job(job).state == "running" and self.done_pictures(job) >= pictures)
         return self.job(job)
 
+    def await_quiet(self, seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait until nothing waits or runs, nor what followed from it."""
+        self.await_that(lambda: all(job.state in TERMINAL_JOB_STATES for job in self.all_jobs()), seconds=seconds)
+
     def await_that(self, condition: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

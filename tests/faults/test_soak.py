@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 
 from shared import rounds
-from shared.errors import Conflict
+from shared.errors import Conflict, Unavailable
 from shared.lifecycle import ProjectState
 from shared.models import Job, Project
 from tests import servers
@@ -127,12 +128,13 @@ def test_a_long_day(service: Service, pytestconfig: pytest.Config, request: pyte
         if project is None or has_ended(service, project):
             project = bootstrap(trial)
         name = mischief.random.choice(Mischief.names())
-        getattr(mischief, name)()
-        tried[name] += 1
+        with suppress(psutil.Error, ProcessLookupError, Unavailable):  # who is gone can't be hurt
+            getattr(mischief, name)()
+            tried[name] += 1
         time.sleep(mischief.random.uniform(0, 2))
     service.heal()
     trial.strike()
-    service.await_done(*service.all_jobs(), seconds=600)
+    service.await_quiet(seconds=600)
     trial.recovered()
     counted = assert_invariants(service, [job.id for job in service.all_jobs()])
     database = "postgres" if service.postgres else "sqlite"
