@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import cast
 
 from flask import current_app, g
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from shared.models import ApiKey, User
@@ -77,10 +78,14 @@ def after(act: Callable[[], None]) -> None:
 
 
 def undo(act: Callable[[], None]) -> None:
-    """What is to be done if the request fails: for what is outside the database."""
+    """What is to be done if the request fails: for what is outside the database.
+
+    When the connection broke, the row may have been committed all the same, and must find its object: then
+    nothing is undone, and what turns out to be an orphan is collected later.
+    """
 
     def unless_well(kind: object, error: object, trace: object) -> None:
-        if kind is not None:
+        if kind is not None and not isinstance(error, DBAPIError):
             act()
 
     g.stack.push(unless_well)

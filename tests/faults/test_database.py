@@ -124,7 +124,6 @@ def test_one_key_is_one_job(trial: Trial) -> None:
     trial.all_done()
 
 
-@pytest.mark.skip(reason="api.context.undo deletes the object although its row may have been committed")
 @pytest.mark.on("postgres")
 @pytest.mark.fault("F8", "the connection breaks during the COMMIT of an upload")
 @pytest.mark.parametrize("after_it_was_done", [True, False], ids=["done", "undone"])
