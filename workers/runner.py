@@ -25,6 +25,8 @@ from workers.work import Work
 log = structlog.get_logger()
 
 Ending = Callable[[Session], None]
+# How libraries, Postgres and SQLite put it; a full disk under SQLite's log of changes is an I/O error to it.
+FULL_DISK = ("No space left on device", "database or disk is full", "disk I/O error")
 BUG = ("internal", "something went wrong in the worker; its log has this job's id", True)
 
 
@@ -70,7 +72,7 @@ def disk_is_full(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if "No space left on device" in str(error):
+        if any(words in str(error) for words in FULL_DISK):
             return True
         error = error.__cause__ or error.__context__
     return False

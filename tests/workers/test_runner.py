@@ -1,4 +1,6 @@
+import errno
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from shared.catalog import JobKind
 from shared.models import Event, Image, Job
 from shared.runtime import Runtime
 from tests.domain import make_project, make_runtime, make_user
-from workers.runner import run_job
+from workers.runner import disk_is_full, run_job
 
 
 @pytest.fixture
@@ -188,3 +190,21 @@ def test_a_worker_whose_renewal_hangs_stops_when_its_lease_is_over(
     assert row(runtime, job).result is None
     thread.join(10)
     assert row(runtime, job).state == "running", "it is no longer ours to end"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+        sqlite3.OperationalError("database or disk is full"),
+        sqlite3.OperationalError("disk I/O error"),
+    ],
+)
+def test_a_full_disk_is_recognised_however_it_is_told_and_wrapped(error: Exception) -> None:
+    wrapped = RuntimeError("the checkpoint could not be kept")
+    wrapped.__cause__ = error
+    assert disk_is_full(error)
+    assert disk_is_full(wrapped)
+    assert not disk_is_full(ValueError("some other bug"))
