@@ -35,7 +35,7 @@ from workers.diffusion.dataset import Example
 from workers.diffusion.families.base import Family
 from workers.diffusion.generate import generate
 from workers.diffusion.train import train_lora
-from workers.scorers.choice import Candidate, choose, quotas
+from workers.scorers.choice import Candidate, choose, dhash, quotas
 
 SUBJECT_TAGS = ["1girl", "solo"]
 UPLOAD_PIXELS = 512
@@ -145,9 +145,9 @@ class Method:
             )
             drawn = self.draw(wanted, round_["generate"], lora)
             references = [image for image, _ in subject.known]
-            hashes = [score.hash for score in scorer.score(references, references)]
-            candidates = [Candidate(p.view, p.framing) for p in wanted]
-            scores = scorer.score(references, drawn)
+            candidates = [Candidate(p.view, p.framing, dhash(d)) for p, d in zip(wanted, drawn, strict=True)]
+            scores = scorer.score(references, drawn, [p.view for p in wanted])
+            hashes = [dhash(image) for image in references]
             for i in choose(candidates, scores, quotas(places, round_["views"]), params, taken=hashes):
                 tags = wanted[i].prompt.split(", ")[1 + len(SUBJECT_TAGS) :]
                 subject.known.append((drawn[i], tags))

@@ -171,7 +171,10 @@ JOB_KINDS = {
 }
 
 # Which code judges candidates.
-SCORERS = {"plain": "workers.scorers.plain:PlainScorer"}
+SCORERS = {
+    "plain": "workers.scorers.plain:PlainScorer",  # colours and where they lie: for pictures of any kind
+    "reader": "workers.scorers.reader:ReaderScorer",  # attributes and views of the chibi world
+}
 
 
 def resolve(code: str) -> Any:

@@ -20,12 +20,13 @@ from .config import HERE, Config
 from .data import PictureSet, render_held_out, render_set
 from .export import assemble, export
 from .following import measure
+from .pixels import to_pictures, to_tensor
 from .reader import Reader, accuracy, train_reader
 from .sheet import save_sheet
 from .text import train_text
 from .tokenizer import TagEncoder, make_tokenizer
 from .unet import Batches, make_unet, train_unet
-from .vae import encode, make_vae, psnr, to_pictures, to_tensor, train_decoder, train_vae
+from .vae import encode, make_vae, psnr, train_decoder, train_vae
 
 STAGES = ("data", "tokenizer", "text", "vae", "latents", "decoder", "reader", "unet", "follow", "export")
 SHARED_STAGES = ("vae", "latents", "decoder", "unet")  # in which several processes share the work

@@ -13,9 +13,10 @@ from .config import VaeConfig
 from .data import PictureSet
 from .loop import Loop, learning_rate
 from .muon import Muon
+from .pixels import to_tensor
 
 WHOLE_EVERY = 12  # steps between two on whole pictures; the others see crops, which are cheaper
-SMALL_SHARE = 0.92  # of the steps see crops of half the size: many cheap steps first
+SMALL_SHARE = 0.97  # of the steps see crops of half the size: many cheap steps first
 EDGE = 8  # pixels of one latent cell
 
 
@@ -41,15 +42,6 @@ def make_vae(config: VaeConfig, size: int) -> AutoencoderKL:
                 weight.zero_()
         vae.quant_conv.bias[config.latent_channels :] -= 4
     return vae
-
-
-def to_tensor(pictures: np.ndarray) -> Tensor:
-    """uint8 (n, h, w, 3) to floats in -1..1, (n, 3, h, w)"""
-    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
-
-
-def to_pictures(x: Tensor) -> np.ndarray:
-    return ((x.float().permute(0, 2, 3, 1) + 1) * 127.5).clamp(0, 255).round().byte().numpy()
 
 
 def picture_batch(pictures: PictureSet, step: int, config: VaeConfig, seed: int) -> Tensor:

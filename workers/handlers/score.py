@@ -8,7 +8,7 @@ from shared.catalog import SCORERS, resolve
 from shared.errors import JobFailed
 from shared.params import ScoreParams
 from workers.scorers.base import Score, Scorer
-from workers.scorers.choice import Candidate, choose
+from workers.scorers.choice import Candidate, choose, dhash
 from workers.work import Work
 
 
@@ -21,15 +21,12 @@ def run(work: Work) -> dict[str, Any]:
     work.step("scoring", 0, len(inputs["candidates"]))
     references = [work.image(each) for each in inputs["references"]]
     candidates = [work.image(each) for each in inputs["candidates"]]
-    known = scorer.score(references, references)
-    scores = scorer.score(references, candidates)
-    accepted = choose(
-        [Candidate(each["view"], each["framing"]) for each in inputs["candidates"]],
-        scores,
-        inputs["quota"],
-        params,
-        taken=[score.hash for score in known],
-    )
+    asked = [
+        Candidate(each["view"], each["framing"], dhash(image))
+        for each, image in zip(inputs["candidates"], candidates, strict=True)
+    ]
+    scores = scorer.score(references, candidates, [each.view for each in asked])
+    accepted = choose(asked, scores, inputs["quota"], params, taken=[dhash(image) for image in references])
     ids = [each["id"] for each in inputs["candidates"]]
     return {
         "scores": {image_id: _shown(score) for image_id, score in zip(ids, scores, strict=True)},
@@ -38,4 +35,5 @@ def run(work: Work) -> dict[str, Any]:
 
 
 def _shown(score: Score) -> dict[str, Any]:
-    return {"identity": round(score.identity, 4), **{name: round(value, 4) for name, value in score.details.items()}}
+    said = {"identity": score.identity, "shows_view": score.shows_view, **score.details}
+    return {name: round(value, 4) for name, value in said.items()}

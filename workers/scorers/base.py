@@ -13,13 +13,20 @@ from PIL import Image
 class Score:
     """One candidate, judged."""
 
-    identity: float  # 0..1: 0.5 is as near to the references as they are to one another, 1 is no difference
-    hash: int  # 64 bits; few differ between near duplicates
+    identity: float  # 0..1: is it she? 1 is no difference to the references
+    shows_view: float = 1.0  # 0..1: is she seen as asked? 1 also when a scorer can't tell
     details: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def worth(self) -> float:
+        """A perfect front, when her back was asked for, is worth nothing."""
+        return self.identity * self.shows_view
 
 
 class Scorer(Protocol):
     """Judges candidates by pictures that are known to show her."""
 
-    def score(self, references: Sequence[Image.Image], candidates: Sequence[Image.Image]) -> list[Score]:
-        """One score for each candidate, in order."""
+    def score(
+        self, references: Sequence[Image.Image], candidates: Sequence[Image.Image], views: Sequence[str | None]
+    ) -> list[Score]:
+        """One score for each candidate, in order; `views` are those asked for, names from catalog.VIEWS."""

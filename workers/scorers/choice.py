@@ -6,16 +6,29 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from PIL import Image
+
 from shared.params import ScoreParams
+from workers import pictures
 from workers.scorers.base import Score
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What was asked for when it was drawn."""
+    """What was asked for when it was drawn, and what it looks like."""
 
     view: str | None = None
     framing: str | None = None
+    hash: int = 0  # by `dhash`: few bits differ between near duplicates
+
+
+def dhash(image: Image.Image) -> int:
+    """64 bits: whether each of 8x8 fields is lighter than the one to its right."""
+    grey = pictures.flatten(image).convert("L").resize((9, 8), Image.Resampling.LANCZOS)
+    pixels = np.asarray(grey, dtype=int)
+    bits = (pixels[:, :-1] > pixels[:, 1:]).flatten()
+    return int("".join("1" if bit else "0" for bit in bits), 2)
 
 
 def quotas(target: int, views: Sequence[str | None]) -> dict[str | None, int]:
@@ -40,14 +53,14 @@ def choose(
     accepted: list[int] = []
     for view, places in quota.items():
         ranked = sorted(
-            (i for i, candidate in enumerate(candidates) if candidate.view == view), key=lambda i: -scores[i].identity
+            (i for i, candidate in enumerate(candidates) if candidate.view == view), key=lambda i: -scores[i].worth
         )
-        best = [scores[i].identity for i in ranked[:places]]
+        best = [scores[i].worth for i in ranked[:places]]
         if not best or sum(best) / len(best) < params.min_view_score:
             continue
-        good = [i for i in ranked if scores[i].identity >= params.min_score]
+        good = [i for i in ranked if scores[i].worth >= params.min_score]
         accepted += _fill(places, good, candidates, scores, hashes, params.near_duplicate_bits)
-    return sorted(accepted, key=lambda i: -scores[i].identity)
+    return sorted(accepted, key=lambda i: -scores[i].worth)
 
 
 def _fill(
@@ -63,11 +76,11 @@ def _fill(
     framings: Counter[str | None] = Counter()
     left = list(ranked)
     while left and len(taken) < places:
-        index = min(left, key=lambda i: (framings[candidates[i].framing], -scores[i].identity))
+        index = min(left, key=lambda i: (framings[candidates[i].framing], -scores[i].worth))
         left.remove(index)
-        if any((scores[index].hash ^ other).bit_count() <= near_duplicate_bits for other in hashes):
+        if any((candidates[index].hash ^ other).bit_count() <= near_duplicate_bits for other in hashes):
             continue
         taken.append(index)
-        hashes.append(scores[index].hash)
+        hashes.append(candidates[index].hash)
         framings[candidates[index].framing] += 1
     return taken

@@ -20,9 +20,12 @@ NEAREST_SCALE = 0.2  # references from one picture are nearer to one another tha
 
 
 class PlainScorer:
-    """Nearness to the nearest reference, in units of the references' own distances."""
+    """Nearness to the nearest reference: 0.5 is as near as the references are to one another."""
 
-    def score(self, references: Sequence[Image.Image], candidates: Sequence[Image.Image]) -> list[Score]:
+    def score(
+        self, references: Sequence[Image.Image], candidates: Sequence[Image.Image], views: Sequence[str | None]
+    ) -> list[Score]:
+        del views  # colours don't tell
         if not references:
             raise ValueError("there is nothing to score against: no references")
         known = np.stack([embed(image) for image in references])
@@ -31,7 +34,7 @@ class PlainScorer:
         for image in candidates:
             distance = float(np.linalg.norm(known - embed(image), axis=1).min())
             identity = 1 / (1 + (distance / scale) ** 2)
-            scores.append(Score(identity, dhash(image), {"distance": distance, "scale": scale}))
+            scores.append(Score(identity, details={"distance": distance, "scale": scale}))
         return scores
 
 
@@ -58,14 +61,6 @@ def own_distance(known: np.ndarray) -> float:
     distances = np.linalg.norm(known[:, None] - known[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     return max(NEAREST_SCALE, float(np.median(distances.min(axis=1))))
-
-
-def dhash(image: Image.Image) -> int:
-    """64 bits: whether each of 8x8 fields is lighter than the one to its right."""
-    grey = pictures.flatten(_shrink(image)).convert("L").resize((9, 8), Image.Resampling.LANCZOS)
-    pixels = np.asarray(grey, dtype=int)
-    bits = (pixels[:, :-1] > pixels[:, 1:]).flatten()
-    return int("".join("1" if bit else "0" for bit in bits), 2)
 
 
 def _shrink(image: Image.Image) -> Image.Image:

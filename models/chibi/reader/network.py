@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ..vae import to_tensor
+from ..pixels import to_tensor
 from .labels import HEADS
 
 SIZE = 128  # pixels; other pictures are scaled to it

@@ -12,7 +12,7 @@ from ..config import ReaderConfig
 from ..data import PictureSet
 from ..loop import Loop, learning_rate
 from ..muon import Muon
-from ..vae import to_tensor
+from ..pixels import to_tensor
 from .labels import HEADS, UNKNOWN, labels
 from .network import Reader
 
