@@ -1,4 +1,4 @@
-# The GPU worker. The torch wheel brings its own CUDA runtime; the host adds the driver (NVIDIA container toolkit).
+# The workers. The torch wheel brings its own CUDA runtime; the host adds the driver (NVIDIA container toolkit).
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS packages

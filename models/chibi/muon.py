@@ -6,6 +6,8 @@ After Keller Jordan, https://kellerjordan.github.io/posts/muon/. Vectors, and th
 import torch
 from torch import Tensor, nn
 
+from . import parallel
+
 
 def orthogonal(m: Tensor, iterations: int = 5) -> Tensor:
     """Nearly U V^T of m = U S V^T, by Newton-Schulz; m is (..., rows, columns)."""
@@ -50,8 +52,8 @@ class Muon(torch.optim.Optimizer):
         by_shape: dict[tuple[int, int], list[Tensor]] = {}
         for p in params:
             by_shape.setdefault((p.shape[0], p[0].numel()), []).append(p)
-        for (rows, columns), group in by_shape.items():
-            steps = orthogonal(torch.stack([self._momentum(p).reshape(rows, columns) for p in group]))
+        stacks = [torch.stack([self._momentum(p).reshape(shape) for p in group]) for shape, group in by_shape.items()]
+        for ((rows, columns), group), steps in zip(by_shape.items(), parallel.spread(orthogonal, stacks), strict=True):
             scale = rate * max(1.0, rows / columns) ** 0.5
             for p, step in zip(group, steps, strict=True):
                 p.mul_(1 - rate * decay).add_(step.view(p.shape), alpha=-scale)

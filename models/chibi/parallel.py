@@ -7,11 +7,12 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 PATIENCE = timedelta(days=1)  # while one copy does what can't be shared
 
@@ -56,6 +57,26 @@ def share(batch: int) -> slice:
     """This copy's rows of a batch."""
     each = batch // copies()
     return slice(rank() * each, (rank() + 1) * each)
+
+
+def spread(f: Callable[[Tensor], Tensor], stacks: list[Tensor]) -> list[Tensor]:
+    """f of each stack, row by row; every copy works out some of the rows, and all get all. f keeps the shape."""
+    if copies() == 1:
+        return [f(stack) for stack in stacks]
+
+    def rows(owner: int) -> list[slice]:
+        return [slice((owner + i) % copies(), None, copies()) for i in range(len(stacks))]
+
+    mine = [f(stack[some]) for stack, some in zip(stacks, rows(rank()), strict=True)]
+    found = [torch.empty_like(stack) for stack in stacks]
+    for owner in range(copies()):
+        places = [whole[some] for whole, some in zip(found, rows(owner), strict=True)]
+        parts = mine if owner == rank() else places
+        flat = torch.cat([part.reshape(-1) for part in parts])
+        dist.broadcast(flat, owner)
+        for place, part in zip(places, flat.split([place.numel() for place in places]), strict=True):
+            place.copy_(part.view_as(place))
+    return found
 
 
 @torch.no_grad()

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import distributed
 
+from models.chibi import parallel
 from models.chibi.captions import caption_tags, invented_name
 from models.chibi.following import generate, load_pipeline
 from models.chibi.loop import Loop, learning_rate
@@ -156,6 +158,25 @@ def test_every_picture_is_read_for_itself():
     assert {head: value for head, (value, _) in readings(reader, pictures)[1].items()} == {
         head: value for head, (value, _) in alone.items()
     }
+
+
+def stacks() -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(3, 16, 32), torch.randn(1, 32, 16), torch.randn(1, 16, 16)]
+
+
+def one_copy(rank: int, folder: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", world_size=2, rank=rank)
+    torch.save(parallel.spread(orthogonal, stacks()), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_copies_that_share_the_work_come_to_what_one_does(tmp_path):
+    torch.multiprocessing.spawn(one_copy, (str(tmp_path),), nprocs=2)
+    alone = [orthogonal(stack) for stack in stacks()]
+    for rank in range(2):
+        shared = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert all(torch.allclose(a, b, atol=1e-2) for a, b in zip(alone, shared, strict=True))
 
 
 def test_every_word_of_the_world_is_one_token(tokenizer):
