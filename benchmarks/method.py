@@ -5,6 +5,7 @@ crops, style rounds whose candidates the scorer chooses, a character round. A ju
 reads what the trigger alone draws; an attribute counts only in a picture that shows the view that was asked for.
 
     python -m benchmarks.method --characters 8
+    python -m benchmarks.method --practice --characters 2 --only method --set style.train.rank=4   # choosing presets
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,17 @@ from models.chibi.captions import invented_name
 from models.chibi.data import Record
 from models.chibi.reader import FOLDER as READERS
 from models.chibi.reader import HEADS, UNKNOWN, Reader, label
-from models.chibi.world import Character, Shot, draw, feature_tags, held_out_characters, render, sample_shot
+from models.chibi.sheet import save_sheet
+from models.chibi.world import (
+    Character,
+    Shot,
+    draw,
+    feature_tags,
+    held_out_characters,
+    practice_characters,
+    render,
+    sample_shot,
+)
 from shared import captions, catalog, plans
 from shared.params import GenerateParams, Picture, ScoreParams, TrainParams
 from workers import pictures as cropping
@@ -187,29 +198,39 @@ class Bench:
 
     method: Method
     judge: Reader
+    sheets: Path | None = None  # where what is drawn is kept, a row a view
 
     def ask(self, subject: Subject, lora: Path | None, trigger: str) -> Judgement:
         """Only the trigger, each view, full body."""
         last = self.method.plan["rounds"][-1]
         only_body = {**last, "framings": {"full_body": 1}}
         wanted = self.method.wanted(trigger, [], only_body, SEEDS_PER_VIEW * len(last["views"]), 9_000)
-        return judged(self.judge, subject, wanted, self.method.draw(wanted, last["generate"], lora))
+        drawn = self.method.draw(wanted, last["generate"], lora)
+        self.keep(f"{subject.trigger}-{lora.stem if lora else 'base'}{'' if trigger else '-uncalled'}", drawn)
+        return judged(self.judge, subject, wanted, drawn)
 
-    def measure(self, character: Character, trigger: str) -> dict[str, Judgement]:
-        last = self.method.plan["rounds"][-1]
-        subject = Subject(character, trigger)
+    def keep(self, name: str, drawn: Sequence[Image.Image]) -> None:
+        if self.sheets and drawn:
+            save_sheet(self.sheets / f"{name}.png", [np.asarray(image) for image in drawn], SEEDS_PER_VIEW)
+
+    def measure(self, character: Character, trigger: str, only: Sequence[str] = ()) -> dict[str, Judgement]:
+        """By what was trained, or `only` some of that: the judgement of what it draws."""
+        last, size = self.method.plan["rounds"][-1], self.method.base.row.resolution
+        subject, truth = Subject(character, trigger), Subject(character, trigger, true_pictures(character, size))
         self.method.crops(subject)
-        crops = self.method.train(subject, last, f"{trigger}-crops")
-        truth = Subject(character, trigger, true_pictures(character, self.method.base.row.resolution))
-        best = self.method.train(truth, last, f"{trigger}-truth")
-        whole = self.method.run(subject)
-        return {
-            "method": self.ask(subject, whole, trigger),
-            "method_untriggered": self.ask(subject, whole, ""),
-            "four_crops": self.ask(subject, crops, trigger),
-            "upper_bound": self.ask(subject, best, trigger),
-            "base": self.ask(subject, None, trigger),
-        }
+        found: dict[str, Judgement] = {}
+        if not only or "base" in only:
+            found["base"] = self.ask(subject, None, trigger)
+        if not only or "four_crops" in only:
+            found["four_crops"] = self.ask(subject, self.method.train(subject, last, f"{trigger}-crops"), trigger)
+        if not only or "upper_bound" in only:
+            found["upper_bound"] = self.ask(subject, self.method.train(truth, last, f"{trigger}-truth"), trigger)
+        if not only or "method" in only:
+            whole = self.method.run(subject)
+            self.keep(f"{trigger}-dataset", [image for image, _ in subject.known])
+            found["method"] = self.ask(subject, whole, trigger)
+            found["method_untriggered"] = self.ask(subject, whole, "")
+        return found
 
 
 def true_pictures(character: Character, size: int, count: int = 40) -> list[tuple[Image.Image, list[str]]]:
@@ -225,6 +246,22 @@ def true_pictures(character: Character, size: int, count: int = 40) -> list[tupl
         tags = plans.image_tags(feature_tags(character), shot.view, framing, [shot.style, "white background"])
         known.append((Image.fromarray(drawing.pixels), tags))
     return known
+
+
+def changed(plan: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The plan with some of its values set: `style.train.rank=4`, `character.caption_policy="mixed"`."""
+    for setting in settings:
+        path, _, value = setting.partition("=")
+        kind, *names, last = path.split(".")
+        for round_ in plan["rounds"]:
+            if round_["kind"] == kind:
+                place = round_
+                for name in names:
+                    place = place[name]
+                if last not in place:
+                    raise SystemExit(f"{path}: there is no {last!r}; there are {', '.join(place)}")
+                place[last] = json.loads(value)
+    return plan
 
 
 def figures(measured: list[dict[str, Judgement]], first_view: str = "front") -> Iterator[dict[str, Any]]:
@@ -269,22 +306,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--characters", type=int, default=8)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--practice", action="store_true", help="characters that presets may be tuned on")
+    parser.add_argument("--only", nargs="*", default=[], choices=["base", "four_crops", "upper_bound", "method"])
+    parser.add_argument("--set", nargs="*", default=[], metavar="KIND.PATH=JSON", help="change the plan")
+    parser.add_argument("--base", type=Path, help="another folder of weights than the one that ships")
+    parser.add_argument("--sheets", type=Path, help="a folder to keep what is drawn in")
     parser.add_argument("--readers", type=Path, default=READERS)
     arguments = parser.parse_args()
     row = catalog.base_models()["chibi"]
-    plan = plans.resolve(None, row)
+    if arguments.base:
+        row = replace(row, path=str(arguments.base))
+    plan = changed(plans.resolve(None, row), arguments.set)
+    if arguments.sheets:
+        arguments.sheets.mkdir(parents=True, exist_ok=True)
+    characters = practice_characters if arguments.practice else held_out_characters
     rng, measured = np.random.default_rng(5), []
     with tempfile.TemporaryDirectory() as scratch:
         method = Method(families.load(row), quicker(plan) if arguments.quick else plan, Path(scratch))
-        bench = Bench(method, Reader.load(arguments.readers, "judge"))
-        for character in held_out_characters(arguments.characters):
+        bench = Bench(method, Reader.load(arguments.readers, "judge"), arguments.sheets)
+        for character in characters(arguments.characters):
             started = time.monotonic()
-            measured.append(bench.measure(character, invented_name(rng)))
+            measured.append(bench.measure(character, invented_name(rng), arguments.only))
             seconds = round(time.monotonic() - started)
             shown = {kind: {v: round(s, 2) for v, s in j.views.items()} for kind, j in measured[-1].items()}
             print(json.dumps({"character": feature_tags(character), "seconds": seconds, **shown}), flush=True)
-    for figure in figures(measured):
-        print(json.dumps(figure), flush=True)
+    if not arguments.only:
+        for figure in figures(measured):
+            print(json.dumps(figure), flush=True)
 
 
 if __name__ == "__main__":
