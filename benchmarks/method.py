@@ -16,13 +16,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.bootstrap import Method, Subject
 from models.chibi.captions import invented_name
 from models.chibi.data import Record
 from models.chibi.reader import FOLDER as READERS
@@ -38,130 +39,16 @@ from models.chibi.world import (
     render,
     sample_shot,
 )
-from shared import captions, catalog, plans
-from shared.params import GenerateParams, Picture, ScoreParams, TrainParams
-from workers import pictures as cropping
-from workers.diffusion import families, lora_file
-from workers.diffusion.dataset import Example
-from workers.diffusion.families.base import Family
-from workers.diffusion.generate import generate
-from workers.diffusion.train import train_lora
-from workers.scorers.choice import Candidate, choose, dhash, quotas
+from shared import catalog, plans
+from shared.params import Picture
+from workers.diffusion import families
 
-SUBJECT_TAGS = ["1girl", "solo"]
 UPLOAD_PIXELS = 512
 SEEDS_PER_VIEW = 4
 ATTRIBUTES = (
     "hair", "hair_style", "eyes", "ears", "fur", "tail", "outfit", "outfit_color", "bottom", "bottom_color",
     "accessory", "accessory_color",
 )  # fmt: skip
-
-
-@dataclass
-class Subject:
-    """A character under study, and the pictures that are known of her."""
-
-    character: Character
-    trigger: str
-    known: list[tuple[Image.Image, list[str]]] = field(default_factory=list)  # with their tags
-
-    @property
-    def features(self) -> list[str]:
-        return feature_tags(self.character)
-
-
-@dataclass(frozen=True)
-class Method:
-    """The service's plan for a base model, called without the service."""
-
-    base: Family
-    plan: dict[str, Any]
-    scratch: Path
-
-    def crops(self, subject: Subject) -> None:
-        """One front picture becomes four."""
-        shown = Image.fromarray(render(subject.character, Shot(), UPLOAD_PIXELS))
-        for crop in cropping.auto(shown, view="front"):
-            image = cropping.prepare(cropping.cut(shown, crop.box), self.base.row.resolution)
-            tags = plans.image_tags(subject.features, crop.view, crop.framing, list(self.quality_tags))
-            subject.known.append((image, tags))
-
-    @property
-    def quality_tags(self) -> Sequence[str]:
-        return catalog.FAMILIES[self.base.row.family].quality_tags
-
-    def run(self, subject: Subject) -> Path:
-        """All rounds; returns the character LoRA."""
-        for number, round_ in enumerate(self.plan["rounds"]):
-            lora = self.train(subject, round_, f"{subject.trigger}-{number}")
-            if round_["kind"] == "style":
-                self.gather(subject, round_, lora, number)
-        return lora
-
-    def train(self, subject: Subject, round_: dict[str, Any], name: str) -> Path:
-        examples = [Example(image, self.captions(subject, round_, tags)) for image, tags in subject.known]
-        params = TrainParams(**round_["train"])
-        lora = train_lora(self.base, examples, params, prior=self.prior(round_, params))
-        path = self.scratch / f"{name}.safetensors"
-        about = lora_file.About(title=name, trigger_word=subject.trigger)
-        lora_file.save_kohya(lora, self.base, about, path)
-        return path
-
-    def captions(self, subject: Subject, round_: dict[str, Any], tags: list[str]) -> list[str]:
-        return captions.captions(
-            policy=round_["caption_policy"],
-            trigger_word=subject.trigger,
-            subject_tags=SUBJECT_TAGS,
-            feature_tags=subject.features,
-            image_tags=tags,
-        )
-
-    def prior(self, round_: dict[str, Any], params: TrainParams) -> list[Example]:
-        """Others, as the base draws them."""
-        if not params.prior_images:
-            return []
-        wanted = self.wanted("", [], round_, params.prior_images, params.seed + 500_000)
-        drawn = self.draw(wanted, round_["generate"], None)
-        return [Example(image, [picture.prompt]) for picture, image in zip(wanted, drawn, strict=True)]
-
-    def wanted(self, trigger: str, features: list[str], round_: dict[str, Any], count: int, seed: int) -> list[Picture]:
-        return plans.pictures(
-            trigger_word=trigger,
-            subject_tags=SUBJECT_TAGS,
-            feature_tags=features,
-            views=round_["views"],
-            framings=round_["framings"],
-            prompt_tags=round_["prompt_tags"],
-            count=count,
-            seed=seed,
-            name_features=bool(features),
-        )
-
-    def draw(self, wanted: Sequence[Picture], params: dict[str, Any], lora: Path | None) -> list[Image.Image]:
-        loras = [(lora, 1.0)] if lora else []
-        drawn = dict(generate(self.base, wanted, GenerateParams(**params), loras=loras))
-        return [drawn[i] for i in range(len(wanted))]
-
-    def gather(self, subject: Subject, round_: dict[str, Any], lora: Path, number: int) -> None:
-        """Draw candidates and let the scorer choose, as often as the plan allows."""
-        params = ScoreParams(**round_["score"])
-        scorer = catalog.resolve(catalog.SCORERS[params.scorer or "plain"])()
-        for attempt in range(round_["max_generations"]):
-            places = round_["target"] - len(subject.known)
-            if places <= 0:
-                return
-            count = round(places * round_["candidates_per_pick"])
-            wanted = self.wanted(
-                subject.trigger, subject.features, round_, count, 10_000 * (number + 1) + 1_000 * attempt
-            )
-            drawn = self.draw(wanted, round_["generate"], lora)
-            references = [image for image, _ in subject.known]
-            candidates = [Candidate(p.view, p.framing, dhash(d)) for p, d in zip(wanted, drawn, strict=True)]
-            scores = scorer.score(references, drawn, [p.view for p in wanted])
-            hashes = [dhash(image) for image in references]
-            for i in choose(candidates, scores, quotas(places, round_["views"]), params, taken=hashes):
-                tags = wanted[i].prompt.split(", ")[1 + len(SUBJECT_TAGS) :]
-                subject.known.append((drawn[i], tags))
 
 
 @dataclass(frozen=True)
@@ -178,13 +65,13 @@ class Judgement:
         return statistics.mean(self.views[view] for view in views)
 
 
-def judged(judge: Reader, subject: Subject, wanted: Sequence[Picture], drawn: Sequence[Image.Image]) -> Judgement:
+def judged(judge: Reader, character: Character, wanted: Sequence[Picture], drawn: Sequence[Image.Image]) -> Judgement:
     """What share of her attributes each view shows; nothing where another view is shown."""
     read = judge.read(np.stack([np.asarray(image.convert("RGB")) for image in drawn]))
     shares: dict[str, list[float]] = {}
     for i, picture in enumerate(wanted):
         shot = Shot(view=picture.view or "front")
-        record = Record(subject.character, shot, draw(subject.character, shot).seen)
+        record = Record(character, shot, draw(character, shot).seen)
         shows_view = HEADS["view"][int(read["view"][i].argmax())] == shot.view
         asked = {head: value for head in ATTRIBUTES if (value := label(record, head)) != UNKNOWN}
         right = statistics.mean(int(read[head][i].argmax()) == value for head, value in asked.items())
@@ -196,40 +83,49 @@ def judged(judge: Reader, subject: Subject, wanted: Sequence[Picture], drawn: Se
 class Bench:
     """Everything that is measured of one character."""
 
+    character: Character
+    trigger: str
     method: Method
     judge: Reader
     sheets: Path | None = None  # where what is drawn is kept, a row a view
 
-    def ask(self, subject: Subject, lora: Path | None, trigger: str) -> Judgement:
+    def subject(self, *known: tuple[Image.Image, list[str]]) -> Subject:
+        return Subject(self.trigger, feature_tags(self.character), list(known))
+
+    def ask(self, lora: Path | None, trigger: str) -> Judgement:
         """Only the trigger, each view, full body."""
         last = self.method.plan["rounds"][-1]
         only_body = {**last, "framings": {"full_body": 1}}
         wanted = self.method.wanted(trigger, [], only_body, SEEDS_PER_VIEW * len(last["views"]), 9_000)
         drawn = self.method.draw(wanted, last["generate"], lora)
-        self.keep(f"{subject.trigger}-{lora.stem if lora else 'base'}{'' if trigger else '-uncalled'}", drawn)
-        return judged(self.judge, subject, wanted, drawn)
+        self.keep(f"{lora.stem if lora else self.trigger + '-base'}{'' if trigger else '-uncalled'}", drawn)
+        return judged(self.judge, self.character, wanted, drawn)
 
     def keep(self, name: str, drawn: Sequence[Image.Image]) -> None:
         if self.sheets and drawn:
             save_sheet(self.sheets / f"{name}.png", [np.asarray(image) for image in drawn], SEEDS_PER_VIEW)
 
-    def measure(self, character: Character, trigger: str, only: Sequence[str] = ()) -> dict[str, Judgement]:
-        """By what was trained, or `only` some of that: the judgement of what it draws."""
-        last, size = self.method.plan["rounds"][-1], self.method.base.row.resolution
-        subject, truth = Subject(character, trigger), Subject(character, trigger, true_pictures(character, size))
-        self.method.crops(subject)
+    def trained(self, subject: Subject, name: str) -> Judgement:
+        """By one character round on what is known of her."""
+        lora = self.method.train(subject, self.method.plan["rounds"][-1], f"{self.trigger}-{name}")
+        return self.ask(lora, self.trigger)
+
+    def measure(self, only: Sequence[str] = ()) -> dict[str, Judgement]:
+        """What each way of making a LoRA brings back, or `only` some of them."""
+        subject, truth = self.subject(), self.subject(*true_pictures(self.character, self.method.base.row.resolution))
+        self.method.crops(subject, Image.fromarray(render(self.character, Shot(), UPLOAD_PIXELS)))
         found: dict[str, Judgement] = {}
         if not only or "base" in only:
-            found["base"] = self.ask(subject, None, trigger)
+            found["base"] = self.ask(None, self.trigger)
         if not only or "four_crops" in only:
-            found["four_crops"] = self.ask(subject, self.method.train(subject, last, f"{trigger}-crops"), trigger)
+            found["four_crops"] = self.trained(subject, "crops")
         if not only or "upper_bound" in only:
-            found["upper_bound"] = self.ask(subject, self.method.train(truth, last, f"{trigger}-truth"), trigger)
+            found["upper_bound"] = self.trained(truth, "truth")
         if not only or "method" in only:
-            whole = self.method.run(subject)
-            self.keep(f"{trigger}-dataset", [image for image, _ in subject.known])
-            found["method"] = self.ask(subject, whole, trigger)
-            found["method_untriggered"] = self.ask(subject, whole, "")
+            lora = self.method.run(subject)
+            self.keep(f"{self.trigger}-dataset", [image for image, _ in subject.known])
+            found["method"] = self.ask(lora, self.trigger)
+            found["method_untriggered"] = self.ask(lora, "")
         return found
 
 
@@ -323,10 +219,11 @@ def main() -> None:
     rng, measured = np.random.default_rng(5), []
     with tempfile.TemporaryDirectory() as scratch:
         method = Method(families.load(row), quicker(plan) if arguments.quick else plan, Path(scratch))
-        bench = Bench(method, Reader.load(arguments.readers, "judge"), arguments.sheets)
+        judge = Reader.load(arguments.readers, "judge")
         for character in characters(arguments.characters):
             started = time.monotonic()
-            measured.append(bench.measure(character, invented_name(rng), arguments.only))
+            bench = Bench(character, invented_name(rng), method, judge, arguments.sheets)
+            measured.append(bench.measure(arguments.only))
             seconds = round(time.monotonic() - started)
             shown = {kind: {v: round(s, 2) for v, s in j.views.items()} for kind, j in measured[-1].items()}
             print(json.dumps({"character": feature_tags(character), "seconds": seconds, **shown}), flush=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.method import Judgement, Subject, figures, judged, quicker, true_pictures
+from benchmarks.method import Judgement, figures, judged, quicker, true_pictures
 from models.chibi.data import Record
 from models.chibi.heroine import HEROINE
 from models.chibi.reader import HEADS, UNKNOWN, label
@@ -37,7 +37,7 @@ class Seer:
 def judge_as(character, shown: str, asked: str) -> float:
     blank = Image.new("RGB", (32, 32))
     seer = Seer(character, Shot(view=shown))
-    return judged(seer, Subject(HEROINE, "mumu"), [Picture(prompt="", seed=0, view=asked)], [blank]).views[asked]
+    return judged(seer, HEROINE, [Picture(prompt="", seed=0, view=asked)], [blank]).views[asked]
 
 
 @pytest.mark.parametrize("view", VIEWS)

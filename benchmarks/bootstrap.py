@@ -1,0 +1,124 @@
+"""The method as the service runs it, without the service: the same plan, crops, captions, trainings and choices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from shared import captions, catalog, plans
+from shared.params import GenerateParams, Picture, ScoreParams, TrainParams
+from workers import pictures as cropping
+from workers.diffusion import lora_file
+from workers.diffusion.dataset import Example
+from workers.diffusion.families.base import Family
+from workers.diffusion.generate import generate
+from workers.diffusion.train import train_lora
+from workers.scorers.choice import Candidate, choose, dhash, quotas
+
+SUBJECT_TAGS = ["1girl", "solo"]
+
+
+@dataclass
+class Subject:
+    """Someone under study, and the pictures that are known of her."""
+
+    trigger: str
+    features: list[str]
+    known: list[tuple[Image.Image, list[str]]] = field(default_factory=list)  # with their tags
+
+
+@dataclass(frozen=True)
+class Method:
+    """The service's plan for a base model, called without the service."""
+
+    base: Family
+    plan: dict[str, Any]
+    scratch: Path
+
+    def crops(self, subject: Subject, shown: Image.Image) -> None:
+        """One front picture becomes four."""
+        for crop in cropping.auto(shown, view="front"):
+            image = cropping.prepare(cropping.cut(shown, crop.box), self.base.row.resolution)
+            tags = plans.image_tags(subject.features, crop.view, crop.framing, list(self.quality_tags))
+            subject.known.append((image, tags))
+
+    @property
+    def quality_tags(self) -> Sequence[str]:
+        return catalog.FAMILIES[self.base.row.family].quality_tags
+
+    def run(self, subject: Subject) -> Path:
+        """All rounds; returns the character LoRA."""
+        for number, round_ in enumerate(self.plan["rounds"]):
+            lora = self.train(subject, round_, f"{subject.trigger}-{number}")
+            if round_["kind"] == "style":
+                self.gather(subject, round_, lora, number)
+        return lora
+
+    def train(self, subject: Subject, round_: dict[str, Any], name: str) -> Path:
+        examples = [Example(image, self.captions(subject, round_, tags)) for image, tags in subject.known]
+        params = TrainParams(**round_["train"])
+        lora = train_lora(self.base, examples, params, prior=self.prior(round_, params))
+        path = self.scratch / f"{name}.safetensors"
+        about = lora_file.About(title=name, trigger_word=subject.trigger)
+        lora_file.save_kohya(lora, self.base, about, path)
+        return path
+
+    def captions(self, subject: Subject, round_: dict[str, Any], tags: list[str]) -> list[str]:
+        return captions.captions(
+            policy=round_["caption_policy"],
+            trigger_word=subject.trigger,
+            subject_tags=SUBJECT_TAGS,
+            feature_tags=subject.features,
+            image_tags=tags,
+        )
+
+    def prior(self, round_: dict[str, Any], params: TrainParams) -> list[Example]:
+        """Others, as the base draws them."""
+        if not params.prior_images:
+            return []
+        wanted = self.wanted("", [], round_, params.prior_images, params.seed + 500_000)
+        drawn = self.draw(wanted, round_["generate"], None)
+        return [Example(image, [picture.prompt]) for picture, image in zip(wanted, drawn, strict=True)]
+
+    def wanted(self, trigger: str, features: list[str], round_: dict[str, Any], count: int, seed: int) -> list[Picture]:
+        return plans.pictures(
+            trigger_word=trigger,
+            subject_tags=SUBJECT_TAGS,
+            feature_tags=features,
+            views=round_["views"],
+            framings=round_["framings"],
+            prompt_tags=round_["prompt_tags"],
+            count=count,
+            seed=seed,
+            name_features=bool(features),
+        )
+
+    def draw(self, wanted: Sequence[Picture], params: dict[str, Any], lora: Path | None) -> list[Image.Image]:
+        loras = [(lora, 1.0)] if lora else []
+        drawn = dict(generate(self.base, wanted, GenerateParams(**params), loras=loras))
+        return [drawn[i] for i in range(len(wanted))]
+
+    def gather(self, subject: Subject, round_: dict[str, Any], lora: Path, number: int) -> None:
+        """Draw candidates and let the scorer choose, as often as the plan allows."""
+        params = ScoreParams(**round_["score"])
+        scorer = catalog.resolve(catalog.SCORERS[params.scorer or "plain"])()
+        for attempt in range(round_["max_generations"]):
+            places = round_["target"] - len(subject.known)
+            if places <= 0:
+                return
+            count = round(places * round_["candidates_per_pick"])
+            wanted = self.wanted(
+                subject.trigger, subject.features, round_, count, 10_000 * (number + 1) + 1_000 * attempt
+            )
+            drawn = self.draw(wanted, round_["generate"], lora)
+            references = [image for image, _ in subject.known]
+            candidates = [Candidate(p.view, p.framing, dhash(d)) for p, d in zip(wanted, drawn, strict=True)]
+            scores = scorer.score(references, drawn, [p.view for p in wanted])
+            hashes = [dhash(image) for image in references]
+            for i in choose(candidates, scores, quotas(places, round_["views"]), params, taken=hashes):
+                tags = wanted[i].prompt.split(", ")[1 + len(SUBJECT_TAGS) :]
+                subject.known.append((drawn[i], tags))

@@ -1,0 +1,44 @@
+"""A scorer that reads attributes: it knows the world of the chibi base model, and which view a picture shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+from models.chibi.reader import FOLDER, HEADS, Reader, identity
+from workers import pictures
+from workers.scorers.base import Score
+
+SIDE = 128  # pixels: what it was trained on
+
+
+class ReaderScorer:
+    """Evidence, attribute by attribute, that a picture shows the girl of the references."""
+
+    def score(
+        self, references: Sequence[Image.Image], candidates: Sequence[Image.Image], views: Sequence[str | None]
+    ) -> list[Score]:
+        if not references:
+            raise ValueError("there is nothing to score against: no references")
+        if not candidates:
+            return []
+        reader, drawn = trained(), pixels(candidates)
+        found = identity(reader, pixels(references), drawn)
+        seen = reader.read(drawn)["view"].numpy()
+        return [
+            Score(float(found[i]), float(seen[i][HEADS["view"].index(view)]) if view else 1.0)
+            for i, view in enumerate(views)
+        ]
+
+
+@cache
+def trained() -> Reader:
+    return Reader.load(FOLDER)
+
+
+def pixels(images: Sequence[Image.Image]) -> np.ndarray:
+    """uint8 (n, SIDE, SIDE, 3), each whole, on its own background."""
+    return np.stack([np.asarray(pictures.fit(image, (SIDE, SIDE))) for image in images])
