@@ -12,7 +12,7 @@ from shared import catalog
 from workers import pictures
 from workers.pictures import Crop
 
-KENNEY = sorted((Path(__file__).resolve().parents[1] / "data/kenney").glob("*.png"))
+KENNEY = sorted((Path(__file__).resolve().parents[1] / "data/kenney").glob("femaleAdventurer_*.png"))
 
 
 def sprite(name: str) -> Image.Image:

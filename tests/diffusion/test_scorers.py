@@ -17,7 +17,7 @@ from workers.scorers.choice import Candidate, choose, dhash, quotas
 from workers.scorers.plain import PlainScorer
 from workers.scorers.reader import ReaderScorer
 
-KENNEY = sorted((Path(__file__).resolve().parents[1] / "data/kenney").glob("*.png"))
+KENNEY = sorted((Path(__file__).resolve().parents[1] / "data/kenney").glob("femaleAdventurer_*.png"))
 
 
 def pose(name: str) -> Image.Image:
