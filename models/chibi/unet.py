@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from . import parallel
@@ -82,6 +83,7 @@ def train_unet(
 ) -> UNet2DConditionModel:
     """Trains `unet` in place, resuming from the folder; returns the average of its weights over time."""
     unet.to(memory_format=torch.channels_last)
+    unet.set_attn_processor(AttnProcessor())  # plain: the fused one is slow on a CPU where pictures are small
     average = copy.deepcopy(unet).requires_grad_(False)
     optimizer = Muon(unet)
     alphas = DDIMScheduler(**NOISE_SCHEDULE).alphas_cumprod
