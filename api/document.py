@@ -10,7 +10,7 @@ import yaml
 from flask import Flask
 from flask_smorest.utils import prepare_response
 
-from api import auth, converters, problems
+from api import auth, converters, examples, problems
 from api.schemas.problem import ProblemSchema
 from shared.users import SCOPES
 
@@ -48,9 +48,11 @@ class Api(flask_smorest.Api):
 
 def make_api(app: Flask) -> Api:
     app.config.update(API_TITLE="Bootlora", API_VERSION="1.0.0", OPENAPI_VERSION="3.1.0")
-    api = Api(spec_kwargs={"info": {"description": DESCRIPTION, "license": {"name": "Apache-2.0"}}})
+    info = {"description": DESCRIPTION, "license": {"name": "Apache-2.0"}}
+    api = Api(spec_kwargs={"info": info, "extra_plugins": [examples.Examples()]})
     api.register_converter(converters.Id, converters.id_schema)
     api.init_app(app)
+    api.ma_plugin.converter.add_attribute_function(examples.of_field)
     scopes = "\n".join(f"- `{name}`: {meaning}" for name, meaning in SCOPES.items())
     scheme = {"type": "http", "scheme": "bearer", "description": f"An API key. Its scopes:\n\n{scopes}"}
     api.spec.components.security_scheme(auth.SECURITY_SCHEME, scheme)

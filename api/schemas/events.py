@@ -10,7 +10,7 @@ from api.schemas.fields import MAX_INTEGER, Answer, Count, Schema
 class EventSchema(Answer):
     """Something that happened. `data.seq` counts without a gap within a project."""
 
-    type = fields.String(required=True)
+    type = fields.String(required=True, metadata={"example": "round.candidates_ready"})
     timestamp = fields.String(required=True, metadata={"format": "date-time"})
     data = fields.Dict(keys=fields.String(), required=True)
 

@@ -37,7 +37,9 @@ class ImageSchema(Answer):
     parent_id = fields.String(required=True, allow_none=True, metadata={"description": "What it was made from."})
     role = Choice(ROLES, required=True)
     source = Choice(SOURCES, required=True)
-    state = Choice(["ready", "incoming"], required=True)
+    state = Choice(
+        ["ready", "missing"], required=True, metadata={"description": "`missing`: the store has lost it for good."}
+    )
     decision = Choice(Decision, required=True)
     view = fields.String(required=True, allow_none=True)
     framing = fields.String(required=True, allow_none=True)

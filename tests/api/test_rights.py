@@ -7,49 +7,31 @@ owner never gets 401, 403 or 404; another never gets anything but 404; a key wit
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 import pytest
 
-from api import document
+from api import document, examples
+from api.app import create_app
+from api.blank import blank_runtime
 from shared import users, webhooks
 from shared.models import Webhook
 from shared.users import SCOPES
 from tests.api.conftest import SECRET, Caller
-from tests.api.test_openapi import METHODS
+from tests.api.test_examples import real
+from tests.api.test_openapi import operations
 from tests.factories import make_curating, make_job, png
 
-# What is sent, where something must be; the answer need not be a yes, only not a "who are you".
-BODIES: dict[str, Any] = {
-    "post /v1/projects": {"name": "x", "trigger_word": "x21", "feature_tags": ["fox ears"]},
-    "post /v1/projects/{project_id}/rounds": {"kind": "character"},
-    "post /v1/projects/{project_id}/generations": {"pictures": [{"prompt": "x"}]},
-    "post /v1/projects/{project_id}/rounds/{number}/candidates": {"count": 1},
-    "post /v1/projects/{project_id}/uploads": {"content_type": "image/png"},
-    "post /v1/projects/{project_id}/uploads/complete": {"slip": "x"},
-    "post /v1/projects/{project_id}/exports": {"round": 1},
-    "post /v1/images/{image_id}/crops": {"mode": "quadrants"},
-    "post /v1/keys": {"name": "x"},
-    "post /v1/webhooks": {"url": "https://example.org/hooks"},
-    "post /v1/webhooks/{webhook_id}/recover": {"since": "2026-01-01T00:00:00Z"},
-    "post /v1/users": {"name": "x"},
-    "post /v1/users/{user_id}/keys": {"name": "x"},
+PROJECT = examples.BODIES["create_project"]
+
+
+OPERATIONS = {
+    (method, path): operation
+    for path, method, operation in operations(document.document(create_app(blank_runtime())))
+    if path.startswith("/v1")
 }
-
-
-def routes() -> list[tuple[str, str, str]]:
-    from api.app import create_app
-    from api.blank import blank_runtime
-
-    found = []
-    for path, item in document.document(create_app(blank_runtime()))["paths"].items():
-        for method in METHODS:
-            if path.startswith("/v1") and method in item:
-                found.append((method, path, item[method]["x-scope"]))
-    return found
-
-
-ROUTES = routes()
+ROUTES = [(method, path, operation["x-scope"]) for (method, path), operation in OPERATIONS.items()]
 
 
 @pytest.fixture
@@ -91,7 +73,9 @@ def ask(caller: Caller, method: str, path: str, things: dict[str, str]) -> Any:
     if path.endswith(("/images", "/versions", "/imports")) and method == "post":
         given["data"] = {"file": (io.BytesIO(png()), "x.png")}
     elif method != "get":
-        given["json"] = BODIES.get(f"{method} {path}", {})
+        body = examples.BODIES.get(OPERATIONS[method, path]["operationId"], {})
+        real_ids = {examples.IDS[name]: id_ for name, id_ in things.items() if name in examples.IDS}
+        given["json"] = json.loads(real(json.dumps(body), real_ids))
     if path.endswith("/stream"):
         given["buffered"] = False
     return caller.answer(method.upper(), path.format(**things), **given)
@@ -140,7 +124,7 @@ def test_links_are_shown_only_with_the_scope_to_download(ada, with_scopes, thing
 
 
 def test_another_users_loras_cannot_be_drawn_with(bob, things):
-    project_id = bob.post("/v1/projects", BODIES["post /v1/projects"]).json["id"]
+    project_id = bob.post("/v1/projects", PROJECT).json["id"]
     body = {"pictures": [{"prompt": "x"}], "loras": [{"lora_id": things["lora_id"]}]}
     assert bob.post(f"/v1/projects/{project_id}/generations", body).status_code == 404
 
@@ -153,7 +137,7 @@ def test_another_users_candidates_cannot_be_decided_about(bob, session_of, thing
 
 
 def test_what_was_done_is_written_down_for_admins(ada, admin, things):
-    ada.post("/v1/projects", BODIES["post /v1/projects"])
+    ada.post("/v1/projects", PROJECT)
     ada.get("/v1/projects")
     ada.get(f"/v1/loras/{things['lora_id']}")
     assert ada.post("/v1/projects", {}).status_code == 422
