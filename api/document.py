@@ -9,8 +9,10 @@ import flask_smorest
 import yaml
 from flask import Flask
 from flask_smorest.utils import prepare_response
+from marshmallow.fields import Field
 
 from api import auth, converters, examples, problems
+from api.schemas.choices import Choice
 from api.schemas.problem import ProblemSchema
 from shared.users import SCOPES
 
@@ -37,6 +39,9 @@ class Api(flask_smorest.Api):
                 self._register_problem(status.name, status.phrase)
         self._register_problem(self.DEFAULT_ERROR_RESPONSE_NAME, "Any other error")
 
+    def _register_pagination_header(self) -> None:
+        """Pages are told of in the body and in `Link`."""
+
     def _register_problem(self, name: str, description: str) -> None:
         response = {"description": description, "schema": ProblemSchema}
         prepare_response(response, self.spec, problems.MEDIA_TYPE)
@@ -53,10 +58,23 @@ def make_api(app: Flask) -> Api:
     api.register_converter(converters.Id, converters.id_schema)
     api.init_app(app)
     api.ma_plugin.converter.add_attribute_function(examples.of_field)
+    api.ma_plugin.converter.add_attribute_function(_by_name)
     scopes = "\n".join(f"- `{name}`: {meaning}" for name, meaning in SCOPES.items())
     scheme = {"type": "http", "scheme": "bearer", "description": f"An API key. Its scopes:\n\n{scopes}"}
     api.spec.components.security_scheme(auth.SECURITY_SCHEME, scheme)
     return api
+
+
+def _by_name(converter: Any, field: Field, ret: dict[str, Any]) -> dict[str, Any]:
+    """A choice as a reference to its list, as apispec asks for it."""
+    if not isinstance(field, Choice):
+        return {}
+    name, components = type(field).__name__, converter.spec.components
+    if name not in components.schemas:
+        components.schema(name, {"type": "string", "enum": [str(word) for word in field.words]})
+    del ret["type"], ret["enum"]
+    reference = {"$ref": f"#/components/schemas/{name}"}
+    return {"anyOf": [reference, {"type": "null"}]} if field.allow_none else reference
 
 
 def document(app: Flask) -> dict[str, Any]:

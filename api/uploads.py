@@ -22,7 +22,6 @@ from shared.settings import Settings
 FORM_LIFE = timedelta(minutes=15)
 COMPLETE_WITHIN = timedelta(hours=1)
 AT_ONCE = 2  # pictures that one request has decoded side by side
-CONTENT_TYPES = ("image/png", "image/jpeg", "image/webp")
 
 
 def store(content: bytes, project_id: str) -> dict[str, Any]:

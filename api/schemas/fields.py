@@ -10,7 +10,7 @@ from typing import Any
 
 from marshmallow import Schema as _Schema
 from marshmallow import ValidationError, fields, validate
-from marshmallow.validate import Length, OneOf, Range
+from marshmallow.validate import Length, Range
 
 from api import context
 from shared.db import utcnow
@@ -129,13 +129,6 @@ class Flag(fields.Boolean):
         if not isinstance(value, bool):
             raise self.make_error("invalid", input=value)
         return value
-
-
-class Choice(fields.String):
-    """One of a few words."""
-
-    def __init__(self, choices: Any, **kwargs: Any):
-        super().__init__(validate=OneOf([str(choice) for choice in choices]), **kwargs)
 
 
 class Tags(fields.List):

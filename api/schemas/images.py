@@ -7,9 +7,9 @@ from marshmallow import fields
 from marshmallow.validate import Length
 
 from api.pagination import PageQuery
+from api.schemas.choices import CropMode, Decision, Framing, ImageRole, ImageSource, ImageState, ImageType, View
 from api.schemas.fields import (
     Answer,
-    Choice,
     CommaTags,
     Count,
     Download,
@@ -20,12 +20,7 @@ from api.schemas.fields import (
     Tags,
     Whole,
 )
-from api.uploads import CONTENT_TYPES
-from shared.catalog import CROP_MODES, FRAMINGS, VIEWS
-from shared.lifecycle import Decision
 
-ROLES = ("reference", "candidate", "evaluation", "output")
-SOURCES = ("upload", "crop", "generated", "edited")
 MAX_CROPS = 16
 
 
@@ -35,12 +30,10 @@ class ImageSchema(Answer):
     round_id = fields.String(required=True, allow_none=True)
     job_id = fields.String(required=True, allow_none=True)
     parent_id = fields.String(required=True, allow_none=True, metadata={"description": "What it was made from."})
-    role = Choice(ROLES, required=True)
-    source = Choice(SOURCES, required=True)
-    state = Choice(
-        ["ready", "missing"], required=True, metadata={"description": "`missing`: the store has lost it for good."}
-    )
-    decision = Choice(Decision, required=True)
+    role = ImageRole(required=True)
+    source = ImageSource(required=True)
+    state = ImageState(required=True, metadata={"description": "`missing`: the store has lost it for good."})
+    decision = Decision(required=True)
     view = fields.String(required=True, allow_none=True)
     framing = fields.String(required=True, allow_none=True)
     tags = fields.List(
@@ -67,15 +60,15 @@ class ImageSchema(Answer):
 
 class UploadSchema(Schema):
     file = Upload(required=True, metadata={"description": "PNG, JPEG or WebP."})
-    view = Choice(VIEWS, metadata={"description": "From where she is seen."})
-    framing = Choice(FRAMINGS, metadata={"description": "How much of her is seen."})
+    view = View(metadata={"description": "From where she is seen."})
+    framing = Framing(metadata={"description": "How much of her is seen."})
     tags = CommaTags(load_default=list, metadata={"description": "What else is to be seen, parted by commas."})
 
 
 class UploadOfferSchema(Schema):
-    content_type = Choice(CONTENT_TYPES, required=True)
-    view = Choice(VIEWS, allow_none=True, load_default=None)
-    framing = Choice(FRAMINGS, allow_none=True, load_default=None)
+    content_type = ImageType(required=True)
+    view = View(allow_none=True, load_default=None)
+    framing = Framing(allow_none=True, load_default=None)
     tags = Tags(load_default=list)
 
 
@@ -103,16 +96,16 @@ class VersionSchema(Schema):
 
 
 class ImageChangeSchema(Schema):
-    decision = Choice(Decision)
+    decision = Decision()
     tags = Tags()
-    view = Choice(VIEWS, allow_none=True)
-    framing = Choice(FRAMINGS, allow_none=True)
+    view = View(allow_none=True)
+    framing = Framing(allow_none=True)
 
 
 class ImageQuery(PageQuery):
-    role = Choice(ROLES)
-    source = Choice(SOURCES)
-    decision = Choice(Decision)
+    role = ImageRole()
+    source = ImageSource()
+    decision = Decision()
     round = Count(1, 1_000, metadata={"description": "The number of a round."})
 
 
@@ -123,14 +116,14 @@ class BoxSchema(Schema):
         validate=Length(equal=4),
         metadata={"description": "Left, top, right, bottom in pixels."},
     )
-    view = Choice(VIEWS, allow_none=True, load_default=None)
-    framing = Choice(FRAMINGS, allow_none=True, load_default=None)
+    view = View(allow_none=True, load_default=None)
+    framing = Framing(allow_none=True, load_default=None)
     tags = Tags(load_default=list)
 
 
 class CropsSchema(Schema):
     """`quadrants`: four equal parts. `boxes`: as given. `auto`: face, upper and full body, guessed from her outline."""
 
-    mode = Choice(CROP_MODES, required=True)
+    mode = CropMode(required=True)
     boxes = fields.List(fields.Nested(BoxSchema), validate=Length(max=MAX_CROPS), load_default=list)
     keep_source = Flag(load_default=False, metadata={"description": "Keep the picture itself as a reference too."})

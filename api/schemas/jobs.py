@@ -9,11 +9,10 @@ from marshmallow.validate import Length
 
 from api.context import reading, runtime
 from api.pagination import PageQuery
-from api.schemas.fields import Answer, Choice, Id, Links, Metadata, Moment, Query, Real, Schema, Text, Whole
+from api.schemas.choices import Framing, JobKind, JobState, View
+from api.schemas.fields import Answer, Id, Links, Metadata, Moment, Query, Real, Schema, Text, Whole
 from api.schemas.plans import MAX_SEED, GenerateParamsSchema
 from shared import jobs, speeds
-from shared.catalog import FRAMINGS, JOB_KINDS, VIEWS
-from shared.lifecycle import JobState
 from shared.models import Job
 
 
@@ -27,8 +26,8 @@ class JobSchema(Answer):
     id = fields.String(required=True)
     project_id = fields.String(required=True)
     round_id = fields.String(required=True, allow_none=True)
-    kind = Choice(JOB_KINDS, required=True)
-    state = Choice(JobState, required=True)
+    kind = JobKind(required=True)
+    state = JobState(required=True)
     priority = fields.Integer(required=True)
     attempt = fields.Integer(required=True)
     params = fields.Dict(keys=fields.String(), required=True)
@@ -74,8 +73,8 @@ class JobQuery(PageQuery, Query):
 
     metadata_filter = True
     project_id = Id()
-    state = Choice(JobState)
-    kind = Choice(JOB_KINDS)
+    state = JobState()
+    kind = JobKind()
     created_after = Moment()
     created_before = Moment()
 
@@ -84,8 +83,8 @@ class WantedPictureSchema(Schema):
     prompt = Text(2_000, required=True)
     seed = Whole(0, MAX_SEED, load_default=0, metadata={"description": "Of the first; the others count up from it."})
     count = Whole(1, 1_000, load_default=1)
-    view = Choice(VIEWS, allow_none=True, load_default=None)
-    framing = Choice(FRAMINGS, allow_none=True, load_default=None)
+    view = View(allow_none=True, load_default=None)
+    framing = Framing(allow_none=True, load_default=None)
 
 
 class WantedLoraSchema(Schema):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from marshmallow import fields
 
-from api.schemas.fields import Answer, Choice, Download, DownloadExpiry, Links
-from shared.lifecycle import RoundKind
+from api.schemas.choices import RoundKind
+from api.schemas.fields import Answer, Download, DownloadExpiry, Links
 
 
 class LoraFileSchema(Answer):
@@ -26,7 +26,7 @@ class LoraSchema(Answer):
     project_id = fields.String(required=True)
     round_id = fields.String(required=True)
     job_id = fields.String(required=True)
-    kind = Choice(RoundKind, required=True)
+    kind = RoundKind(required=True)
     trigger_word = fields.String(required=True)
     base_model = fields.String(required=True)
     rank = fields.Integer(required=True)

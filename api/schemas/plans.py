@@ -5,9 +5,19 @@ from __future__ import annotations
 from marshmallow import fields
 from marshmallow.validate import Length
 
-from api.schemas.fields import Answer, Choice, Flag, Real, Schema, Tags, Text, Whole
-from shared.catalog import CAPTION_POLICIES, FRAMINGS, LORA_MODULES, LR_SCHEDULERS, PRECISIONS, SAMPLERS, SCORERS, VIEWS
-from shared.lifecycle import RoundKind
+from api.schemas.choices import (
+    CaptionPolicy,
+    Framing,
+    LoraModules,
+    LrScheduler,
+    Precision,
+    RoundKind,
+    Sampler,
+    Scorer,
+    View,
+)
+from api.schemas.fields import Answer, Flag, Real, Schema, Tags, Text, Whole
+from shared.catalog import FRAMINGS, VIEWS
 
 MAX_SIDE = 2048
 MAX_SEED = 2**31 - 1
@@ -18,10 +28,10 @@ class TrainParamsSchema(Schema):
 
     rank = Whole(1, 256, allow_none=True, metadata={"description": "Detail of the adapter; its file grows with it."})
     alpha = Real(0.01, 1024, allow_none=True, metadata={"description": "The adapter is applied at alpha / rank."})
-    lora_modules = Choice(LORA_MODULES, allow_none=True, metadata={"description": "Which modules carry the adapter."})
+    lora_modules = LoraModules(allow_none=True, metadata={"description": "Which modules carry the adapter."})
     learning_rate = Real(1e-7, 1, allow_none=True)
     text_encoder_learning_rate = Real(0, 1, allow_none=True, metadata={"description": "0: it is left alone."})
-    lr_scheduler = Choice(LR_SCHEDULERS, allow_none=True)
+    lr_scheduler = LrScheduler(allow_none=True)
     warmup_steps = Whole(0, 10_000, allow_none=True)
     weight_decay = Real(0, 1, allow_none=True)
     max_grad_norm = Real(0, 1000, allow_none=True)
@@ -35,7 +45,7 @@ class TrainParamsSchema(Schema):
     prior_weight = Real(0, 100, allow_none=True)
     min_snr_gamma = Real(0, 100, allow_none=True)
     noise_offset = Real(0, 1, allow_none=True)
-    precision = Choice(PRECISIONS, allow_none=True)
+    precision = Precision(allow_none=True)
     gradient_checkpointing = Flag(allow_none=True)
     checkpoint_every_steps = Whole(1, 20_000, allow_none=True)
     seed = Whole(0, 2**20, allow_none=True)
@@ -48,17 +58,17 @@ class GenerateParamsSchema(Schema):
     height = Whole(32, MAX_SIDE, allow_none=True)
     inference_steps = Whole(1, 150, allow_none=True)
     guidance_scale = Real(0, 50, allow_none=True)
-    sampler = Choice(SAMPLERS, allow_none=True)
+    sampler = Sampler(allow_none=True)
     negative_prompt = Text(2_000, min_length=0, allow_none=True)
     clip_skip = Whole(0, 4, allow_none=True)
     batch_size = Whole(1, 64, allow_none=True)
-    precision = Choice(PRECISIONS, allow_none=True)
+    precision = Precision(allow_none=True)
 
 
 class ScoreParamsSchema(Schema):
     """How candidates are chosen when nobody looks."""
 
-    scorer = Choice(SCORERS, allow_none=True)
+    scorer = Scorer(allow_none=True)
     min_score = Real(-1, 1, allow_none=True)
     min_view_score = Real(-1, 1, allow_none=True)
     near_duplicate_bits = Whole(0, 64, allow_none=True)
@@ -67,12 +77,12 @@ class ScoreParamsSchema(Schema):
 class RoundPlanSchema(Schema):
     """One round. What is left out is the default of the base model's family."""
 
-    kind = Choice(RoundKind, required=True, metadata={"description": "A plan ends with its one character round."})
+    kind = RoundKind(required=True, metadata={"description": "A plan ends with its one character round."})
     target = Whole(1, 1_000, metadata={"description": "Pictures in the dataset when the round ends."})
-    caption_policy = Choice(CAPTION_POLICIES)
-    views = fields.List(Choice(VIEWS), validate=Length(1, len(VIEWS)))
+    caption_policy = CaptionPolicy()
+    views = fields.List(View(), validate=Length(1, len(VIEWS)))
     framings = fields.Dict(
-        keys=Choice(FRAMINGS),
+        keys=Framing(),
         values=Whole(1, 100),
         validate=Length(1, len(FRAMINGS)),
         metadata={"description": "How often each framing is drawn, relative to the others."},
@@ -95,10 +105,10 @@ class PlanSchema(Schema):
 class ResolvedRoundSchema(Answer):
     """One round with nothing left open."""
 
-    kind = Choice(RoundKind, required=True)
+    kind = RoundKind(required=True)
     target = fields.Integer(required=True)
-    caption_policy = Choice(CAPTION_POLICIES, required=True)
-    views = fields.List(Choice(VIEWS), required=True)
+    caption_policy = CaptionPolicy(required=True)
+    views = fields.List(View(), required=True)
     framings = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
     prompt_tags = fields.List(fields.String(), required=True)
     candidates_per_pick = fields.Float(required=True)

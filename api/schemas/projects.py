@@ -6,11 +6,11 @@ from marshmallow import fields
 from marshmallow.validate import Length
 
 from api.pagination import PageQuery
-from api.schemas.fields import Answer, Choice, Links, Metadata, Moment, Query, Schema, Tag, Tags, Text
+from api.schemas.choices import Curation, ProjectState
+from api.schemas.fields import Answer, Links, Metadata, Moment, Query, Schema, Tag, Tags, Text
 from api.schemas.jobs import FailureSchema
 from api.schemas.plans import PlanSchema, ResolvedPlanSchema
 from shared.catalog import BASE_MODELS
-from shared.lifecycle import Curation, ProjectState
 
 TRIGGER = {"description": "The word that will mean her: one that means nothing yet."}
 SUBJECT = {"description": "What kind of figure she is. Kept in every caption."}
@@ -30,7 +30,7 @@ class NewProjectSchema(Schema):
     base_model = Text(
         100, load_default=next(iter(BASE_MODELS)), metadata={"description": "A name from GET /v1/base-models."}
     )
-    curation = Choice(Curation, load_default=str(Curation.MANUAL))
+    curation = Curation(load_default="manual")
     plan = fields.Nested(PlanSchema)
     metadata = Metadata()
 
@@ -43,7 +43,7 @@ class ProjectChangeSchema(Schema):
     subject_tags = fields.List(Tag(), validate=Length(1, 20), metadata=SUBJECT)
     feature_tags = Tags(60, metadata=FEATURES)
     base_model = Text(100)
-    curation = Choice(Curation)
+    curation = Curation()
     plan = fields.Nested(PlanSchema)
     metadata = Metadata()
 
@@ -55,9 +55,9 @@ class ProjectSchema(Answer):
     subject_tags = fields.List(fields.String(), required=True)
     feature_tags = fields.List(fields.String(), required=True)
     base_model = fields.String(required=True)
-    curation = Choice(Curation, required=True)
+    curation = Curation(required=True)
     plan = fields.Nested(ResolvedPlanSchema, required=True)
-    state = Choice(ProjectState, required=True)
+    state = ProjectState(required=True)
     error = fields.Nested(FailureSchema, required=True, allow_none=True)
     metadata = fields.Dict(keys=fields.String(), values=fields.String(), attribute="labels", required=True)
     gpu_seconds = fields.Float(required=True)
@@ -123,6 +123,6 @@ class ProjectQuery(PageQuery, Query):
     """`metadata.KEY=VALUE` filters by your own ids, as often as you like."""
 
     metadata_filter = True
-    state = Choice(ProjectState)
+    state = ProjectState()
     created_after = Moment()
     created_before = Moment()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from marshmallow import ValidationError, fields, validates_schema
 from marshmallow.validate import Length
 
-from api.schemas.fields import Answer, Choice, Flag, Id, Links, Schema, Whole
+from api.schemas.choices import RoundKind, RoundState, View
+from api.schemas.fields import Answer, Flag, Id, Links, Schema, Whole
 from api.schemas.jobs import FailureSchema
 from api.schemas.plans import ResolvedRoundSchema
 from shared.catalog import VIEWS
-from shared.lifecycle import RoundKind, RoundState
 
 
 class DatasetEntrySchema(Answer):
@@ -38,8 +38,8 @@ class RoundSchema(Answer):
     id = fields.String(required=True)
     project_id = fields.String(required=True)
     number = fields.Integer(required=True)
-    kind = Choice(RoundKind, required=True)
-    state = Choice(RoundState, required=True)
+    kind = RoundKind(required=True)
+    state = RoundState(required=True)
     target = fields.Integer(required=True)
     plan = fields.Nested(ResolvedRoundSchema, required=True)
     counts = fields.Nested(CountsSchema, required=True)
@@ -69,7 +69,7 @@ class RoundSchema(Answer):
 
 class MoreCandidatesSchema(Schema):
     count = Whole(1, 200, required=True)
-    views = fields.List(Choice(VIEWS), validate=Length(1, len(VIEWS)), metadata={"description": "Left out: all."})
+    views = fields.List(View(), validate=Length(1, len(VIEWS)), metadata={"description": "Left out: all."})
 
 
 class DecisionsSchema(Schema):

@@ -7,7 +7,8 @@ from typing import Any
 from marshmallow import fields
 from marshmallow.validate import Length
 
-from api.schemas.fields import Answer, Choice, Moment, Schema, Text, Whole
+from api.schemas.choices import Role, Scope
+from api.schemas.fields import Answer, Moment, Schema, Text, Whole
 from shared.models import ApiKey
 from shared.users import SCOPES
 
@@ -15,7 +16,7 @@ from shared.users import SCOPES
 class UserSchema(Answer):
     id = fields.String(required=True)
     name = fields.String(required=True)
-    role = Choice(["member", "admin"], required=True)
+    role = Role(required=True)
     max_running_jobs = fields.Integer(required=True, allow_none=True)
     max_queued_jobs = fields.Integer(required=True, allow_none=True)
     gpu_seconds = fields.Float(required=True)
@@ -24,13 +25,13 @@ class UserSchema(Answer):
 
 class NewUserSchema(Schema):
     name = Text(100, required=True)
-    role = Choice(["member", "admin"], load_default="member")
+    role = Role(load_default="member")
     max_running_jobs = Whole(0, 1_000, allow_none=True)
     max_queued_jobs = Whole(0, 100_000, allow_none=True)
 
 
 class UserChangeSchema(Schema):
-    role = Choice(["member", "admin"])
+    role = Role()
     max_running_jobs = Whole(0, 1_000, allow_none=True, metadata={"description": "Null: the installation's own."})
     max_queued_jobs = Whole(0, 100_000, allow_none=True, metadata={"description": "Null: the installation's own."})
 
@@ -38,7 +39,7 @@ class UserChangeSchema(Schema):
 class NewKeySchema(Schema):
     name = Text(100, required=True, metadata={"description": "What the key is for."})
     scopes = fields.List(
-        Choice(SCOPES),
+        Scope(),
         validate=Length(1, len(SCOPES)),
         metadata={"description": "What it may do. Left out: all that you may (for another user: all of their role)."},
     )

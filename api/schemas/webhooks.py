@@ -8,14 +8,12 @@ from marshmallow import fields
 from marshmallow.validate import Length
 
 from api.pagination import PageQuery
-from api.schemas.fields import Answer, Choice, Flag, Id, Links, Moment, Schema, Text, Whole
+from api.schemas.choices import DeliveryState, EventType
+from api.schemas.fields import Answer, Flag, Id, Links, Moment, Schema, Text, Whole
 from shared.destinations import MAX_URL
-from shared.events import TYPES
 from shared.models import Webhook
-from shared.webhooks import OVERLAP_SECONDS, TEST
+from shared.webhooks import OVERLAP_SECONDS
 
-STATES = ("pending", "delivered", "failed")
-WANTED = [name for name in TYPES if name != TEST]
 URL = {
     "description": "Where to tell: https, without a user name or fragment, on the open internet "
     "(or in a network that the operator allows).",
@@ -29,7 +27,10 @@ class NewWebhookSchema(Schema):
     url = Text(MAX_URL, required=True, metadata=URL)
     description = Text(200, min_length=0, load_default="", metadata=DESCRIPTION)
     event_types = fields.List(
-        Choice(WANTED), validate=Length(max=len(WANTED)), load_default=list, metadata=EVENT_TYPES | {"default": []}
+        EventType(),
+        validate=Length(max=len(EventType.words)),
+        load_default=list,
+        metadata=EVENT_TYPES | {"default": []},
     )
     project_id = Id(allow_none=True, load_default=None, metadata={"description": "Left out: all of your projects."})
 
@@ -37,7 +38,7 @@ class NewWebhookSchema(Schema):
 class WebhookChangeSchema(Schema):
     url = Text(MAX_URL, metadata=URL)
     description = Text(200, min_length=0, metadata=DESCRIPTION)
-    event_types = fields.List(Choice(WANTED), validate=Length(max=len(WANTED)), metadata=EVENT_TYPES)
+    event_types = fields.List(EventType(), validate=Length(max=len(EventType.words)), metadata=EVENT_TYPES)
     enabled = Flag(metadata={"description": "True ends what disabled it, and forgets its failures."})
 
 
@@ -105,7 +106,7 @@ class DeliverySchema(Answer):
     event_type = fields.String(attribute="event.type", required=True)
     project_id = fields.String(attribute="event.project_id", required=True, allow_none=True)
     seq = fields.Integer(attribute="event.seq", required=True)
-    state = Choice(STATES, required=True)
+    state = DeliveryState(required=True)
     tries = fields.Integer(required=True)
     next_try_at = fields.Function(
         lambda delivery: delivery.due_at.isoformat() if delivery.state == "pending" else None,
@@ -123,7 +124,7 @@ class DeliverySchema(Answer):
 
 
 class DeliveryQuery(PageQuery):
-    state = Choice(STATES)
+    state = DeliveryState()
 
 
 class RecoverySchema(Schema):
