@@ -126,9 +126,10 @@ class Images(_Noun):
         """Decide about an image, retag it, or say what it shows."""
         return self.http.change("PATCH", f"/images/{image_id}", changes, etag=etag)
 
-    def put_back(self, image_id: str, file: Path) -> Image:
+    def put_back(self, image_id: str, file: Path, *, etag: str | None = None) -> Image:
         """An edited picture takes the place of this one."""
-        return self.http.post(f"/images/{image_id}/versions", files=_part(file))
+        path = f"/images/{image_id}"
+        return self.http.change("POST", f"{path}/versions", etag=etag, read=path, files=_part(file))
 
     def crop(self, image_id: str, mode: str, boxes: Sequence[dict[str, Any]] = (), *, keep_source: bool = False) -> Job:
         """Make several references out of one: `auto`, `quadrants` or `boxes`."""
@@ -176,9 +177,10 @@ class Rounds(_Noun):
         body = {"accepted": list(accepted), "rejected": list(rejected)}
         return self.http.change("PUT", f"{path}/decisions", body, etag=etag, read=path)
 
-    def finish(self, project_id: str, number: int, *, accept_fewer: bool = False) -> Round:
+    def finish(self, project_id: str, number: int, *, accept_fewer: bool = False, etag: str | None = None) -> Round:
         """End the curation; what is undecided counts as rejected."""
-        return self.http.post(f"/projects/{project_id}/rounds/{number}/finish", {"accept_fewer": accept_fewer})
+        path = f"/projects/{project_id}/rounds/{number}"
+        return self.http.change("POST", f"{path}/finish", {"accept_fewer": accept_fewer}, etag=etag, read=path)
 
 
 class Loras(_Noun):

@@ -82,10 +82,12 @@ class Http:
         """Create or start something; `form` (files, data) instead of `body` makes it multipart."""
         return _body(self._call("POST", path, **(form or {"json": body or {}})))
 
-    def change(self, method: str, path: str, body: Any, *, etag: str | None = None, read: str | None = None) -> Any:
+    def change(
+        self, method: str, path: str, body: Any = None, *, etag: str | None = None, read: str | None = None, **form: Any
+    ) -> Any:
         """Change what is at a path, as it was when `etag` was read; without one, as it is now (read from `read`)."""
         etag = etag or self.etag(read or path)
-        return _body(self._call(method, path, json=body, headers={"If-Match": etag}))
+        return _body(self._call(method, path, headers={"If-Match": etag}, **(form or {"json": body})))
 
     def etag(self, path: str) -> str:
         return self._call("GET", path).headers.get("ETag", "*")

@@ -131,6 +131,7 @@ def change_image(body: dict[str, Any], image_id: str) -> Any:
 @blp.post("/images/<id:image_id>/versions")
 @blp.needs("curation:write")
 @blp.fails(404, 413, 415)
+@blp.if_match
 @blp.idempotent
 @blp.etag
 @blp.arguments(VersionSchema, location="multipart")
@@ -138,7 +139,8 @@ def change_image(body: dict[str, Any], image_id: str) -> Any:
 def put_back_image(body: dict[str, Any], image_id: str) -> Any:
     """Put an edited picture in the place of this one
 
-    The original stays, rejected; the edited one is accepted and takes over its tags.
+    The original stays, rejected; the edited one is accepted and takes over its tags. `If-Match` takes the ETag of the
+    original, so that two edits of one picture don't both come in.
     """
     original = owned.image(reading(), image_id)
     stored = uploads.store(body["file"].read(), original.project_id)

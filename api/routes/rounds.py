@@ -114,13 +114,15 @@ def decide_candidates(body: dict[str, Any], project_id: str, number: int) -> Any
 @blp.post(f"{ROUND}/finish")
 @blp.needs("curation:write")
 @blp.fails(404)
+@blp.if_match
 @blp.idempotent
 @blp.arguments(FinishSchema, required=False)
 @blp.response(202, RoundSchema)
 def finish_round(body: dict[str, Any], project_id: str, number: int) -> Any:
     """End the curation; the next round begins
 
-    What is undecided counts as rejected. `If-Match` is heeded if it is sent: with the ETag of the round.
+    What is undecided counts as rejected. `If-Match` takes the ETag of the round, so that nobody ends what another is
+    still deciding.
     """
     round_ = owned.round_(writing(), project_id, number)
     etags.check(RoundSchema, _shown(writing(), round_))

@@ -165,12 +165,11 @@ def test_curation_in_the_wrong_state_is_refused(ada, session_of):
     path = f"/v1/projects/{project.id}/rounds/1"
     image_id = ada.get(f"{path}/candidates").json["items"][0]["id"]
     problem(ada.put(f"{path}/decisions", {"accepted": [image_id]}), 409, "round_not_curating")
-    problem(ada.post(f"{path}/finish"), 409, "round_not_curating")
+    problem(ada.change("POST", f"{path}/finish", {}), 409, "round_not_curating")
     problem(ada.post(f"{path}/candidates", {"count": 1}), 409, "round_not_curating")
     problem(ada.patch(f"/v1/images/{image_id}", {"decision": "accepted"}), 409, "round_not_curating")
-    problem(
-        ada.post(f"/v1/images/{image_id}/versions", data={"file": (io.BytesIO(png()), "x")}), 409, "round_not_curating"
-    )
+    file = {"file": (io.BytesIO(png()), "x")}
+    problem(ada.change("POST", f"/v1/images/{image_id}/versions", None, data=file), 409, "round_not_curating")
 
 
 def test_decisions_are_all_or_none(ada, session_of):

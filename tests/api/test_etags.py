@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import threading
 
 from tests.api.test_main_job import PROJECT, upload
-from tests.factories import make_curating
+from tests.factories import make_curating, png
+
+
+def put_back(caller, image_id, if_match):
+    file = {"file": (io.BytesIO(png(color="red")), "x.png")}
+    return caller.change("POST", f"/v1/images/{image_id}/versions", None, if_match, data=file)
 
 
 def test_a_change_must_say_what_it_is_based_on(ada):
@@ -42,8 +48,29 @@ def test_a_curation_sees_every_decision_of_others(ada, session_of):
     assert ada.put(f"{path}/decisions", {"accepted": [first]}, if_match=seen.headers["ETag"]).status_code == 200
     swapped = ada.put(f"{path}/decisions", {"accepted": [second]}, if_match=seen.headers["ETag"])
     assert swapped.status_code == 412
-    stale_finish = ada.post(f"{path}/finish", {"accept_fewer": True}, headers={"If-Match": seen.headers["ETag"]})
+    stale_finish = ada.change("POST", f"{path}/finish", {"accept_fewer": True}, if_match=seen.headers["ETag"])
     assert stale_finish.status_code == 412
+    assert ada.change("POST", f"{path}/finish", {"accept_fewer": True}, if_match=None).status_code == 428
+
+
+def test_of_two_edits_of_one_picture_the_second_is_refused(ada, session_of):
+    with session_of() as session:
+        project, _ = make_curating(session, ada.user_id)
+    image = ada.get(f"/v1/projects/{project.id}/images?role=candidate").json["items"][0]
+    seen = ada.get(f"/v1/images/{image['id']}").headers["ETag"]
+    statuses = [put_back(ada, image["id"], if_match).status_code for if_match in (None, seen, seen)]
+    assert statuses == [428, 201, 412]
+    assert ada.get(f"/v1/projects/{project.id}/rounds/1").json["counts"]["accepted"] == 1
+
+
+def test_a_finish_that_was_heard_is_answered_again(ada, session_of):
+    with session_of() as session:
+        project, _ = make_curating(session, ada.user_id)
+    path = f"/v1/projects/{project.id}/rounds/1"
+    given = {"if_match": ada.get(path).headers["ETag"], "headers": {"Idempotency-Key": "once"}}
+    answers = [ada.change("POST", f"{path}/finish", {"accept_fewer": True}, **given) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert answers[1].headers["Idempotent-Replayed"] == "true"
 
 
 def test_of_two_changes_at_once_one_is_refused(app, ada):

@@ -63,13 +63,14 @@ def test_a_round_is_curated_and_finished(ada, session_of):
     decided = ada.put(f"{path}/decisions", body, if_match=shown.headers["ETag"])
     assert decided.status_code == 200, decided.json
     assert decided.json["counts"]["missing"] == 1
-    assert ada.post(f"{path}/finish").json["code"] == "too_few_accepted"
+    assert ada.change("POST", f"{path}/finish", {}).json["code"] == "too_few_accepted"
 
-    edited = ada.post(f"/v1/images/{waiting[12]}/versions", data={"file": (io.BytesIO(png(color="red")), "x.png")})
+    file = {"file": (io.BytesIO(png(color="red")), "x.png")}
+    edited = ada.change("POST", f"/v1/images/{waiting[12]}/versions", None, data=file)
     assert edited.status_code == 201, edited.json
     assert (edited.json["source"], edited.json["decision"]) == ("edited", "accepted")
 
-    finished = ada.post(f"{path}/finish")
+    finished = ada.change("POST", f"{path}/finish", None)
     assert finished.status_code == 202, finished.json
     assert finished.json["state"] == "completed"
     assert ada.get(f"/v1/projects/{project.id}/rounds/2").json["state"] == "training"

@@ -95,6 +95,14 @@ def test_a_change_is_based_on_what_was_read(bootlora: Bootlora, service: Service
     assert service.requests[1].headers["If-Match"] == '"7"'
 
 
+def test_an_edit_takes_the_place_of_what_was_read(bootlora: Bootlora, service: Service, tmp_path) -> None:
+    (tmp_path / "edited.png").write_bytes(b"edited")
+    service.script = [Answer({"id": "img_1"}, headers={"ETag": '"7"'}), Answer({"id": "img_2"}, 201)]
+    assert bootlora.images.put_back("img_1", tmp_path / "edited.png")["id"] == "img_2"
+    assert service.requests[1].headers["If-Match"] == '"7"'
+    assert b"edited" in service.requests[1].body
+
+
 def test_a_change_can_be_based_on_an_older_reading(bootlora: Bootlora, service: Service) -> None:
     service.script = [Answer({"code": "precondition_failed", "detail": "changed meanwhile"}, 412)]
     with pytest.raises(ApiError) as caught:
