@@ -72,5 +72,5 @@ base-model: setup  ## Train the tiny base model that ships, from nothing
 	@$(BIN)/python -m models.chibi.train
 
 clean:  ## Remove what was made here, the environment included
-	rm -rf $(VENV) data demo-output runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-client data demo-output runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
