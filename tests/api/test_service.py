@@ -1,7 +1,13 @@
 """What the installation says of itself."""
 
 import re
+import shutil
+import subprocess
+import sys
+import zipfile
 
+from api.routes import docs
+from embedded.stack import ROOT
 from shared.storage import FolderStorage
 from tests.factories import make_job, make_project
 
@@ -49,6 +55,18 @@ def test_readiness_says_what_is_away(app, runtime, monkeypatch):
     answer = app.test_client().get("/readyz")
     assert answer.status_code == 503
     assert answer.json == {"database": "ok", "broker": "ok", "store": "unavailable", "status": "unavailable"}
+
+
+def test_an_installed_service_has_its_docs(tmp_path):
+    shutil.copytree(ROOT / "api", tmp_path / "api")
+    for name in ("pyproject.toml", "README.md", "requirements/client.in"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    command = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation", "--no-index", tmp_path]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    there = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"api/docs/{file.name}" for file in docs.FOLDER.iterdir()} <= there
 
 
 def test_the_docs_need_nothing_from_outside(app):
