@@ -9,10 +9,9 @@ from typing import Any
 
 import psutil
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from shared import jobs, rounds
-from shared.db import clock
 from shared.errors import Conflict
 from shared.models import Event, Job
 from tests.faults.conftest import Trial
@@ -160,12 +159,7 @@ def test_a_doubled_message_finds_nothing_to_do(trial: Trial) -> None:
 def test_a_job_that_was_marked_but_not_sent_is_sent_again(trial: Trial) -> None:
     service = trial.service
     with service.frozen("worker-io"):
-        with service.runtime.db.transaction() as session:  # so that nothing is sent after the commit
-            project = session.merge(trial.project)
-            inputs = {"base_model": "chibi", "pictures": [PICTURE], "loras": []}
-            job = jobs.enqueue(session, project, "generate", params={}, inputs=inputs)
-            session.execute(update(Job).where(Job.id == job.id).values(dispatched_at=clock()))
-        trial.accepted.append(job)
+        trial.accepted.append(service.mark_as_sent(trial.project, 0))
     trial.strike()
     trial.all_done()
 
@@ -247,9 +241,6 @@ def test_the_other_users_job_is_next(trial: Trial) -> None:
     trial.recovered()
     assert sum(service.job(job).state == "succeeded" for job in greedy) < 15
     trial.all_done()
-
-
-PICTURE: dict[str, Any] = {"prompt": "a", "seed": 1, "view": None, "framing": None}
 
 
 def cancel(trial: Trial, job: Job) -> None:
