@@ -27,10 +27,14 @@ def migrate() -> None:
 
 
 def upgrade(database_url: str) -> None:
+    command.upgrade(migrations(database_url), "head")
+
+
+def migrations(database_url: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["database_url"] = database_url
-    command.upgrade(config, "head")
+    return config
 
 
 @main.command()

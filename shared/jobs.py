@@ -187,6 +187,14 @@ def give_back(session: Session, held: ClaimedJob) -> Job:
     return job
 
 
+def give_up(session: Session, held: ClaimedJob, settings: Settings) -> Job:
+    """A worker that has been hurt puts its job back. The job may be what hurt it, so the attempt counts as lost."""
+    _guarded(session, held, dispatched_at=None)
+    job = session.get_one(Job, held.id, populate_existing=True)
+    lose(session, job, settings)
+    return job
+
+
 def cancel(session: Session, job: Job) -> Job:
     """Ask for the end of a job: at once if it waits, at its next step if it runs. Asking twice changes nothing."""
     lock(session, job)

@@ -35,7 +35,8 @@ class Settings:
     redispatch_seconds: float = 60.0  # a message not claimed by then is sent again
     worker_seen_seconds: float = 30.0  # a worker silent for longer gets nothing new
     max_lost_attempts: int = 3
-    kill_after_seconds: float = 60.0  # from a cancel that a running job ignores to SIGKILL
+    kill_after_seconds: float = 60.0  # from a cancel that a running job ignores to SIGKILL; SIGTERM after half of it
+    max_worker_bytes: int = 16_000_000_000  # of memory; a worker that has grown beyond is replaced. 0: it may grow
     store_patience_seconds: float = 300.0  # a job waits so long for a store that is down
     orphan_grace_seconds: float = 86_400.0  # objects that no row names are kept so long
 

@@ -1,5 +1,6 @@
 """What the documents say must be there, and what is there must be said."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,6 +20,13 @@ def test_every_setting_is_in_the_readme(name: str) -> None:
 @pytest.mark.parametrize("type_", list(events.TYPES))
 def test_every_event_is_in_the_page_on_webhooks(type_: str) -> None:
     assert f"`{type_}`" in (ROOT / "docs" / "webhooks.md").read_text()
+
+
+def test_every_test_and_file_that_the_page_on_reliability_names_is_there() -> None:
+    named = re.findall(r"`(test_\w+|tests/[\w/]+(?:\.py)?/?)`", (ROOT / "docs" / "reliability.md").read_text())
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert named
+    assert [name for name in named if not ((ROOT / name).exists() or f"def {name}(" in tests)] == []
 
 
 @pytest.mark.parametrize("code", [*catalog.SCORERS.values(), *(kind.code for kind in catalog.JOB_KINDS.values()),

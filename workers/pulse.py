@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import structlog
@@ -24,18 +24,23 @@ GLANCE_SECONDS = 0.5  # how soon a drain is noticed
 
 
 class Stopped(Exception):
-    """The work is to end before its time: `reason` is cancelled, drained, timeout or lost."""
+    """The work is to end before its time: `reason` is cancelled, drained, timeout or lost.
 
-    def __init__(self, reason: str):
+    `by_force`: wherever it was, so that anything may be left half done in its process.
+    """
+
+    def __init__(self, reason: str, *, by_force: bool = False):
         super().__init__(reason)
         self.reason = reason
+        self.by_force = by_force
 
 
 class Pulse:
     """Renews the lease of one job in the background.
 
-    The handler reports progress and calls `check` at each step; `check` raises when it must stop. A
-    handler that doesn't come to a step within the limit is killed with its process: the GPU is worth more.
+    The handler reports progress and calls `check` at each step; `check` raises when it must stop. On a GPU
+    worker, whose process does nothing else, a handler that comes to no step is broken into by SIGTERM after
+    half the limit, and killed with its process after all of it.
     """
 
     def __init__(self, runtime: Runtime, held: ClaimedJob, draining: Callable[[], bool]):
@@ -48,14 +53,24 @@ class Pulse:
         self._thread = threading.Thread(target=self._beat, name=f"pulse-{held.id}", daemon=True)
         self._started = self._renewed = time.monotonic()
         self._stopped_at = 0.0
+        self._may_be_broken_into = (
+            JOB_KINDS[held.kind].queue == "gpu" and threading.current_thread() is threading.main_thread()
+        )
+        self._at_sigterm: Any = None  # what the process does at it when no job runs
 
     def __enter__(self) -> Pulse:
+        if self._may_be_broken_into:
+            self._at_sigterm = signal.signal(signal.SIGTERM, self._break_in)
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._ended.set()
-        self._thread.join()
+        try:
+            self._ended.set()
+            self._thread.join()
+        finally:
+            if self._at_sigterm is not None:
+                signal.signal(signal.SIGTERM, self._at_sigterm)
 
     @property
     def draining(self) -> bool:
@@ -104,13 +119,33 @@ class Pulse:
         kind = JOB_KINDS[self._held.kind]
         if time.monotonic() - self._started > kind.timeout_seconds:
             self._stop("timeout")
-        ignored = self.reason and time.monotonic() - self._stopped_at > self._runtime.settings.kill_after_seconds
-        if ignored and kind.queue == "gpu":  # such a worker's process does nothing else
+        if self.reason is None or kind.queue != "gpu":
+            return
+        ignored_seconds, limit = time.monotonic() - self._stopped_at, self._runtime.settings.kill_after_seconds
+        if ignored_seconds > limit:
             log.error("pulse.killing", job_id=self._held.id, reason=self.reason)
             os.kill(os.getpid(), signal.SIGKILL)
+        elif ignored_seconds > limit / 2 and self._may_be_broken_into:
+            self._may_be_broken_into = False
+            log.warning("pulse.breaking_in", job_id=self._held.id, reason=self.reason)
+            signal.pthread_kill(main_thread_id(), signal.SIGTERM)
+
+    def _break_in(self, number: int, frame: FrameType | None) -> None:
+        """In the main thread, between two lines of the handler. A SIGTERM that is not meant for it is passed on."""
+        if self.reason is not None:
+            raise Stopped(self.reason, by_force=True)
+        if callable(self._at_sigterm):
+            self._at_sigterm(number, frame)
 
     def _stop(self, reason: str) -> None:
         if self.reason is None or reason == "lost":
             self.reason = reason
             self._stopped_at = self._stopped_at or time.monotonic()
             log.info("pulse.stop", job_id=self._held.id, reason=reason)
+
+
+def main_thread_id() -> int:
+    """Of the one in which Python runs signal handlers; a signal sent to it also ends its sleep."""
+    number = threading.main_thread().ident
+    assert number is not None
+    return number

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import stamina
 import structlog
@@ -15,7 +16,7 @@ from shared import jobs, rounds
 from shared.catalog import JOB_KINDS, resolve
 from shared.errors import BootloraError, JobFailed, Unavailable
 from shared.jobs import ClaimedJob, LostLease
-from shared.lifecycle import JobState
+from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import Job
 from shared.runtime import Runtime
 from workers.pulse import Pulse, Stopped
@@ -27,55 +28,61 @@ log = structlog.get_logger()
 Ending = Callable[[Session], None]
 # How libraries, Postgres and SQLite put it; a full disk under SQLite's log of changes is an I/O error to it.
 FULL_DISK = ("No space left on device", "database or disk is full", "disk I/O error")
+LOST_GPU = (
+    *("CUDA error", "CUDA driver error", "cuDNN error", "device-side assert"),
+    *("No CUDA GPUs are available", "no CUDA-capable device"),
+)
 BUG = ("internal", "something went wrong in the worker; its log has this job's id", True)
 
 
-def run_job(runtime: Runtime, job_id: str, attempt: int, worker: str, draining: Callable[[], bool]) -> None:
-    """Do a job, if it is still there to be done."""
+def run_job(runtime: Runtime, job_id: str, attempt: int, worker: str, draining: Callable[[], bool]) -> bool:
+    """Do a job, if it is still there to be done. False when the work has hurt this process: it should do no other."""
     with runtime.transaction() as session:
         held = jobs.claim(session, job_id, attempt, worker, runtime.settings.lease_seconds)
     if held is None:
         log.info("job.not_mine", job_id=job_id, attempt=attempt)
-        return
+        return True
     with structlog.contextvars.bound_contextvars(job_id=job_id, attempt=attempt, kind=held.kind):
         log.info("job.claimed", worker=worker)
-        finish(runtime, held, work_on(runtime, held, draining))
+        unhurt = True
+        try:
+            ending: Ending | None = _succeeded(held, work_on(runtime, held, draining))
+        except Exception as error:
+            ending, unhurt = _after(runtime, held, error), not has_hurt(error)
+        finish(runtime, held, ending)
+    return unhurt
 
 
-def work_on(runtime: Runtime, held: ClaimedJob, draining: Callable[[], bool]) -> Ending | None:
-    """Run the handler. What comes back is how the job ends; None when it isn't ours to end."""
-    try:
-        with workspace(runtime.settings.scratch_dir) as folder, Pulse(runtime, held, draining) as pulse:
-            result = resolve(JOB_KINDS[held.kind].code)(Work(job=held, folder=folder, runtime=runtime, pulse=pulse))
-    except Stopped as stopped:
-        return _after_stop(held, stopped)
-    except LostLease:
-        return None
-    except JobFailed as error:
-        return _failed(held, error.code, error.message, error.retryable)
-    except Unavailable as error:
-        return _failed(held, "store_unavailable", error.message, True)
-    except BootloraError as error:
-        return _failed(held, error.code, error.message, False)
-    except MemoryError:
-        return _failed(held, "out_of_memory", "the worker ran out of memory", True)
-    except Exception as error:
-        if disk_is_full(error):
-            return _failed(held, "disk_full", "the worker's disk is full; the job can be retried", True)
-        log.exception("job.crashed")
-        return _failed(held, *BUG)
-    return lambda session: rounds.job_succeeded(session, jobs.succeed(session, held, result))
+def work_on(runtime: Runtime, held: ClaimedJob, draining: Callable[[], bool]) -> dict[str, Any]:
+    """Run the handler, with a folder and a pulse."""
+    with workspace(runtime.settings.scratch_dir) as folder, Pulse(runtime, held, draining) as pulse:
+        return resolve(JOB_KINDS[held.kind].code)(Work(job=held, folder=folder, runtime=runtime, pulse=pulse))
 
 
-def disk_is_full(error: BaseException | None) -> bool:
+def has_hurt(error: Exception) -> bool:
+    """Whether the process in which this happened is good for nothing more."""
+    return gpu_is_lost(error) or (isinstance(error, Stopped) and error.by_force)
+
+
+def gpu_is_lost(error: BaseException) -> bool:
+    """Whether CUDA has failed, after which it goes on failing until the process ends. Its libraries say it in words."""
+    return any(words in str(each) for each in causes(error) for words in LOST_GPU)
+
+
+def disk_is_full(error: BaseException) -> bool:
     """Whether this came of it. Libraries that write files by themselves tell it only in words."""
+    return any(
+        (isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT))
+        or any(words in str(each) for words in FULL_DISK)
+        for each in causes(error)
+    )
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came of."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if any(words in str(error) for words in FULL_DISK):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
 def finish(runtime: Runtime, held: ClaimedJob, ending: Ending | None) -> None:
@@ -103,6 +110,33 @@ def _write(runtime: Runtime, ending: Ending) -> None:
             ending(session)
 
 
+def _succeeded(held: ClaimedJob, result: dict[str, Any]) -> Ending:
+    return lambda session: rounds.job_succeeded(session, jobs.succeed(session, held, result))
+
+
+def _after(runtime: Runtime, held: ClaimedJob, error: Exception) -> Ending | None:
+    """How the job ends after this; None when it isn't ours to end."""
+    match error:
+        case Stopped():
+            return _after_stop(held, error)
+        case LostLease():
+            return None
+        case JobFailed():
+            return _failed(held, error.code, error.message, error.retryable)
+        case Unavailable():
+            return _failed(held, "store_unavailable", error.message, True)
+        case BootloraError():
+            return _failed(held, error.code, error.message, False)
+        case MemoryError():
+            return _failed(held, "out_of_memory", "the worker ran out of memory", True)
+    if disk_is_full(error):
+        return _failed(held, "disk_full", "the worker's disk is full; the job can be retried", True)
+    log.error("job.crashed", exc_info=error)
+    if gpu_is_lost(error):
+        return lambda session: _put_back(session, jobs.give_up(session, held, runtime.settings))
+    return _failed(held, *BUG)
+
+
 def _after_stop(held: ClaimedJob, stopped: Stopped) -> Ending | None:
     if stopped.reason == "cancelled":
         return lambda session: rounds.job_ended_badly(session, jobs.stop(session, held))
@@ -121,6 +155,7 @@ def _failed(held: ClaimedJob, code: str, message: str, retryable: bool) -> Endin
 
 
 def _put_back(session: Session, job: Job) -> None:
-    """What waits again ends nothing; what was cancelled meanwhile does."""
-    if job.state == JobState.CANCELLED:
+    """What waits again ends nothing; what was cancelled meanwhile, or was given up too often, does."""
+    if job.state in TERMINAL_JOB_STATES:
+        session.flush()
         rounds.job_ended_badly(session, job)

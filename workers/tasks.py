@@ -2,17 +2,22 @@
 
 - worker-gpu is prefork with one child: torch lives in the child, and dies with it.
 - worker-io is a pool of threads; its clock hands out jobs, notices lost workers and delivers webhooks.
+
+A child that has grown or has been hurt is replaced after its job; worker-io, when it has grown, as a whole.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import psutil
+import structlog
 from celery import signals
 
 from shared import jobs, logs, reconcile
@@ -25,8 +30,10 @@ from workers.runner import run_job
 from workers.scratch import sweep
 from workers.watchdog import Watchdog
 
+log = structlog.get_logger()
 settings = Settings.from_env()
 app = make_celery(settings)
+app.conf.worker_max_memory_per_child = settings.max_worker_bytes // 1024
 
 DEAF_AFTER = 3  # times that a message has been sent again while this worker was idle
 COLLECT_SECONDS = 3600.0
@@ -62,6 +69,7 @@ class Node:
         if with_control:
             self.sender = Sender(self.runtime)
             chores |= {self.runtime.dispatch: 1.0, self.runtime.reap: 2.0, self.sender.tick: 1.0}
+            chores[self.leave_if_grown] = settings.heartbeat_seconds
             self.clocks.append(Clock({self.collect_orphans: COLLECT_SECONDS}))  # may take long: its own thread
         self.clocks.append(Clock(chores))
         for clock in self.clocks:
@@ -74,10 +82,12 @@ class Node:
         with self.at_work:
             self.busy += 1
         try:
-            run_job(self.runtime, job_id, attempt, self.name, draining)
+            unhurt = run_job(self.runtime, job_id, attempt, self.name, draining)
         finally:
             with self.at_work:
                 self.busy -= 1
+        if not unhurt and threading.current_thread() is threading.main_thread():
+            raise SystemExit  # of this child of a prefork pool, which puts another in its place
 
     def unclaimed(self) -> set[tuple[str, int]]:
         with self.runtime.db.reading() as session:
@@ -92,6 +102,13 @@ class Node:
         with self.runtime.transaction() as session:
             jobs.check_in(session, self.name, self.queue, self.slots)
             jobs.wake(session)
+
+    def leave_if_grown(self) -> None:
+        """Threads have no child to replace: all of them end, and whoever keeps the worker up starts it again."""
+        grown_to = psutil.Process().memory_info().rss
+        if 0 < settings.max_worker_bytes < grown_to and not draining():
+            log.warning("worker.grown", size_bytes=grown_to)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def decline(self, job_id: str, attempt: int) -> None:
         """A message that came too late: let it be sent to another worker."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from shared.params import TrainParams
@@ -199,6 +202,33 @@ def test_a_diverging_run_says_so(base, examples, params):
     with pytest.raises(NanLoss, match="lower the learning rate"):
         train_lora(base, examples, replace(params, learning_rate=1e30, max_grad_norm=1e30, warmup_steps=0))
     assert torch.isfinite(output(base)).all()
+
+
+def test_weights_that_are_no_numbers_are_not_kept(base, examples, params, tmp_path, monkeypatch):
+    kept, calls, batch_loss = FolderCheckpoints(tmp_path), itertools.count(1), train.batch_loss
+
+    def steep(*args):
+        """A loss that is a number; its gradient in the fourth step isn't."""
+        loss = batch_loss(*args)
+        return loss + (loss - loss.detach()).sqrt() if next(calls) == 4 else loss
+
+    monkeypatch.setattr(train, "batch_loss", steep)
+    with pytest.raises(NanLoss, match="step 4"):
+        train_lora(base, examples, replace(params, gradient_accumulation=1), checkpoints=kept)
+    with safe_open(kept.file, framework="pt") as file:
+        assert json.loads(file.metadata()["state"])["step"] == 2
+
+
+@pytest.mark.parametrize("text_encoder", [0.0, 1e-4])
+def test_a_run_goes_on_at_another_learning_rate(base, examples, params, tmp_path, text_encoder):
+    params = replace(params, text_encoder_learning_rate=text_encoder)
+    kept = FolderCheckpoints(tmp_path)
+    with pytest.raises(Stopped):
+        train_lora(base, examples, params, on_step=stop_at(5), checkpoints=kept)
+    slower = replace(params, learning_rate=params.learning_rate / 2, text_encoder_learning_rate=text_encoder / 2)
+    steps = []
+    train_lora(base, examples, slower, on_step=lambda step, _: steps.append(step), checkpoints=kept)
+    assert steps == [5, 6]
 
 
 def test_nothing_to_train_on_is_an_error(base, params):

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from workers.work import Work
 SIDE = 64
 STEP_SECONDS = 0.05
 CONTENT = os.urandom(1 << 14)
+GROWN: list[bytes] = []
 
 
 def train(work: Work) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def generate(work: Work) -> dict[str, Any]:
 
 def score(work: Work) -> dict[str, Any]:
     """Takes the first of each view, as many as the quota asks for."""
+    _trouble(work, 0)
     quota, accepted = dict(work.job.inputs["quota"]), []
     for candidate in work.job.inputs["candidates"]:
         work.fetch(candidate)
@@ -74,7 +77,10 @@ def score(work: Work) -> dict[str, Any]:
 
 
 def _trouble(work: Work, index: int) -> None:
-    """`at` says at which picture: `dies`, `fails`, `hangs` or `fills` the disk."""
+    """`at` says at which picture: `dies`, `fails`, `hangs`, is `deaf`, `grows`, `fills` the disk or `loses_gpu`.
+
+    What hurts happens so often as its number says: in as many attempts, from the first on.
+    """
     params = work.job.params
     if index != params.get("at", 0):
         return
@@ -84,9 +90,15 @@ def _trouble(work: Work, index: int) -> None:
         raise JobFailed(params["fails"], "as it was told", retryable=True)
     if params.get("fills"):
         _file(work, "filler", bytes(params["fills"]))
+    if work.job.attempt <= params.get("loses_gpu", 0):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+    if params.get("grows"):
+        GROWN.append(b"x" * params["grows"])
     if params.get("hangs"):
-        _note(params, f"{work.job.id} hangs")
         time.sleep(3600)
+    while params.get("deaf"):
+        with suppress(Exception):
+            time.sleep(3600)
 
 
 def _file(work: Work, name: str, content: bytes) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -63,12 +64,12 @@ def test_wrong_bytes_are_noticed_and_fetched_again(trial: Trial) -> None:
     trial.all_done()
 
 
-def bootstrap(trial: Trial) -> Project:
+def bootstrap(trial: Trial, **over: Any) -> Project:
     """A project on its way, with pictures that are really in the store."""
     runtime = trial.service.runtime
     plan = {"rounds": [{**each, "train": TRAINING} for each in PLAN["rounds"]]}
     with runtime.transaction() as session:
-        project = make_project(session, session.merge(trial.service.local_user()), plan=plan)
+        project = make_project(session, session.merge(trial.service.local_user()), plan=plan, **over)
         for image in session.scalars(select(Image).where(Image.project_id == project.id)):
             key = f"projects/{project.id}/images/{image.id}.png"
             stored = runtime.storage.put_bytes(key, image.id.encode() * 200)

@@ -7,19 +7,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from shared import jobs, rounds
-from shared.db import clock
 from shared.errors import Conflict
 from shared.models import Event, Job
 from tests.faults.conftest import Trial
 
+GPU_WORKERS = ("worker-gpu", "worker-gpu2")
+
+
+def notes(diary: Path) -> list[tuple[int, str]]:
+    """What the handlers wrote down, and the process in which they did."""
+    return [(pid, text) for pid, text in map(json.loads, diary.read_text().splitlines())]
+
 
 def drawn(diary: Path) -> list[str]:
-    """What the handlers wrote down."""
-    return [json.loads(line)[1] for line in diary.read_text().splitlines() if " drew " in line]
+    """The pictures."""
+    return [text for _, text in notes(diary) if " drew " in text]
 
 
 @pytest.mark.fault("F1", "kill -9 of a GPU worker's child")
@@ -78,8 +85,59 @@ def test_a_poisonous_job_fails_and_the_next_users_job_runs(trial: Trial) -> None
     (failed,) = trial.all_done("failed")
     assert failed.error is not None
     assert failed.error["code"] == "worker_lost"
-    assert failed.lost_attempts == service.runtime.settings.max_lost_attempts
-    assert failed.id == poison.id
+    assert (failed.id, failed.lost_attempts) == (poison.id, 3)
+
+
+@pytest.mark.fault("F6", "CUDA fails in a worker's child")
+def test_a_child_whose_gpu_has_failed_is_replaced_and_its_job_goes_on(trial: Trial, tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    children = {trial.service.child_of(name).pid for name in GPU_WORKERS}
+    trial.strike()
+    trial.submit(4, at=2, loses_gpu=2, diary=str(diary))
+    (done,) = trial.all_done()
+    assert (done.attempt, done.lost_attempts) == (3, 2)
+    assert len(drawn(diary)) == 4, "what was stored is not drawn again"
+    hurt = [pid for pid, line in notes(diary) if " attempt " in line][:2]
+    assert hurt[0] in children
+    for pid in hurt:
+        trial.service.await_that(lambda pid=pid: not psutil.pid_exists(pid))
+
+
+@pytest.mark.fault("F6", "CUDA fails each time")
+def test_a_job_that_always_loses_the_gpu_fails(trial: Trial) -> None:
+    trial.submit(2, loses_gpu=99)
+    trial.strike()
+    (failed,) = trial.all_done("failed")
+    assert failed.error is not None
+    assert (failed.error["code"], failed.lost_attempts) == ("worker_lost", 3)
+    assert trial.service.await_done(trial.service.submit(trial.project, 1))[0].state == "succeeded"
+
+
+@pytest.mark.fault("F6", "a job leaves its process grown")
+def test_a_child_that_has_grown_is_replaced(trial: Trial, tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    trial.submit(1, grows=600_000_000, diary=str(diary))
+    trial.strike()
+    trial.all_done()
+    (grown,) = {pid for pid, _ in notes(diary)}
+    trial.service.await_that(lambda: not psutil.pid_exists(grown))
+    trial.recovered()
+    assert trial.service.await_done(trial.service.submit(trial.project, 1))[0].lost_attempts == 0
+
+
+@pytest.mark.fault("F6", "worker-io has grown")
+def test_a_pool_of_threads_that_has_grown_is_replaced_as_a_whole(trial: Trial) -> None:
+    service = trial.service
+    grown = service.processes("worker-io")[0].pid
+    with service.runtime.transaction() as session:
+        project = session.merge(trial.project)
+        inputs: dict[str, Any] = {"candidates": [], "quota": {}}
+        jobs.enqueue(session, project, "score", params={"grows": 600_000_000}, inputs=inputs)
+    trial.strike()
+    service.await_that(lambda: service.supervisor.processes["worker-io"].popen.pid != grown)
+    service.await_ready("worker-io")
+    trial.submit(1)
+    trial.all_done()
 
 
 @pytest.mark.fault("F12", "the same message twice at once, and again after success")
@@ -101,12 +159,7 @@ def test_a_doubled_message_finds_nothing_to_do(trial: Trial) -> None:
 def test_a_job_that_was_marked_but_not_sent_is_sent_again(trial: Trial) -> None:
     service = trial.service
     with service.frozen("worker-io"):
-        with service.runtime.db.transaction() as session:  # so that nothing is sent after the commit
-            project = session.merge(trial.project)
-            inputs = {"base_model": "chibi", "pictures": [PICTURE], "loras": []}
-            job = jobs.enqueue(session, project, "generate", params={}, inputs=inputs)
-            session.execute(update(Job).where(Job.id == job.id).values(dispatched_at=clock()))
-        trial.accepted.append(job)
+        trial.accepted.append(service.mark_as_sent(trial.project, 0))
     trial.strike()
     trial.all_done()
 
@@ -154,13 +207,26 @@ def test_a_cancelled_job_ends_once(trial: Trial) -> None:
     assert {service.job(job).state for job in (running, waiting)} == {"cancelled"}
 
 
-@pytest.mark.fault("F17", "cancel of a job that never comes to a step")
-def test_a_job_that_ignores_its_cancel_is_killed_with_its_process(trial: Trial) -> None:
-    job = trial.submit(2, hangs=True)
-    trial.service.await_that(lambda: trial.service.job(job).state == "running")
+@pytest.mark.fault("F17", "cancel of a running job: by the flag, by SIGTERM, by SIGKILL")
+@pytest.mark.parametrize(
+    ("trouble", "child_lives", "lost_attempts"),
+    [({}, True, 0), ({"hangs": True}, False, 0), ({"deaf": True}, False, 1)],
+    ids=["step", "sigterm", "sigkill"],
+)
+def test_a_cancel_comes_through_by_a_flag_or_sigterm_or_sigkill(
+    trial: Trial, tmp_path: Path, trouble: dict[str, Any], child_lives: bool, lost_attempts: int
+) -> None:
+    diary = tmp_path / "diary"
+    job = trial.running(400, at=1, diary=str(diary), **trouble)
+    (child,) = {pid for pid, _ in notes(diary)}
     trial.strike()
     cancel(trial, job)
-    trial.all_done("cancelled")
+    (ended,) = trial.all_done("cancelled")
+    assert (ended.attempt, ended.lost_attempts) == (1, lost_attempts)
+    if child_lives:
+        assert psutil.pid_exists(child)
+    else:
+        trial.service.await_that(lambda: not psutil.pid_exists(child))
     follower = trial.service.submit(trial.project, 1)
     assert trial.service.await_done(follower)[0].state == "succeeded"
 
@@ -175,9 +241,6 @@ def test_the_other_users_job_is_next(trial: Trial) -> None:
     trial.recovered()
     assert sum(service.job(job).state == "succeeded" for job in greedy) < 15
     trial.all_done()
-
-
-PICTURE: dict[str, Any] = {"prompt": "a", "seed": 1, "view": None, "framing": None}
 
 
 def cancel(trial: Trial, job: Job) -> None:

@@ -199,6 +199,19 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     @precondition(lambda self: self.held)
+    def give_up(self, data: st.DataObject) -> None:
+        _, held = self.draw_held(data)
+
+        def lose_the_gpu(session: Any) -> None:
+            job = jobs.give_up(session, held, self.runtime.settings)
+            if job.state in TERMINAL_JOB_STATES:
+                session.flush()
+                rounds.job_ended_badly(session, job)
+
+        self.as_holder(held, lose_the_gpu)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.held)
     def crash_and_start_again(self, data: st.DataObject) -> None:
         worker, _ = self.draw_held(data)
         self.held = [(name, held) for name, held in self.held if name != worker]

@@ -16,7 +16,7 @@ from shared.catalog import JobKind
 from shared.models import Event, Image, Job
 from shared.runtime import Runtime
 from tests.domain import make_project, make_runtime, make_user
-from workers.runner import disk_is_full, run_job
+from workers.runner import disk_is_full, gpu_is_lost, run_job
 
 
 @pytest.fixture
@@ -208,3 +208,9 @@ def test_a_full_disk_is_recognised_however_it_is_told_and_wrapped(error: Excepti
     assert disk_is_full(error)
     assert disk_is_full(wrapped)
     assert not disk_is_full(ValueError("some other bug"))
+
+
+def test_a_gpu_that_has_failed_is_told_from_one_that_is_full() -> None:
+    assert gpu_is_lost(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert gpu_is_lost(RuntimeError("No CUDA GPUs are available"))
+    assert not gpu_is_lost(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))

@@ -58,8 +58,13 @@ class FolderCheckpoints:
 
 
 def fingerprint(base: Family, params: TrainParams, datasets: list[Dataset]) -> str:
-    """Tells one run from another: a checkpoint goes on only in the run that it comes from."""
-    digest = hashlib.sha256(json.dumps([FORMAT, base.row.name, asdict(params)], sort_keys=True).encode())
+    """Tells one run from another: a checkpoint goes on only in the run that it comes from.
+
+    How fast it learns is left out: a run that has diverged goes on from its checkpoint at a lower rate.
+    """
+    trains_text_encoder = params.text_encoder_learning_rate > 0
+    settings = {**asdict(params), "learning_rate": None, "text_encoder_learning_rate": trains_text_encoder}
+    digest = hashlib.sha256(json.dumps([FORMAT, base.row.name, settings], sort_keys=True).encode())
     for data in datasets:
         digest.update(json.dumps([data.buckets, data.texts, data.variants, data.weights.tolist()]).encode())
         for mean in data.means:

@@ -157,6 +157,8 @@ class Run:
         tensors = {f"weight/{name}": parameter for name, parameter in self.parameters.items()}
         for name, parameter in self.parameters.items():
             tensors |= {f"{key}/{name}": value for key, value in self.optimizer.state[parameter].items()}
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise NanLoss(self.step, self.params)  # the step went wrong after its loss was taken
         state = {"run": self.name, "step": self.step, "losses": self.losses, "scaler": self.scaler.state_dict()}
         checkpoint.save(checkpoints, tensors, state, self.step)
 
