@@ -272,7 +272,7 @@ class IdempotencyKey(Base):
     status: Mapped[int | None]  # None while the first request is under way
     body: Mapped[str | None]
     headers: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow, index=True)
 
 
 class AuditEntry(Base):

@@ -28,7 +28,7 @@ from shared.storage import Damaged
 
 log = structlog.get_logger()
 
-PREFIX = "projects/"
+PREFIXES = ("projects/", "incoming/")  # the second: what clients post by a signed form, until it is taken in
 JOB_KEY = re.compile(r"projects/[^/]+/jobs/(?P<job>[^/]+)/")
 MISSING = "missing"  # the state of an image whose object is gone
 
@@ -59,7 +59,7 @@ def compare(runtime: Runtime, *, grace_seconds: float, read: bool = False) -> Di
 
     The objects are listed before the rows are read: what is put and named in between is then no orphan.
     """
-    stored = {found.key for found in runtime.storage.list(PREFIX)}
+    stored = {found.key for prefix in PREFIXES for found in runtime.storage.list(prefix)}
     with runtime.db.reading() as session:
         references = list(_references(session))
         results = {
