@@ -12,7 +12,7 @@ from shared import captions, events, images, jobs, loras, plans, rounds
 from shared.catalog import DENIED_TAGS, BaseModel
 from shared.errors import Conflict, Invalid, NotFound
 from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKind
-from shared.models import Image, Job, Project, Round, User
+from shared.models import Image, Job, Project, Round, User, Webhook
 from shared.params import Picture
 from shared.settings import Settings
 
@@ -154,6 +154,8 @@ def delete(session: Session, project: Project) -> None:
     busy = session.scalar(select(Job.id).where(Job.project_id == project.id, Job.state.in_(jobs.OPEN_STATES)).limit(1))
     if busy or any(round_.state in OPEN_ROUND_STATES for round_ in rounds.of_project(session, project.id)):
         raise Conflict("the project is at work; cancel it first", code="project_running")
+    # Before its deliveries, which go first: a sender locks them in this order.
+    session.execute(select(Webhook.id).where(Webhook.project_id == project.id).order_by(Webhook.id).with_for_update())
     session.delete(project)
     session.flush()
 
