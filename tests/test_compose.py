@@ -100,7 +100,6 @@ def test_the_gpu_worker_reserves_a_card_and_has_time_to_lay_down_its_work() -> N
     worker = SERVICES["worker-gpu"]
     (card,) = worker["deploy"]["resources"]["reservations"]["devices"]
     assert card == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
-    assert worker["environment"]["REMAP_SIGTERM"] == "SIGQUIT"
     assert worker["stop_grace_period"] == "60s"
 
 
