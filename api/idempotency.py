@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from api import context
+from shared.db import clock
 from shared.errors import BootloraError, Conflict, Invalid
 from shared.models import IdempotencyKey
 
@@ -91,7 +92,7 @@ def _claim(session: Session) -> None:
     if postgres:
         session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
     try:
-        wanted = insert(IdempotencyKey).values(**mine, headers={}).on_conflict_do_nothing()
+        wanted = insert(IdempotencyKey).values(**mine, headers={}, created_at=clock()).on_conflict_do_nothing()
         taken = session.scalar(wanted.returning(IdempotencyKey.key))
     except OperationalError as error:
         raise Conflict(

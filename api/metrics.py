@@ -5,16 +5,20 @@ With `PROMETHEUS_MULTIPROC_DIR` set, the processes of one server add up what the
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, literal_column, or_, select
 from sqlalchemy.orm import Session
 
+from api import readiness
 from shared.db import clock, utcnow
 from shared.lifecycle import JobState
 from shared.models import Delivery, Job, Project, User, Worker
@@ -42,10 +46,13 @@ def observe(method: str, route: str, status: int, seconds: float) -> None:
 
 
 def exposed(runtime: Runtime) -> bytes:
-    """Everything, in Prometheus's text form."""
-    tables = CollectorRegistry()
-    tables.register(Tables(runtime))
-    return bytes(generate_latest(_of_all_processes()) + generate_latest(tables))
+    """Everything, in Prometheus's text form; what the tables say only while they can be asked."""
+    ready = readiness.check(runtime)
+    asked = CollectorRegistry()
+    asked.register(Parts(runtime, ready))
+    if ready["database"] == "ok":
+        asked.register(Tables(runtime))
+    return bytes(generate_latest(_of_all_processes()) + generate_latest(asked))
 
 
 def _of_all_processes() -> CollectorRegistry:
@@ -57,6 +64,30 @@ def _of_all_processes() -> CollectorRegistry:
     return together
 
 
+class Parts(Collector):
+    """What the service stands on."""
+
+    def __init__(self, runtime: Runtime, ready: dict[str, str]):
+        self.runtime = runtime
+        self.ready = ready
+
+    def collect(self) -> Iterator[Any]:
+        parts = GaugeMetricFamily("bootlora_ready", "Whether a part answers: 1, or 0.", labels=["part"])
+        for part, state in self.ready.items():
+            parts.add_metric([part], float(state == "ok"))
+        yield parts
+        disk = _disk(self.runtime.settings.scratch_dir)
+        yield GaugeMetricFamily(
+            "bootlora_disk_bytes", "Size of the disk that the API's scratch is on.", value=disk.total
+        )
+        yield GaugeMetricFamily("bootlora_disk_free_bytes", "What is free of it.", value=disk.free)
+
+
+def _disk(folder: Path) -> Any:
+    """Of a folder that need not be there yet."""
+    return shutil.disk_usage(next(each for each in (folder, *folder.absolute().parents) if each.exists()))
+
+
 class Tables(Collector):
     """What the tables say, asked when somebody wants to know."""
 
@@ -66,6 +97,7 @@ class Tables(Collector):
     def collect(self) -> Iterator[Any]:
         with self.runtime.db.reading() as session:
             yield from _jobs(session)
+            yield from _lost(session)
             yield from _durations(session)
             yield from _deliveries(session)
             yield from _totals(session, self.runtime)
@@ -81,6 +113,15 @@ def _jobs(session: Session) -> Iterator[Any]:
         oldest.add_metric([queue, state], (utcnow() - since).total_seconds())
     yield count
     yield oldest
+
+
+def _lost(session: Session) -> Iterator[Any]:
+    """A job is put back at once when its worker is lost, or has failed with it."""
+    since = utcnow() - timedelta(hours=1)
+    failed = and_(Job.finished_at > since, Job.error["code"].as_string() == "worker_lost")
+    lost = Job.lost_attempts > literal_column("0")  # as the index says it
+    number = session.scalar(select(func.count()).where(lost, or_(Job.queued_at > since, failed)))
+    yield GaugeMetricFamily("bootlora_jobs_lost", "Jobs whose worker was lost in the last hour.", value=number or 0)
 
 
 def _durations(session: Session) -> Iterator[Any]:

@@ -7,7 +7,10 @@ row: the slip that goes with it is sealed by us and says all that is to be known
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -21,7 +24,9 @@ from shared.settings import Settings
 
 FORM_LIFE = timedelta(minutes=15)
 COMPLETE_WITHIN = timedelta(hours=1)
-AT_ONCE = 2  # pictures that one request has decoded side by side
+AT_ONCE = 6  # requests of this process that bring pictures; more would leave no thread for the others
+
+_counter = threading.BoundedSemaphore(AT_ONCE)
 
 
 def store(content: bytes, project_id: str) -> dict[str, Any]:
@@ -33,10 +38,20 @@ def store_all(contents: list[bytes], project_id: str) -> list[dict[str, Any]]:
     """Put several, all or none."""
     context.release()
     stored = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with _admitted(), ThreadPoolExecutor(pictures.AT_ONCE) as pool:
         for picture in pool.map(partial(_clean, context.runtime().settings), contents):
             stored.append(_put(picture, project_id))
     return stored
+
+
+@contextmanager
+def _admitted() -> Iterator[None]:
+    if not _counter.acquire(blocking=False):
+        raise Unavailable("too many pictures come in at once; try again in a moment", code="busy_with_pictures")
+    try:
+        yield
+    finally:
+        _counter.release()
 
 
 def _clean(limits: Settings, content: bytes) -> pictures.Picture:
@@ -86,14 +101,13 @@ def redeem(text: str, project_id: str) -> tuple[str, dict[str, Any]]:
     return slip["key"], slip["shows"]
 
 
-def fetch(key: str) -> bytes:
-    """What a client has posted."""
+def check_size(key: str) -> None:
+    """Refuse a file that has not arrived, or that is too large."""
     runtime = context.runtime()
     context.release()
     try:
         size_bytes = runtime.storage.stat(key).size_bytes
-        if size_bytes > runtime.settings.max_upload_bytes:
-            raise TooLarge(f"{size_bytes} bytes are too many", code="picture_too_large")
-        return runtime.storage.get_bytes(key)
     except NotFound:
-        raise Conflict("nothing has arrived yet, or it has been taken in already", code="not_uploaded") from None
+        raise Conflict("nothing has arrived yet", code="not_uploaded") from None
+    if size_bytes > runtime.settings.max_upload_bytes:
+        raise TooLarge(f"{size_bytes} bytes are too many", code="picture_too_large")

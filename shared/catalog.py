@@ -164,6 +164,7 @@ class JobKind:
 
 QUEUES = ("gpu", "io")
 JOB_KINDS = {
+    "upload": JobKind("io", "workers.handlers.upload:run", 120),
     "crop": JobKind("io", "workers.handlers.crop:run", 120),
     "score": JobKind("io", "workers.handlers.score:run", 600),
     "train": JobKind("gpu", "workers.handlers.train:run", 7200),

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from shared import captions, events, plans
 from shared.catalog import CROP_MODES, FRAMINGS, VIEWS
 from shared.errors import Conflict, Invalid, NotFound
-from shared.lifecycle import Decision, ProjectState, RoundState
+from shared.lifecycle import TERMINAL_JOB_STATES, Decision, ProjectState, RoundState
 from shared.models import Image, Job, Project, Round
 
 DATASET_ROLES = ("reference", "candidate")
@@ -35,22 +35,31 @@ def add_upload(
     max_images: int,
 ) -> Image:
     """A reference picture that a client sent. `stored` has key, sha256, size_bytes, width and height."""
+    check_upload(session, project, max_images)
+    return _added(session, project, _reference(project, stored, view, framing, tags or []))
+
+
+def add_taken_in(session: Session, job: Job, result: dict[str, Any]) -> Image:
+    """A reference picture that came through the store. Whether there is room was checked when it was accepted."""
+    project = session.get_one(Project, job.project_id)
+    image = _reference(project, result["image"], **job.params)
+    image.job_id = job.id
+    return _added(session, project, image)
+
+
+def check_upload(session: Session, project: Project, max_images: int) -> None:
+    """Refuse a reference that can't be added, those on their way counted too."""
     if project.state != ProjectState.DRAFT:
         raise Conflict(
             f"the project is {project.state}; references are added before it starts", code="project_not_draft"
         )
-    _check_room(session, project, max_images)
-    image = Image(
-        project_id=project.id,
-        role="reference",
-        source="upload",
-        decision=Decision.ACCEPTED,
-        view=view,
-        framing=framing,
-        tags=plans.image_tags(project.feature_tags, view, framing, tags or []),
-        **stored,
+    on_their_way = (Job.project_id == project.id, Job.kind == "upload", Job.state.not_in(TERMINAL_JOB_STATES))
+    count = sum(
+        session.scalar(select(func.count()).where(*which)) or 0
+        for which in ((Image.project_id == project.id,), on_their_way)
     )
-    return _added(session, project, image)
+    if count >= max_images:
+        raise Conflict(f"the project has {count} images, which is all it may have", code="too_many_images")
 
 
 def add_captioned(
@@ -222,14 +231,23 @@ def reference(image: Image) -> dict[str, Any]:
     return {"id": image.id, "key": image.key, "sha256": image.sha256, "view": image.view, "framing": image.framing}
 
 
+def _reference(
+    project: Project, stored: dict[str, Any], view: str | None, framing: str | None, tags: list[str]
+) -> Image:
+    return Image(
+        project_id=project.id,
+        role="reference",
+        source="upload",
+        decision=Decision.ACCEPTED,
+        view=view,
+        framing=framing,
+        tags=plans.image_tags(project.feature_tags, view, framing, tags),
+        **stored,
+    )
+
+
 def _added(session: Session, project: Project, image: Image) -> Image:
     session.add(image)
     session.flush()
     events.record(session, project, "image.added", image_id=image.id, source=image.source, round_id=image.round_id)
     return image
-
-
-def _check_room(session: Session, project: Project, max_images: int) -> None:
-    count = session.scalar(select(func.count()).where(Image.project_id == project.id)) or 0
-    if count >= max_images:
-        raise Conflict(f"the project has {count} images, which is all it may have", code="too_many_images")

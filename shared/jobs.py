@@ -106,6 +106,7 @@ def get(session: Session, job_id: str) -> Job:
 def claim(session: Session, job_id: str, attempt: int, worker: str, lease_seconds: float) -> ClaimedJob | None:
     """Take a waiting job, or None when it isn't this attempt's turn any more."""
     token = secrets.token_hex(16)
+    _lock_project(session, job_id)
     taken = session.execute(
         update(Job)
         .where(Job.id == job_id, Job.state == JobState.QUEUED, Job.attempt == attempt)
@@ -178,6 +179,7 @@ def give_back(session: Session, held: ClaimedJob) -> Job:
 
     One that somebody has cancelled meanwhile has ended: what follows from that is the caller's.
     """
+    _lock_project(session, held.id)
     _guarded(session, held, dispatched_at=None)
     job = session.get_one(Job, held.id, populate_existing=True)
     if job.worker is not None:
@@ -220,6 +222,7 @@ def cancel(session: Session, job: Job) -> Job:
 
 def lock(session: Session, job: Job) -> None:
     """See a job as it is, and let nobody move it until the transaction ends."""
+    _lock_project(session, job.id)
     session.refresh(job, with_for_update=True)
 
 
@@ -230,14 +233,17 @@ def overdue(session: Session, limit: int = 100) -> list[Job]:
 
 def take_overdue(session: Session, job_id: str) -> Job | None:
     """An overdue job, for this transaction alone; None when somebody was faster, its worker included."""
+    _lock_project(session, job_id)
     query = select(Job).where(Job.id == job_id, *_is_overdue())
     return session.scalar(query.with_for_update(skip_locked=True))
 
 
 def held_by(session: Session, worker: str) -> list[Job]:
     """Running jobs of a worker by name; when it has just started, they are those of its dead predecessor."""
-    query = select(Job).where(Job.state == JobState.RUNNING, Job.worker == worker)
-    return list(session.scalars(query.with_for_update(skip_locked=True)))
+    its = (Job.state == JobState.RUNNING, Job.worker == worker)
+    of_them = select(Project.id).where(Project.id.in_(select(Job.project_id).where(*its)))
+    session.execute(of_them.order_by(Project.id).with_for_update())
+    return list(session.scalars(select(Job).where(*its).with_for_update(skip_locked=True)))
 
 
 def lose(session: Session, job: Job, settings: Settings) -> bool:
@@ -390,6 +396,12 @@ def _occupies(settings: Settings) -> Any:
     )
 
 
+def _lock_project(session: Session, job_id: str) -> None:
+    """Its row before the job's, as requests lock them: in another order two would wait for each other."""
+    project_id = select(Job.project_id).where(Job.id == job_id).scalar_subquery()
+    session.execute(select(Project.id).where(Project.id == project_id).with_for_update())
+
+
 def _is_overdue() -> tuple[Any, ...]:
     return (Job.state == JobState.RUNNING, Job.lease_until < clock())
 
@@ -405,6 +417,7 @@ def _guarded(session: Session, held: ClaimedJob, **values: Any) -> None:
 
 
 def _end(session: Session, held: ClaimedJob, state: JobState, **values: Any) -> Job:
+    _lock_project(session, held.id)
     _guarded(session, held, state=state, finished_at=clock(), lease_token=None, lease_until=None, **values)
     job = session.get_one(Job, held.id, populate_existing=True)
     _count_gpu_seconds(session, job)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from shared.db import Json, Time, utcnow
@@ -169,6 +169,12 @@ class Job(Base):
         Index("jobs_by_project", "project_id", "created_at", "id"),
         Index("jobs_by_user", "user_id", "created_at", "id"),
         Index("jobs_by_user_and_state", "user_id", "state", "created_at", "id"),
+        Index(
+            "jobs_lost",
+            "lost_attempts",
+            sqlite_where=text("lost_attempts > 0"),
+            postgresql_where=text("lost_attempts > 0"),
+        ),
     )
 
 
@@ -272,7 +278,7 @@ class IdempotencyKey(Base):
     status: Mapped[int | None]  # None while the first request is under way
     body: Mapped[str | None]
     headers: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow, index=True)
 
 
 class AuditEntry(Base):

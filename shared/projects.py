@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from shared import captions, events, images, jobs, loras, plans, rounds
 from shared.catalog import DENIED_TAGS, BaseModel
 from shared.errors import Conflict, Invalid, NotFound
-from shared.lifecycle import OPEN_ROUND_STATES, ProjectState, RoundKind
-from shared.models import Image, Job, Project, Round, User
+from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKind
+from shared.models import Image, Job, Project, Round, User, Webhook
 from shared.params import Picture
 from shared.settings import Settings
 
@@ -108,6 +108,7 @@ def check_startable(session: Session, project: Project) -> None:
         raise Invalid(
             "the project has no feature tags; say what she is (`fox ears, blonde hair, ...`)", code="no_feature_tags"
         )
+    _check_nothing_comes(session, project)
     chosen = images.dataset(session, project.id)
     if len(chosen) < MIN_REFERENCES:
         raise Conflict(
@@ -115,11 +116,6 @@ def check_startable(session: Session, project: Project) -> None:
             "upload more, or crop one into four",
             code="too_few_references",
         )
-    running_crops = session.scalar(
-        select(Job.id).where(Job.project_id == project.id, Job.kind == "crop", Job.state.in_(jobs.OPEN_STATES))
-    )
-    if running_crops:
-        raise Conflict(f"job {running_crops} is still cropping; wait for it", code="still_cropping")
 
 
 def add_round(session: Session, project: Project, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Round:
@@ -158,8 +154,30 @@ def delete(session: Session, project: Project) -> None:
     busy = session.scalar(select(Job.id).where(Job.project_id == project.id, Job.state.in_(jobs.OPEN_STATES)).limit(1))
     if busy or any(round_.state in OPEN_ROUND_STATES for round_ in rounds.of_project(session, project.id)):
         raise Conflict("the project is at work; cancel it first", code="project_running")
+    # Before its deliveries, which go first: a sender locks them in this order.
+    session.execute(select(Webhook.id).where(Webhook.project_id == project.id).order_by(Webhook.id).with_for_update())
     session.delete(project)
     session.flush()
+
+
+def take_in(session: Session, project: Project, key: str, shows: dict[str, Any], settings: Settings) -> Job:
+    """Have a posted file made a reference picture. Asked again for the same file, it is the same job."""
+    known = taking_in(session, project, key)
+    if known is not None:
+        return known
+    images.check_upload(session, project, settings.max_images_per_project)
+    return jobs.enqueue(session, project, "upload", params=shows, inputs={"key": key})
+
+
+def taking_in(session: Session, project: Project, key: str) -> Job | None:
+    """The job that takes in, or has taken in, a posted file."""
+    query = select(Job).where(
+        Job.project_id == project.id,
+        Job.kind == "upload",
+        Job.inputs["key"].as_string() == key,
+        Job.state.not_in((JobState.FAILED, JobState.CANCELLED)),
+    )
+    return session.scalars(query).first()
 
 
 def crop(session: Session, project: Project, image: Image, given: dict[str, Any]) -> Job:
@@ -210,6 +228,18 @@ def draw(
         priority=given["priority"],
         labels=given.get("metadata") or project.labels,
     )
+
+
+def _check_nothing_comes(session: Session, project: Project) -> None:
+    """The dataset is frozen at the start: wait for pictures that are on their way."""
+    coming = select(Job).where(
+        Job.project_id == project.id, Job.kind.in_(("crop", "upload")), Job.state.in_(jobs.OPEN_STATES)
+    )
+    job = session.scalars(coming).first()
+    if job is None:
+        return
+    doing = {"crop": "cropping", "upload": "uploading"}[job.kind]
+    raise Conflict(f"job {job.id} is still {doing}; wait for it", code=f"still_{doing}")
 
 
 def _check_words(project: Project) -> None:

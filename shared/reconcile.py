@@ -28,8 +28,9 @@ from shared.storage import Damaged
 
 log = structlog.get_logger()
 
-PREFIX = "projects/"
+PREFIXES = ("projects/", "incoming/")  # the second: what clients post by a signed form, until it is taken in
 JOB_KEY = re.compile(r"projects/[^/]+/jobs/(?P<job>[^/]+)/")
+_TO_BE_TAKEN_IN = (Job.kind == "upload", Job.state.not_in(TERMINAL_JOB_STATES))
 MISSING = "missing"  # the state of an image whose object is gone
 
 
@@ -59,14 +60,15 @@ def compare(runtime: Runtime, *, grace_seconds: float, read: bool = False) -> Di
 
     The objects are listed before the rows are read: what is put and named in between is then no orphan.
     """
-    stored = {found.key for found in runtime.storage.list(PREFIX)}
+    stored = {found.key for prefix in PREFIXES for found in runtime.storage.list(prefix)}
     with runtime.db.reading() as session:
         references = list(_references(session))
+        awaited = set(session.scalars(select(Job.inputs["key"].as_string()).where(*_TO_BE_TAKEN_IN)))
         results = {
             key for job in session.scalars(select(Job).where(Job.result.is_not(None))) for key in _keys(job.result)
         }
         at_work = _at_work(session, grace_seconds)
-    named = {reference.key for reference in references} | results
+    named = {reference.key for reference in references} | results | awaited
     found = Differences(objects=len(stored))
     for reference in references:
         if reference.key not in stored and not _is_there(runtime, reference.key):

@@ -255,6 +255,9 @@ def quota(session: Session, round_: Round) -> dict[str, int]:
 
 def job_succeeded(session: Session, job: Job) -> None:
     """Take a job's result into the domain, and go on."""
+    if job.kind == "upload":
+        images.add_taken_in(session, job, job.result or {})
+        return
     if job.kind == "crop":
         images.add_crops(session, job, job.result or {})
         return

@@ -12,7 +12,7 @@ from environs import Env, validate
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All that differs between one installation and another. Times in seconds, sizes in bytes."""
+    """All that differs between one installation and another. Times in seconds or as named, sizes in bytes."""
 
     # where things are
     database_url: str = field(repr=False)  # may have a password in it, which no log may show
@@ -38,7 +38,11 @@ class Settings:
     kill_after_seconds: float = 60.0  # from a cancel that a running job ignores to SIGKILL; SIGTERM after half of it
     max_worker_bytes: int = 16_000_000_000  # of memory; a worker that has grown beyond is replaced. 0: it may grow
     store_patience_seconds: float = 300.0  # a job waits so long for a store that is down
-    orphan_grace_seconds: float = 86_400.0  # objects that no row names are kept so long
+    orphan_grace_seconds: float = 86_400.0  # objects that no row names are kept so long; an hour at least
+
+    # what is kept for a time only; events and the audit log stay
+    keep_deliveries_days: int = 30  # once they are delivered or failed; 7 at least
+    keep_idempotency_keys_days: int = 1  # at least that
 
     # limits, shown by GET /v1/limits
     max_upload_bytes: int = 20_000_000
@@ -88,15 +92,17 @@ class Settings:
                     subcast = int if name == "webhook_retry_seconds" else str
                     values[name] = tuple(env.list(name.upper(), list(default), subcast=subcast))
                 elif isinstance(default, int):
-                    values[name] = env.int(name.upper(), default)
+                    values[name] = env.int(name.upper(), default, validate=validate.Range(min=LEAST.get(name)))
                 elif isinstance(default, float):
-                    values[name] = env.float(name.upper(), default)
+                    values[name] = env.float(name.upper(), default, validate=validate.Range(min=LEAST.get(name)))
                 else:
                     values[name] = env.str(name.upper(), default)
         env.seal()
         return Settings(**values)
 
 
+# Less would break a promise: an upload may take an hour, a key is good for a day, deliveries are tried for days.
+LEAST = {"orphan_grace_seconds": 3600.0, "keep_idempotency_keys_days": 1, "keep_deliveries_days": 7}
 _DEFAULTS: dict[str, Any] = {
     name: row.default
     for name, row in Settings.__dataclass_fields__.items()

@@ -155,12 +155,14 @@ def redeliver(session: Session, webhook: Webhook, delivery: Delivery) -> Deliver
     return delivery
 
 
-def recover(session: Session, webhook: Webhook, since: datetime) -> tuple[int, bool]:
+def recover(session: Session, webhook: Webhook, since: datetime, settings: Settings) -> tuple[int, bool]:
     """Tell again what has failed since a time, and also what happened while the endpoint was disabled.
 
-    Returns how many deliveries are on their way, and whether there are more: then call it again.
+    Returns how many deliveries are on their way, and whether there are more: then call it again. It reaches back
+    no further than deliveries are kept: what was told before that can't be told apart from what was not.
     """
     _check_enabled(webhook)
+    since = max(since, utcnow() - timedelta(days=settings.keep_deliveries_days))
     failed = (
         select(Delivery.id)
         .join(Event, Event.id == Delivery.event_id)

@@ -20,12 +20,14 @@ TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ["api", "worker-gpu", "worker-io", "migrate", "create-bucket"]
+MONITORING = ["prometheus", "grafana"]
 ENVIRONMENT = dict(re.findall(r"(?m)^(\w+)=(.*)$", (ROOT / ".env.example").read_text()))
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 # Of the Compose specification: what we use. A misspelt key is none of them.
 KEYS = {
     *("image", "build", "command", "environment", "restart", "init", "user", "read_only", "tmpfs", "cap_drop"),
     *("security_opt", "networks", "ports", "volumes", "depends_on", "healthcheck", "deploy", "stop_grace_period"),
+    "profiles",
 }
 
 
@@ -35,7 +37,7 @@ def variables() -> list[tuple[str, str, str]]:
 
 
 def test_every_process_of_the_design_is_a_service() -> None:
-    assert set(SERVICES) == {*OURS, "postgres", "redis", "s3"}
+    assert set(SERVICES) == {*OURS, *MONITORING, "postgres", "redis", "s3"}
     for name, service in SERVICES.items():
         assert set(service) <= KEYS, name
 
@@ -88,11 +90,12 @@ def test_our_containers_can_do_little(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_only_the_api_and_the_store_are_reached_from_outside() -> None:
-    assert {name for name, service in SERVICES.items() if "ports" in service} == {"api", "s3"}
+def test_only_the_api_the_store_and_the_dashboard_are_reached_from_outside() -> None:
+    open_ = {"api", "s3", "grafana"}
+    assert {name for name, service in SERVICES.items() if "ports" in service} == open_
     assert COMPOSE["networks"]["core"] == {"internal": True}
-    assert {name for name, service in SERVICES.items() if "edge" in service["networks"]} == {"api", "s3", "worker-io"}
-    for name in ("api", "s3"):
+    assert {name for name, service in SERVICES.items() if "edge" in service["networks"]} == {*open_, "worker-io"}
+    for name in open_:
         assert "127.0.0.1" in SERVICES[name]["ports"][0], "somebody else's network is for the operator to open"
 
 
@@ -100,7 +103,6 @@ def test_the_gpu_worker_reserves_a_card_and_has_time_to_lay_down_its_work() -> N
     worker = SERVICES["worker-gpu"]
     (card,) = worker["deploy"]["resources"]["reservations"]["devices"]
     assert card == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
-    assert worker["environment"]["REMAP_SIGTERM"] == "SIGQUIT"
     assert worker["stop_grace_period"] == "60s"
 
 
@@ -110,6 +112,25 @@ def test_workers_run_as_in_the_embedded_stack(tmp_path: Path) -> None:
         command = shlex.split(SERVICES[program.name]["command"])
         assert command[0] == "celery"
         assert command[1:] == program.command[3:]  # after `python -m celery`
+
+
+def test_the_processes_of_the_api_have_a_place_to_count_together() -> None:
+    assert SERVICES["api"]["environment"]["PROMETHEUS_MULTIPROC_DIR"] in SERVICES["api"]["tmpfs"]
+
+
+def test_monitoring_starts_only_when_it_is_asked_for() -> None:
+    assert [name for name, service in SERVICES.items() if service.get("profiles") == ["monitoring"]] == MONITORING
+    assert not any("profiles" in SERVICES[name] for name in SERVICES if name not in MONITORING)
+
+
+@pytest.mark.parametrize("name", list(SERVICES))
+def test_what_is_mounted_is_there(name: str) -> None:
+    for mount in SERVICES[name].get("volumes", []):
+        source = mount.removesuffix(":ro").rpartition(":/")[0]
+        if source.startswith("./"):
+            assert (ROOT / source).is_file(), source
+        elif not source.startswith("${"):
+            assert source in COMPOSE["volumes"]
 
 
 def test_what_waits_for_a_service_can_wait_for_it() -> None:

@@ -20,7 +20,7 @@ import psutil
 import structlog
 from celery import signals
 
-from shared import jobs, logs, reconcile
+from shared import jobs, logs, reconcile, retention
 from shared.broker import TASK, make_celery
 from shared.runtime import Runtime
 from shared.settings import Settings
@@ -37,6 +37,7 @@ app.conf.worker_max_memory_per_child = settings.max_worker_bytes // 1024
 
 DEAF_AFTER = 3  # times that a message has been sent again while this worker was idle
 COLLECT_SECONDS = 3600.0
+FORGET_SECONDS = 5.0
 
 # One byte that parent and children see alike: set when the worker has been told to shut down.
 _draining = mmap.mmap(-1, 1)
@@ -70,7 +71,8 @@ class Node:
             self.sender = Sender(self.runtime)
             chores |= {self.runtime.dispatch: 1.0, self.runtime.reap: 2.0, self.sender.tick: 1.0}
             chores[self.leave_if_grown] = settings.heartbeat_seconds
-            self.clocks.append(Clock({self.collect_orphans: COLLECT_SECONDS}))  # may take long: its own thread
+            # These may take long: their own thread.
+            self.clocks.append(Clock({self.collect_orphans: COLLECT_SECONDS, self.forget: FORGET_SECONDS}))
         self.clocks.append(Clock(chores))
         for clock in self.clocks:
             clock.start()
@@ -95,6 +97,10 @@ class Node:
 
     def collect_orphans(self) -> None:
         reconcile.collect(self.runtime, grace_seconds=settings.orphan_grace_seconds)
+
+    def forget(self) -> None:
+        with self.runtime.db.transaction() as session:
+            retention.forget(session, settings)
 
     def check_in(self) -> None:
         if draining():

@@ -45,7 +45,7 @@ class Work:
             raise JobFailed("base_model_unavailable", f"this worker has no base model {name!r}") from None
 
     def fetch(self, reference: dict[str, Any]) -> Path:
-        """An input as a file, checked against the SHA-256 that its row remembers."""
+        """An input as a file, checked against the SHA-256 that its row remembers. What a client posted has none yet."""
         path = self.folder / "inputs" / hashlib.sha256(reference["key"].encode()).hexdigest()[:32]
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
@@ -55,7 +55,8 @@ class Work:
                 raise JobFailed("missing_object", f"the object {reference['key']} is gone from the store") from None
             except Damaged:
                 raise JobFailed("corrupt_object", f"the object {reference['key']} is not what was stored") from None
-            if hashlib.sha256(path.read_bytes()).hexdigest() != reference["sha256"]:
+            expected = reference.get("sha256")
+            if expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
                 path.unlink()
                 raise JobFailed("corrupt_object", f"the object {reference['key']} is not what was stored")
         return path

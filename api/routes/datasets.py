@@ -23,7 +23,7 @@ blp = Blueprint("datasets", __name__, url_prefix="/v1", description="Datasets in
 
 @blp.post("/projects/<id:project_id>/imports")
 @blp.needs("uploads:write")
-@blp.fails(404, 413, 415)
+@blp.fails(404, 413, 415, 503)
 @blp.idempotent
 @blp.arguments(ImportSchema, location="multipart")
 @blp.response(201, list_of(ImageSchema))

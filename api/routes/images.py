@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from api import etags, filters, owned, uploads
 from api.blueprint import Blueprint
-from api.context import after, reading, runtime, writing
+from api.context import reading, runtime, writing
 from api.pagination import page, page_of
 from api.schemas.fields import address
 from api.schemas.images import (
@@ -31,7 +31,7 @@ blp = Blueprint("images", __name__, url_prefix="/v1", description="Pictures: ref
 
 @blp.post("/projects/<id:project_id>/images")
 @blp.needs("uploads:write")
-@blp.fails(404, 413, 415)
+@blp.fails(404, 413, 415, 503)
 @blp.idempotent
 @blp.etag
 @blp.arguments(UploadSchema, location="multipart")
@@ -68,21 +68,20 @@ def offer_upload(body: dict[str, Any], project_id: str) -> Any:
 @blp.needs("uploads:write")
 @blp.fails(404, 413)
 @blp.idempotent
-@blp.etag
 @blp.arguments(SlipSchema)
-@blp.response(201, ImageSchema)
+@blp.response(202, JobSchema)
 def complete_upload(body: dict[str, Any], project_id: str) -> Any:
     """Take in a file that has been posted to the store
 
-    From here it goes as with a file in the request.
+    A job decodes it, turns it upright and keeps it as PNG, stripped of all metadata. Then the picture is there, and
+    counts as accepted. The same slip gives the same job.
     """
-    owned.project(reading(), project_id)
+    project = owned.project(reading(), project_id)
     key, shows = uploads.redeem(body["slip"], project_id)
-    stored = uploads.store(uploads.fetch(key), project_id)
-    project = owned.project(writing(), project_id)
-    image = images.add_upload(writing(), project, stored, **shows, max_images=runtime().settings.max_images_per_project)
-    after(lambda: runtime().storage.delete(key))
-    return image, {"Location": address(f"/v1/images/{image.id}")}
+    if projects.taking_in(reading(), project, key) is None:
+        uploads.check_size(key)
+    job = projects.take_in(writing(), owned.project(writing(), project_id), key, shows, runtime().settings)
+    return job, {"Location": address(f"/v1/jobs/{job.id}")}
 
 
 @blp.get("/projects/<id:project_id>/images")
@@ -130,7 +129,7 @@ def change_image(body: dict[str, Any], image_id: str) -> Any:
 
 @blp.post("/images/<id:image_id>/versions")
 @blp.needs("curation:write")
-@blp.fails(404, 413, 415)
+@blp.fails(404, 413, 415, 503)
 @blp.if_match
 @blp.idempotent
 @blp.etag

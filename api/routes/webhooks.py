@@ -164,5 +164,6 @@ def recover_webhook(body: dict[str, Any], webhook_id: str) -> Any:
 
     Also what happened while the webhook was disabled.
     """
-    recovered, has_more = webhooks.recover(writing(), owned.webhook(writing(), webhook_id), body["since"])
+    webhook = owned.webhook(writing(), webhook_id)
+    recovered, has_more = webhooks.recover(writing(), webhook, body["since"], runtime().settings)
     return {"recovered": recovered, "has_more": has_more}

@@ -7,7 +7,9 @@ import random
 import struct
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -53,6 +55,17 @@ def test_every_kind_of_png_comes_in(mode, becomes):
     if mode == "RGBA":
         content = png(40, 48, "RGBA", (1, 2, 3, 255))
     assert clean(content).mode == becomes
+
+
+def test_few_children_decode_at_once():
+    content, others, most = png(3000, 3000), set(psutil.Process().children()), 0
+    with ThreadPoolExecutor(8) as pool:
+        running = [pool.submit(clean, content, max_pixels=9_000_000) for _ in range(8)]
+        while not all(each.done() for each in running):
+            most = max(most, len(set(psutil.Process().children()) - others))
+            time.sleep(0.01)
+    assert all(each.result() for each in running)
+    assert 0 < most <= pictures.AT_ONCE
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "WEBP"])

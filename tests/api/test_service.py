@@ -5,9 +5,11 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from datetime import timedelta
 
 from api.routes import docs
 from embedded.stack import ROOT
+from shared.db import Database, utcnow
 from shared.storage import FolderStorage
 from tests.factories import make_job, make_project
 
@@ -48,6 +50,28 @@ def test_metrics_tell_what_is_waiting(app, ada, session_of):
     assert 'bootlora_projects{state="draft"} 1.0' in text
     assert 'bootlora_http_requests_total{method="GET",route="/v1/projects",status="200"}' in text
     assert "bootlora_webhook_backlog 0.0" in text
+
+
+def test_metrics_tell_which_jobs_lost_their_worker_lately(app, ada, session_of):
+    with session_of() as session:
+        project = make_project(session, ada.user_id)
+        long_ago = utcnow() - timedelta(hours=2)
+        lost = {"code": "worker_lost", "message": "", "retryable": True}
+        make_job(session, project, lost_attempts=1)
+        make_job(session, project, lost_attempts=1, queued_at=long_ago)
+        make_job(session, project, lost_attempts=1, queued_at=long_ago, finished_at=utcnow())
+        make_job(session, project, lost_attempts=3, queued_at=long_ago, finished_at=utcnow(), error=lost)
+        make_job(session, project)
+    assert "bootlora_jobs_lost 2.0" in app.test_client().get("/metrics").text
+
+
+def test_metrics_tell_what_is_away(app, runtime, monkeypatch):
+    monkeypatch.setattr(runtime, "storage", FolderStorage(runtime.storage.folder / "nowhere"))
+    monkeypatch.setattr(runtime, "db", Database("sqlite:////nowhere/bootlora.db"))
+    text = app.test_client().get("/metrics").text
+    assert 'bootlora_ready{part="database"} 0.0' in text
+    assert 'bootlora_ready{part="broker"} 1.0' in text
+    assert 'bootlora_ready{part="store"} 0.0' in text
 
 
 def test_readiness_says_what_is_away(app, runtime, monkeypatch):

@@ -73,6 +73,14 @@ def test_an_upload_that_has_no_row_yet_is_given_time(runtime: Runtime, project: 
     assert reconcile.compare(runtime, grace_seconds=HOUR).young == 1
 
 
+def test_an_upload_that_nobody_completed_is_collected_after_a_grace_time(runtime: Runtime, project: Project) -> None:
+    old, young = f"incoming/prj_{'0' * 26}/upl_{'0' * 26}", f"incoming/{project.id}/{ids.new_id('upl')}"
+    for key in (old, young):
+        runtime.storage.put_bytes(key, b"posted")
+    assert reconcile.collect(runtime, grace_seconds=HOUR) == 1
+    assert [found.key for found in runtime.storage.list("incoming/")] == [young]
+
+
 def test_a_store_older_than_the_tables_lacks_pictures_and_the_repair_takes_them_out(
     runtime: Runtime, project: Project
 ) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import standardwebhooks
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 
-from shared import events, webhooks
+from shared import events, retention, webhooks
 from shared.db import utcnow
 from shared.errors import Conflict, Invalid, NotFound
 from shared.models import Delivery, Event, Webhook
@@ -150,7 +150,7 @@ def test_a_disabled_webhook_hears_nothing_until_it_is_enabled(world: World, rece
     world.send()
     assert receiver.received == []
     assert [each.state for each in world.deliveries(webhook_id)] == ["failed"]
-    for act in (webhooks.send_test, lambda s, w: webhooks.recover(s, w, utcnow())):
+    for act in (webhooks.send_test, lambda s, w: webhooks.recover(s, w, utcnow(), world.settings)):
         with pytest.raises(Conflict) as refused:
             world.edit(webhook_id, act)
         assert refused.value.code == "webhook_disabled"
@@ -295,10 +295,10 @@ def test_recovery_brings_what_failed_and_what_happened_in_the_meantime(world: Wo
     receiver.received.clear()
     since = world.webhook(webhook_id).created_at - timedelta(hours=1)
     world.edit(webhook_id, lambda s, w: webhooks.change(s, w, {"enabled": True}, world.settings))
-    assert world.edit(webhook_id, lambda s, w: webhooks.recover(s, w, since)) == (5, False)
+    assert world.edit(webhook_id, lambda s, w: webhooks.recover(s, w, since, world.settings)) == (5, False)
     world.send()
     assert sorted(each.verified(secret)["data"]["seq"] for each in receiver.at()) == [1, 2, 3, 4, 5]
-    assert world.edit(webhook_id, lambda s, w: webhooks.recover(s, w, since)) == (0, False)
+    assert world.edit(webhook_id, lambda s, w: webhooks.recover(s, w, since, world.settings)) == (0, False)
 
 
 def test_recovery_looks_no_further_back_than_it_is_told(world: World) -> None:
@@ -308,7 +308,21 @@ def test_recovery_looks_no_further_back_than_it_is_told(world: World) -> None:
         session.execute(update(Delivery).values(state="failed"))
         session.execute(update(Event).where(Event.seq == 1).values(created_at=utcnow() - timedelta(days=2)))
     day = utcnow() - timedelta(days=1)
-    assert world.edit(webhook_id, lambda s, w: webhooks.recover(s, w, day)) == (1, False)
+    assert world.edit(webhook_id, lambda s, w: webhooks.recover(s, w, day, world.settings)) == (1, False)
+
+
+def test_recovery_does_not_repeat_what_was_told_so_long_ago_that_it_is_forgotten(world: World) -> None:
+    webhook_id, _ = world.listen(HERE)
+    long_ago = utcnow() - timedelta(days=world.settings.keep_deliveries_days + 1)
+    world.happen(2)
+    with world.session() as session:
+        session.execute(update(Event).where(Event.seq == 1).values(created_at=long_ago))
+        session.execute(update(Webhook).values(created_at=long_ago))
+        session.execute(update(Delivery).values(state="delivered"))
+        forgotten = select(Event.id).where(Event.seq == 1)
+        session.execute(update(Delivery).where(Delivery.event_id.in_(forgotten)).values(due_at=long_ago))
+        assert retention.forget(session, world.settings) == 1
+    assert world.edit(webhook_id, lambda s, w: webhooks.recover(s, w, long_ago, world.settings)) == (0, False)
 
 
 def test_recovery_goes_in_bounded_steps(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,8 +333,8 @@ def test_recovery_goes_in_bounded_steps(world: World, monkeypatch: pytest.Monkey
     world.edit(webhook_id, lambda s, w: webhooks.change(s, w, {"enabled": False}, world.settings))
     world.happen(2)
     world.edit(webhook_id, lambda s, w: webhooks.change(s, w, {"enabled": True}, world.settings))
-    assert world.edit(webhook_id, lambda s, w: webhooks.recover(s, w, since)) == (3, True)
-    assert world.edit(webhook_id, lambda s, w: webhooks.recover(s, w, since)) == (1, False)
+    assert world.edit(webhook_id, lambda s, w: webhooks.recover(s, w, since, world.settings)) == (3, True)
+    assert world.edit(webhook_id, lambda s, w: webhooks.recover(s, w, since, world.settings)) == (1, False)
 
 
 # --- tries ----------------------------------------------------------------------------------------------------

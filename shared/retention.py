@@ -1,0 +1,37 @@
+"""What is kept for a time only: deliveries that have ended, and idempotency keys. Events and the audit log stay.
+
+A call deletes a batch, so that a million old rows never hold a lock for long: the clock calls again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import delete, inspect, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from shared.db import clock
+from shared.models import Base, Delivery, IdempotencyKey
+from shared.settings import Settings
+
+BATCH = 1000
+DAY = 86_400.0
+ENDED = ("delivered", "failed")
+
+
+def forget(session: Session, settings: Settings) -> int:
+    """Delete a batch of each sort that has been kept long enough. Returns how many rows there were."""
+    gone = _forget(session, IdempotencyKey, IdempotencyKey.created_at, settings.keep_idempotency_keys_days)
+    for state in ENDED:
+        gone += _forget(session, Delivery, Delivery.due_at, settings.keep_deliveries_days, Delivery.state == state)
+    return gone
+
+
+def _forget(session: Session, model: type[Base], age: InstrumentedAttribute[Any], days: int, *which: Any) -> int:
+    """The oldest first, along an index. `SKIP LOCKED`: several workers may be at it."""
+    until = session.scalar(select(clock(-days * DAY)))  # asked before: a volatile function can't be looked up
+    key = tuple_(*inspect(model).primary_key)
+    old = select(*key).where(*which, age < until).order_by(age).limit(BATCH).with_for_update(skip_locked=True)
+    found = [tuple(row) for row in session.execute(old)]
+    session.execute(delete(model).where(key.in_(found)), execution_options={"synchronize_session": False})
+    return len(found)

@@ -1,0 +1,142 @@
+"""Rows are locked in one order: a project, then its jobs; a webhook, then its deliveries. Nobody deadlocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text, update
+
+from shared import events, jobs, projects, rounds, webhooks
+from shared.db import clock, utcnow
+from shared.jobs import ClaimedJob, LostLease
+from shared.models import Job, Project, User, Webhook
+from shared.runtime import Runtime
+from shared.webhooks import Answer
+from tests.domain import claim, make_job, make_project, make_runtime, make_user
+from tests.servers import Postgres
+
+pytestmark = pytest.mark.servers
+
+WORKER = "gpu@one"
+
+
+@pytest.fixture
+def runtime(postgres: Postgres, tmp_path: Path) -> Iterator[Runtime]:
+    runtime = make_runtime(tmp_path, postgres.make_database())
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture
+def user(runtime: Runtime) -> User:
+    with runtime.transaction() as session:
+        return make_user(session)
+
+
+@pytest.fixture
+def project(runtime: Runtime, user: User) -> Project:
+    with runtime.transaction() as session:
+        return make_project(session, user)
+
+
+def claim_it(runtime: Runtime, job_id: str, held: ClaimedJob | None) -> None:
+    with runtime.transaction() as session:
+        jobs.claim(session, job_id, 1, WORKER, 90)
+
+
+def succeed(runtime: Runtime, job_id: str, held: ClaimedJob | None) -> None:
+    with runtime.transaction() as session:
+        rounds.job_succeeded(session, jobs.succeed(session, held, {"images": []}))
+
+
+def fail(runtime: Runtime, job_id: str, held: ClaimedJob | None) -> None:
+    with runtime.transaction() as session:
+        rounds.job_ended_badly(session, jobs.fail(session, held, {"code": "x", "message": "x", "retryable": True}))
+
+
+def give_back(runtime: Runtime, job_id: str, held: ClaimedJob | None) -> None:
+    with runtime.transaction() as session:
+        jobs.give_back(session, held)
+
+
+def reap(runtime: Runtime, job_id: str, held: ClaimedJob | None) -> None:
+    runtime.reap()
+
+
+def bury(runtime: Runtime, job_id: str, held: ClaimedJob | None) -> None:
+    runtime.bury_predecessor(WORKER)
+
+
+def cancel(runtime: Runtime, job_id: str, held: ClaimedJob | None) -> None:
+    with runtime.transaction() as session:
+        rounds.cancel_job(session, session.get_one(Job, job_id))
+
+
+@pytest.mark.parametrize("act", [claim_it, succeed, fail, give_back, reap, bury, cancel])
+def test_a_request_that_has_the_project_gets_its_jobs_whatever_a_worker_is_doing(
+    runtime: Runtime, user: User, project: Project, act: Callable[..., None]
+) -> None:
+    with runtime.transaction() as session:
+        job = make_job(session, project)
+    held = None if act is claim_it else claim(runtime, job, WORKER)
+    if act is reap:
+        with runtime.transaction() as session:
+            session.execute(update(Job).values(lease_until=clock(-1)))
+    with ThreadPoolExecutor(1) as pool:
+        with runtime.transaction() as session:
+            projects.get(session, user, project.id, lock=True)
+            worker = pool.submit(act, runtime, job.id, held)
+            await_waiting(runtime)
+            jobs.cancel(session, session.get_one(Job, job.id))
+        with suppress(LostLease):
+            worker.result()
+
+
+def test_a_project_that_is_deleted_gets_its_deliveries_whatever_a_sender_is_doing(
+    runtime: Runtime, user: User, project: Project
+) -> None:
+    with runtime.transaction() as session:
+        webhook = Webhook(
+            user_id=user.id,
+            project_id=project.id,
+            url="https://example.com",
+            event_types=[],
+            sealed_secret=runtime.vault.seal("x"),
+        )
+        session.add(webhook)
+        session.flush()
+        events.record(session, session.get_one(Project, project.id), "project.started")
+    with runtime.transaction() as session:
+        telling = webhooks.take(session, webhook.id, "token", runtime.settings)
+    assert telling is not None
+    with ThreadPoolExecutor(1) as pool:
+        with runtime.transaction() as session:
+            session.execute(update(Webhook).values(lease_until=clock(60)))  # as a sender does first
+            deleting = pool.submit(delete, runtime, project.id)
+            await_waiting(runtime)
+            assert webhooks.delivered(session, telling, Answer(at=utcnow(), seconds=0.1, status=200))
+        deleting.result()
+
+
+def delete(runtime: Runtime, project_id: str) -> None:
+    with runtime.transaction() as session:
+        projects.delete(session, session.get_one(Project, project_id))
+
+
+def await_waiting(runtime: Runtime, seconds: float = 20.0) -> None:
+    """Until somebody waits for somebody's lock."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with runtime.db.reading() as session:
+            if session.scalar(waiting):
+                return
+        time.sleep(0.02)
+    raise AssertionError("nobody waits")
