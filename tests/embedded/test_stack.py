@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import requests
+from requests import Session
 
 from embedded.stack import Stack, known_secrets
+from tests.factories import png
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
@@ -50,6 +52,22 @@ def test_it_runs_on_postgres(tmp_path: Path, postgres_url: str) -> None:
     with Stack(tmp_path, database_url=postgres_url) as stack:
         assert is_healthy(stack)
         assert not (tmp_path / "bootlora.db").exists()
+
+
+def test_a_file_posted_to_the_store_becomes_a_picture(tmp_path: Path) -> None:
+    with Stack(tmp_path) as stack:
+        client = Session()
+        client.headers["Authorization"] = f"Bearer {stack.api_key}"
+        given = {"name": "x", "trigger_word": "x21", "feature_tags": ["fox ears"], "base_model": "chibi"}
+        uploads = client.post(f"{stack.url}/v1/projects", json=given).json()["links"]["self"] + "/uploads"
+        offer = client.post(uploads, json={"content_type": "image/png", "view": "side"}).json()
+        assert requests.post(offer["url"], data=offer["fields"], files={"file": png()}, timeout=10).ok
+        job = client.post(offer["links"]["complete"], json={"slip": offer["slip"]}).json()
+        ended = client.get(job["links"]["self"], headers={"Prefer": "wait=60"}).json()
+        assert ended["state"] == "succeeded", ended["error"]
+        (image,) = client.get(job["links"]["images"]).json()["items"]
+        assert image["view"] == "side"
+        assert requests.get(image["url"], timeout=10).content.startswith(b"\x89PNG")
 
 
 def test_secrets_are_random_kept_and_private(tmp_path: Path) -> None:
