@@ -47,7 +47,8 @@ class clock(FunctionElement[datetime]):  # noqa: N801  (reads as a SQL function)
 
 @compiles(clock)
 def _clock(element: clock, compiler: Any, **kw: Any) -> str:
-    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
+    # Of the statement, not of the instant: one that moved while a statement runs could be compared with no index.
+    return f"(statement_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
 
 
 @compiles(clock, "sqlite")
