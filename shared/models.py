@@ -27,7 +27,7 @@ def _id(prefix: str) -> Mapped[str]:
 
 
 class User(Base):
-    """Someone with rights. `served_at` is when a job of theirs was last handed out, or they came: fairness looks at it."""
+    """Someone with rights. Fairness looks at `served_at`: when a job of theirs was last handed out, or they came."""
 
     __tablename__ = "users"
     id: Mapped[str] = _id("usr")

@@ -6,6 +6,7 @@ from typing import Any
 
 from marshmallow import fields, pre_dump
 from marshmallow.validate import Length
+from sqlalchemy import inspect
 
 from api.context import reading, runtime
 from api.pagination import PageQuery
@@ -15,6 +16,8 @@ from shared import jobs, speeds
 from shared.catalog import FRAMINGS, JOB_KINDS, VIEWS
 from shared.lifecycle import JobState
 from shared.models import Job
+
+COLUMNS = tuple(column.key for column in inspect(Job).column_attrs)
 
 
 class FailureSchema(Answer):
@@ -64,7 +67,7 @@ class JobSchema(Answer):
         session = reading()
         place = jobs.place(session, job)
         wait = speeds.wait(session, job, place, runtime().settings)
-        columns = {column.key: getattr(job, column.key) for column in Job.__mapper__.column_attrs}
+        columns = {name: getattr(job, name) for name in COLUMNS}
         foreseen = {"place": place, "seconds_to_start": wait.to_start, "seconds_to_finish": wait.to_finish}
         return columns | foreseen
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import ValidationError, fields, validates_schema
 from marshmallow.validate import Length
 
-from api.schemas.fields import Answer, Choice, Flag, Id, Links, Schema, Whole
+from api.schemas.fields import Answer, AsStored, Choice, Flag, Id, Links, Schema, Whole
 from api.schemas.jobs import FailureSchema
 from api.schemas.plans import ResolvedRoundSchema
 from shared.catalog import VIEWS
@@ -41,7 +41,7 @@ class RoundSchema(Answer):
     kind = Choice(RoundKind, required=True)
     state = Choice(RoundState, required=True)
     target = fields.Integer(required=True)
-    plan = fields.Nested(ResolvedRoundSchema, required=True)
+    plan = AsStored(ResolvedRoundSchema, required=True)
     counts = fields.Nested(CountsSchema, required=True)
     decisions = fields.Nested(
         DecisionsShownSchema, required=True, metadata={"description": "Ids of the candidates. PUT changes them."}
