@@ -91,6 +91,10 @@ class Blueprint(flask_smorest.Blueprint):
         _document(view_func, operationId=view_func.__name__)
         super().add_url_rule(rule, endpoint or view_func.__name__, answered(view_func), *args, **options)
 
+    def arguments(self, schema: Any, *args: Any, **kwargs: Any) -> Any:
+        """As flask-smorest's, with one schema for all requests: a class would be filled with fields for each."""
+        return super().arguments(schema() if isinstance(schema, type) else schema, *args, **kwargs)
+
     # --- what a route says of itself --------------------------------------------------------------------------
 
     @staticmethod

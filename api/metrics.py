@@ -19,12 +19,13 @@ from sqlalchemy import and_, func, literal_column, or_, select
 from sqlalchemy.orm import Session
 
 from api import readiness
+from shared.catalog import QUEUES
 from shared.db import clock, utcnow
 from shared.lifecycle import JobState
 from shared.models import Delivery, Job, Project, User, Worker
 from shared.runtime import Runtime
 
-LATEST_JOBS = 500  # of each kind, that its duration is taken from
+LATEST_JOBS = 500  # of each queue, that the durations of its kinds are taken from
 
 _requests = CollectorRegistry()
 REQUESTS = Counter(
@@ -128,16 +129,13 @@ def _durations(session: Session) -> Iterator[Any]:
     mean = GaugeMetricFamily(
         "bootlora_job_seconds", "Mean duration of the latest jobs that went well.", labels=["kind"]
     )
-    latest = (
-        select(Job.kind, Job.started_at, Job.finished_at)
-        .where(Job.state == JobState.SUCCEEDED)
-        .order_by(Job.id.desc())
-        .limit(LATEST_JOBS)
-    )
     spent: dict[str, list[float]] = {}
-    for kind, started_at, finished_at in session.execute(latest):
-        if started_at and finished_at:
-            spent.setdefault(kind, []).append((finished_at - started_at).total_seconds())
+    for queue in QUEUES:
+        ended = select(Job.kind, Job.started_at, Job.finished_at)
+        ended = ended.where(Job.queue == queue, Job.state == JobState.SUCCEEDED)
+        for kind, started_at, finished_at in session.execute(ended.order_by(Job.id.desc()).limit(LATEST_JOBS)):
+            if started_at and finished_at:
+                spent.setdefault(kind, []).append((finished_at - started_at).total_seconds())
     for kind, seconds in sorted(spent.items()):
         mean.add_metric([kind], sum(seconds) / len(seconds))
     yield mean

@@ -6,9 +6,10 @@ queue, and what was checked still holds when it is written.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from api import context
@@ -67,11 +68,19 @@ def jobs() -> Select[Job]:
 
 
 def _part(session: Session, model: type[Row], id_: str, noun: str) -> Row:
-    table: Any = model
-    mine = (table.id == id_, Project.id == table.project_id, Project.user_id == context.user().id)
+    named = {"part": id_, "owner": context.user().id}
     if session is context.current_writing():
-        session.scalar(select(Project.id).where(*mine).with_for_update(of=Project))
-    found = session.scalar(select(model).where(*mine))
+        session.scalar(_mine(model, lock=True), named)
+    found = session.scalar(_mine(model), named)
     if found is None:
         raise NotFound(f"there is no {noun} {id_}")
     return found
+
+
+@cache
+def _mine(model: Any, *, lock: bool = False) -> Select[Any]:
+    """A part of a project of its owner, or that project's lock. Putting a query together takes as long as to ask it."""
+    query = select(Project.id).with_for_update(of=Project) if lock else select(model)
+    return query.where(
+        model.id == bindparam("part"), Project.id == model.project_id, Project.user_id == bindparam("owner")
+    )

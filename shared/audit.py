@@ -12,4 +12,3 @@ def record(session: Session, key: ApiKey, action: str, target: str, request_id: 
     session.add(
         AuditEntry(user_id=key.user_id, api_key_id=key.id, action=action, target=target[:500], request_id=request_id)
     )
-    session.flush()

@@ -47,7 +47,8 @@ class clock(FunctionElement[datetime]):  # noqa: N801  (reads as a SQL function)
 
 @compiles(clock)
 def _clock(element: clock, compiler: Any, **kw: Any) -> str:
-    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
+    # Of the statement, not of the instant: one that moved while a statement runs could be compared with no index.
+    return f"(statement_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
 
 
 @compiles(clock, "sqlite")
@@ -93,6 +94,7 @@ class Database:
     def __init__(self, url: str):
         self.engine = make_engine(url)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+        self._readers = sessionmaker(self.engine.execution_options(readonly=True), expire_on_commit=False)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -103,8 +105,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A session that only reads, and so waits for no writer."""
-        with self._sessions() as session:
-            session.connection(execution_options={"readonly": True})
+        with self._readers() as session:
             yield session
 
     def dispose(self) -> None:

@@ -24,7 +24,7 @@ from shared.models import Job, Project, User, Worker
 from shared.settings import Settings
 
 log = structlog.get_logger()
-MAX_COUNTED = 10_000  # waiting jobs of a queue, beyond which nobody is told a place
+MAX_COUNTED = 1_000  # waiting jobs of a queue, beyond which nobody is told a place
 OPEN_STATES = (JobState.QUEUED, JobState.RUNNING)
 
 
@@ -283,15 +283,7 @@ def free_slots(session: Session, queue: str, settings: Settings) -> int:
     alive = (Worker.queue == queue, Worker.seen_at > clock(-settings.worker_seen_seconds))
     # Dispatchers take turns, by the rows of the workers that they hand out to: two would both count the last slot.
     live = sum(session.scalars(select(Worker.slots).where(*alive).order_by(Worker.name).with_for_update()))
-    busy = session.scalar(
-        select(func.count()).where(
-            Job.queue == queue,
-            or_(
-                Job.state == JobState.RUNNING,
-                and_(Job.state == JobState.QUEUED, Job.dispatched_at > clock(-settings.redispatch_seconds)),
-            ),
-        )
-    )
+    busy = session.scalar(select(func.count()).where(_occupies(queue, settings)))
     return live - (busy or 0)
 
 
@@ -303,19 +295,16 @@ def take_next(session: Session, queue: str, settings: Settings) -> Job | None:
     """
     unsent = or_(Job.dispatched_at.is_(None), Job.dispatched_at < clock(-settings.redispatch_seconds))
     waiting = and_(Job.state == JobState.QUEUED, Job.queue == queue, unsent)
-    running = (
-        select(func.count())
-        .where(Job.user_id == User.id, Job.queue == queue, _occupies(settings))
-        .correlate(User)
-        .scalar_subquery()
-    )
+    counted = select(Job.user_id, func.count().label("jobs")).where(_occupies(queue, settings)).group_by(Job.user_id)
+    busy = counted.subquery()
     user = session.scalar(
         select(User)
+        .outerjoin(busy, busy.c.user_id == User.id)
         .where(
+            func.coalesce(busy.c.jobs, 0) < func.coalesce(User.max_running_jobs, settings.max_running_jobs),
             exists().where(waiting, Job.user_id == User.id),
-            running < func.coalesce(User.max_running_jobs, settings.max_running_jobs),
         )
-        .order_by(User.served_at.asc().nulls_first(), User.id)
+        .order_by(User.served_at, User.id)
         .limit(1)
     )
     if user is None:
@@ -337,7 +326,7 @@ def take_next(session: Session, queue: str, settings: Settings) -> Job | None:
 def unclaimed(session: Session, queue: str) -> set[tuple[str, int]]:
     """Jobs, and their attempts, for which a message is under way."""
     sent = select(Job.id, Job.attempt).where(
-        Job.queue == queue, Job.state == JobState.QUEUED, Job.dispatched_at.is_not(None)
+        Job.queue == queue, Job.state == JobState.QUEUED, Job.dispatched_at <= clock()
     )
     return {(job_id, attempt) for job_id, attempt in session.execute(sent)}
 
@@ -383,16 +372,18 @@ def _turns(session: Session, queue: str) -> dict[str, int]:
             select(User.id, func.count())
             .join(counted, counted.c.user_id == User.id)
             .group_by(User.id, User.served_at)
-            .order_by(User.served_at.asc().nulls_first(), User.id)
+            .order_by(User.served_at, User.id)
         )
         known[queue] = dict(iter(session.execute(query)))
     return known[queue]
 
 
-def _occupies(settings: Settings) -> Any:
+def _occupies(queue: str, settings: Settings) -> Any:
+    """Jobs that hold a slot, or will in a moment. Each half names the queue, for each goes along an index."""
+    sent = Job.dispatched_at > clock(-settings.redispatch_seconds)
     return or_(
-        Job.state == JobState.RUNNING,
-        and_(Job.state == JobState.QUEUED, Job.dispatched_at > clock(-settings.redispatch_seconds)),
+        and_(Job.state == JobState.RUNNING, Job.queue == queue),
+        and_(Job.state == JobState.QUEUED, Job.queue == queue, sent),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from functools import cache
 from typing import Any, TextIO, cast
 
 import structlog
@@ -15,9 +16,14 @@ SECRET_WORDS = ("authorization", "secret", "api_key", "password", "signature")
 def redact(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
     """Whatever is named like a secret is not written down."""
     for name in event:
-        if any(word in name.lower() for word in SECRET_WORDS):
+        if _is_secret(name):
             event[name] = "[redacted]"
     return event
+
+
+@cache
+def _is_secret(name: str) -> bool:
+    return any(word in name.lower() for word in SECRET_WORDS)
 
 
 class Unbreakable:

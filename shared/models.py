@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, text
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, desc, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from shared.db import Json, Time, utcnow
@@ -27,7 +27,7 @@ def _id(prefix: str) -> Mapped[str]:
 
 
 class User(Base):
-    """Someone with rights. `served_at` is when a job of theirs was last handed out: fairness looks at it."""
+    """Someone with rights. Fairness looks at `served_at`: when a job of theirs was last handed out, or they came."""
 
     __tablename__ = "users"
     id: Mapped[str] = _id("usr")
@@ -36,8 +36,9 @@ class User(Base):
     max_running_jobs: Mapped[int | None]  # None: the installation's setting
     max_queued_jobs: Mapped[int | None]
     gpu_seconds: Mapped[float] = mapped_column(default=0.0)
-    served_at: Mapped[datetime | None]
+    served_at: Mapped[datetime] = mapped_column(default=utcnow)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    __table_args__ = (Index("users_by_turn", "served_at", "id"),)
 
 
 class ApiKey(Base):
@@ -140,7 +141,7 @@ class Job(Base):
     id: Mapped[str] = _id("job")
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
-    round_id: Mapped[str | None] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"))
+    round_id: Mapped[str | None] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"), index=True)
     kind: Mapped[str]
     queue: Mapped[str]
     state: Mapped[str] = mapped_column(default="queued")
@@ -164,8 +165,9 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     __table_args__ = (
-        Index("jobs_waiting", "state", "queue", "user_id", "dispatched_at", "priority", "id"),
-        Index("jobs_leased", "state", "lease_until"),
+        Index("jobs_waiting", "state", "queue", "user_id", desc("priority"), "id"),  # as jobs.take_next takes them
+        Index("jobs_dispatched", "state", "queue", "dispatched_at"),
+        Index("jobs_latest", "state", "queue", "id"),
         Index("jobs_by_project", "project_id", "created_at", "id"),
         Index("jobs_by_user", "user_id", "created_at", "id"),
         Index("jobs_by_user_and_state", "user_id", "state", "created_at", "id"),

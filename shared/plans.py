@@ -7,7 +7,7 @@ project or round never changes its meaning when a default does.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from shared import captions
@@ -71,7 +71,7 @@ def generate_params(base_model: BaseModel, given: dict[str, Any] | None) -> dict
 def _explicit(params: Any, defaults: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
     chosen = {name: value for name, value in (given or {}).items() if value is not None}
     known = {field.name for field in fields(params)}
-    return asdict(params(**{name: value for name, value in (defaults | chosen).items() if name in known}))
+    return dict(vars(params(**{name: value for name, value in (defaults | chosen).items() if name in known})))
 
 
 def visible(feature_tags: list[str], view: str | None, framing: str | None) -> list[str]:

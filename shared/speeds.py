@@ -11,12 +11,14 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from shared.catalog import JOB_KINDS
 from shared.db import clock, utcnow
 from shared.lifecycle import TERMINAL_JOB_STATES, JobState
 from shared.models import Job, Project, Worker
 from shared.settings import Settings
 
-LATEST = 20  # jobs that an estimate looks back at
+LATEST = 20  # jobs that an estimate is made of
+RECENT = 1_000  # among which they are looked for
 KEEP_SECONDS = 15.0  # how long what was found is good enough
 
 T = TypeVar("T")
@@ -115,10 +117,13 @@ def _kept(session: Session, name: str, look: Callable[[], T]) -> T:
 
 
 def _latest(session: Session, base_model: str, kind: str) -> list[Job]:
+    ended = select(Job.id).where(Job.queue == JOB_KINDS[kind].queue, Job.state == JobState.SUCCEEDED)
+    recent = ended.order_by(Job.id.desc()).limit(RECENT).subquery()
     query = (
         select(Job)
+        .join(recent, recent.c.id == Job.id)
         .join(Project, Project.id == Job.project_id)
-        .where(Job.kind == kind, Job.state == JobState.SUCCEEDED, Project.base_model == base_model, Job.attempt == 1)
+        .where(Job.kind == kind, Project.base_model == base_model, Job.attempt == 1)
     )
     return list(session.scalars(query.order_by(Job.id.desc()).limit(LATEST)))
 

@@ -85,7 +85,8 @@ def cancel_job(job_id: str) -> Any:
 def list_job_images(query: dict[str, Any], job_id: str) -> Any:
     """List the pictures that a job has drawn or cut"""
     job = owned.job(reading(), job_id)
-    return page(reading(), select(Image).where(Image.job_id == job.id), Image, query, newest_first=False)
+    drawn = select(Image).where(Image.project_id == job.project_id, Image.job_id == job.id)  # by the project's index
+    return page(reading(), drawn, Image, query, newest_first=False)
 
 
 def _wanted_wait(prefer: str) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from marshmallow import fields, pre_dump
 from marshmallow.validate import Length
+from sqlalchemy import inspect
 
 from api.context import reading, runtime
 from api.pagination import PageQuery
@@ -14,6 +15,8 @@ from api.schemas.fields import Answer, Id, Links, Metadata, Moment, Query, Real,
 from api.schemas.plans import MAX_SEED, GenerateParamsSchema
 from shared import jobs, speeds
 from shared.models import Job
+
+COLUMNS = tuple(column.key for column in inspect(Job).column_attrs)
 
 
 class FailureSchema(Answer):
@@ -63,7 +66,7 @@ class JobSchema(Answer):
         session = reading()
         place = jobs.place(session, job)
         wait = speeds.wait(session, job, place, runtime().settings)
-        columns = {column.key: getattr(job, column.key) for column in Job.__mapper__.column_attrs}
+        columns = {name: getattr(job, name) for name in COLUMNS}
         foreseen = {"place": place, "seconds_to_start": wait.to_start, "seconds_to_finish": wait.to_finish}
         return columns | foreseen
 

@@ -6,7 +6,7 @@ from marshmallow import ValidationError, fields, validates_schema
 from marshmallow.validate import Length
 
 from api.schemas.choices import RoundKind, RoundState, View
-from api.schemas.fields import Answer, Flag, Id, Links, Schema, Whole
+from api.schemas.fields import Answer, AsStored, Flag, Id, Links, Schema, Whole
 from api.schemas.jobs import FailureSchema
 from api.schemas.plans import ResolvedRoundSchema
 from shared.catalog import VIEWS
@@ -41,7 +41,7 @@ class RoundSchema(Answer):
     kind = RoundKind(required=True)
     state = RoundState(required=True)
     target = fields.Integer(required=True)
-    plan = fields.Nested(ResolvedRoundSchema, required=True)
+    plan = AsStored(ResolvedRoundSchema, required=True)
     counts = fields.Nested(CountsSchema, required=True)
     decisions = fields.Nested(
         DecisionsShownSchema, required=True, metadata={"description": "Ids of the candidates. PUT changes them."}

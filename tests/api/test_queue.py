@@ -17,10 +17,8 @@ from tests.factories import make_job, make_project, make_user
 def test_a_place_is_what_the_queue_then_does(session_of, runtime):
     settings = replace(runtime.settings, max_running_jobs=100)
     with session_of() as session:
-        for name, priorities, served in (("ada", [0, 0, 5, 0], 1), ("bob", [0, 9], 0), ("cy", [0, 0, 0], None)):
-            user = make_user(
-                session, name, served_at=utcnow() - timedelta(hours=served) if served is not None else None
-            )
+        for name, priorities, served in (("ada", [0, 0, 5, 0], 1), ("bob", [0, 9], 0), ("cy", [0, 0, 0], 2)):
+            user = make_user(session, name, served_at=utcnow() - timedelta(hours=served))
             project = make_project(session, user.id)
             for priority in priorities:
                 make_job(session, project, priority=priority)

@@ -34,11 +34,12 @@ def upgrade() -> None:
         sa.Column("max_running_jobs", sa.Integer(), nullable=True),
         sa.Column("max_queued_jobs", sa.Integer(), nullable=True),
         sa.Column("gpu_seconds", sa.Double(), nullable=False),
-        sa.Column("served_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("served_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name"),
     )
+    op.create_index("users_by_turn", "users", ["served_at", "id"])
     op.create_table(
         "workers",
         sa.Column("name", sa.String(), nullable=False),
@@ -263,10 +264,12 @@ def upgrade() -> None:
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.create_index("jobs_by_project", ["project_id", "created_at", "id"], unique=False)
         batch_op.create_index("jobs_by_user", ["user_id", "created_at", "id"], unique=False)
-        batch_op.create_index("jobs_leased", ["state", "lease_until"], unique=False)
         batch_op.create_index(
-            "jobs_waiting", ["state", "queue", "user_id", "dispatched_at", "priority", "id"], unique=False
+            "jobs_waiting", ["state", "queue", "user_id", sa.text("priority DESC"), "id"], unique=False
         )
+        batch_op.create_index("jobs_dispatched", ["state", "queue", "dispatched_at"], unique=False)
+        batch_op.create_index("jobs_latest", ["state", "queue", "id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_jobs_round_id"), ["round_id"], unique=False)
 
     op.create_table(
         "loras",
@@ -300,8 +303,10 @@ def downgrade() -> None:
 
     op.drop_table("loras")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_jobs_round_id"))
+        batch_op.drop_index("jobs_latest")
+        batch_op.drop_index("jobs_dispatched")
         batch_op.drop_index("jobs_waiting")
-        batch_op.drop_index("jobs_leased")
         batch_op.drop_index("jobs_by_user")
         batch_op.drop_index("jobs_by_project")
 
@@ -337,6 +342,7 @@ def downgrade() -> None:
 
     op.drop_table("api_keys")
     op.drop_table("workers")
+    op.drop_index("users_by_turn", "users")
     op.drop_table("users")
     with op.batch_alter_table("audit", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_audit_created_at"))
