@@ -1,9 +1,13 @@
-"""Our own tiny base models: Stable Diffusion's parts at 64 pixels, small enough to train on a CPU."""
+"""Our own tiny base models: Stable Diffusion's parts at toy size, small enough to train on a CPU."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+
+from shared.catalog import BaseModel
 from workers.diffusion.families.sd15 import StableDiffusion15
 
 
@@ -13,3 +17,9 @@ class Chibi(StableDiffusion15):
     architecture = "bootlora-chibi"
     default_modules = "all"
     aspects: ClassVar[tuple[float, ...]] = (1.0,)
+
+    def __init__(self, row: BaseModel, device: str | torch.device | None = None):
+        super().__init__(row, device)
+        if self.device.type == "cpu":
+            # With so few tokens, torch's fused attention takes longer there than plain products, backwards above all.
+            self.unet.set_attn_processor(AttnProcessor())
