@@ -9,10 +9,11 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import structlog
-from sqlalchemy import and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared import events
@@ -287,39 +288,31 @@ def free_slots(session: Session, queue: str, settings: Settings) -> int:
     return live - (busy or 0)
 
 
+def anything_waits(session: Session, queue: str, settings: Settings) -> bool:
+    """Whether there is a job to hand out, and so a reason to hold up other writers."""
+    return session.scalar(_one_that_waits(queue, settings)) is not None
+
+
 def take_next(session: Session, queue: str, settings: Settings) -> Job | None:
     """The job whose turn it is: of the user served least recently, the most urgent, the oldest.
 
     It is marked as dispatched; the message is sent after the commit. If that send is lost, the mark
     grows old and the job's turn comes again.
     """
-    unsent = or_(Job.dispatched_at.is_(None), Job.dispatched_at < clock(-settings.redispatch_seconds))
-    waiting = and_(Job.state == JobState.QUEUED, Job.queue == queue, unsent)
-    counted = select(Job.user_id, func.count().label("jobs")).where(_occupies(queue, settings)).group_by(Job.user_id)
-    busy = counted.subquery()
-    user = session.scalar(
-        select(User)
-        .outerjoin(busy, busy.c.user_id == User.id)
-        .where(
-            func.coalesce(busy.c.jobs, 0) < func.coalesce(User.max_running_jobs, settings.max_running_jobs),
-            exists().where(waiting, Job.user_id == User.id),
-        )
-        .order_by(User.served_at, User.id)
-        .limit(1)
-    )
-    if user is None:
+    user_id = session.scalar(_next_user(queue, settings))
+    if user_id is None:
         return None
-    job = session.scalar(
-        select(Job).where(waiting, Job.user_id == user.id).order_by(Job.priority.desc(), Job.id).limit(1)
-    )
+    job = session.scalar(_first_of_user(queue, settings), {"user_id": user_id})
     if job is None:
         return None
     taken = session.execute(
-        update(Job).where(Job.id == job.id, waiting, Job.attempt == job.attempt).values(dispatched_at=clock())
+        update(Job)
+        .where(Job.id == job.id, _waits(queue, settings), Job.attempt == job.attempt)
+        .values(dispatched_at=clock())
     )
     if not _one(taken):
         return None
-    session.execute(update(User).where(User.id == user.id).values(served_at=clock()))
+    session.execute(update(User).where(User.id == user_id).values(served_at=clock()))
     return job
 
 
@@ -378,7 +371,11 @@ def _turns(session: Session, queue: str) -> dict[str, int]:
     return known[queue]
 
 
-def _occupies(queue: str, settings: Settings) -> Any:
+# The clock asks these each second, and each submit does: putting them together takes as long as the answer.
+
+
+@cache
+def _occupies(queue: str, settings: Settings) -> ColumnElement[bool]:
     """Jobs that hold a slot, or will in a moment. Each half names the queue, for each goes along an index."""
     sent = Job.dispatched_at > clock(-settings.redispatch_seconds)
     return or_(
@@ -391,6 +388,38 @@ def _lock_project(session: Session, job_id: str) -> None:
     """Its row before the job's, as requests lock them: in another order two would wait for each other."""
     project_id = select(Job.project_id).where(Job.id == job_id).scalar_subquery()
     session.execute(select(Project.id).where(Project.id == project_id).with_for_update())
+
+
+@cache
+def _waits(queue: str, settings: Settings) -> ColumnElement[bool]:
+    """Jobs to hand out: never sent, or so long ago that the message must be lost."""
+    unsent = or_(Job.dispatched_at.is_(None), Job.dispatched_at < clock(-settings.redispatch_seconds))
+    return and_(Job.state == JobState.QUEUED, Job.queue == queue, unsent)
+
+
+@cache
+def _one_that_waits(queue: str, settings: Settings) -> Select[str]:
+    return select(Job.id).where(_waits(queue, settings)).limit(1)
+
+
+@cache
+def _next_user(queue: str, settings: Settings) -> Select[str]:
+    counted = select(Job.user_id, func.count().label("jobs")).where(_occupies(queue, settings)).group_by(Job.user_id)
+    busy = counted.subquery()
+    allowed = func.coalesce(User.max_running_jobs, settings.max_running_jobs)
+    return (
+        select(User.id)
+        .outerjoin(busy, busy.c.user_id == User.id)
+        .where(func.coalesce(busy.c.jobs, 0) < allowed, exists().where(_waits(queue, settings), Job.user_id == User.id))
+        .order_by(User.served_at, User.id)
+        .limit(1)
+    )
+
+
+@cache
+def _first_of_user(queue: str, settings: Settings) -> Select[Job]:
+    mine = and_(_waits(queue, settings), Job.user_id == bindparam("user_id"))
+    return select(Job).where(mine).order_by(Job.priority.desc(), Job.id).limit(1)
 
 
 def _is_overdue() -> tuple[Any, ...]:

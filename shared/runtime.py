@@ -87,7 +87,7 @@ class Runtime:
 
     def _dispatch_queue(self, queue: str) -> int:
         sent = 0
-        while True:
+        while self._anything_waits(queue):
             with self.db.transaction() as session:
                 if jobs.free_slots(session, queue, self.settings) <= 0:
                     return sent
@@ -102,6 +102,11 @@ class Runtime:
                     jobs.unsend(session, job.id, job.attempt)
                 return sent
             sent += 1
+        return sent
+
+    def _anything_waits(self, queue: str) -> bool:
+        with self.db.reading() as session:
+            return jobs.anything_waits(session, queue, self.settings)
 
     def reap(self) -> int:
         """Put back, or fail, the jobs whose workers are lost. Returns how many there were."""

@@ -1,0 +1,156 @@
+"""Does a long table slow the queue down? `python -m benchmarks.tables [NAME...]` prints one JSON line for each figure.
+
+A table with a thousand jobs and one with a million stand side by side, on SQLite and on Postgres, with the same
+thousand users. The same is asked of both in turn. What counts is the database that does worse.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from flask.testing import FlaskClient
+from sqlalchemy import select, update
+
+from api.app import create_app
+from benchmarks import crowd
+from benchmarks.webhooks import SECRET, make_runtime
+from embedded.supervisor import Supervisor
+from shared import jobs, users
+from shared.models import Job
+from shared.runtime import Runtime
+from tests import servers
+
+SMALL, LARGE = 1_000, 1_000_000
+PAIRS = 15
+TIMES = 10  # that the same is asked in a row, within a pair
+GOAL = 1.5
+# A page as it comes, and as it is filtered. Each is full in both tables.
+LISTS = ("", "&state=queued", "&state=failed", "&created_before=2100-01-01T00:00:00Z&state=succeeded")
+
+
+@dataclass
+class Side:
+    """One table, and who asks."""
+
+    runtime: Runtime
+    client: FlaskClient
+    key: str
+
+    def claim(self) -> float:
+        with self.runtime.db.reading() as session:
+            wanted = select(Job.id).where(Job.user_id == crowd.busy_user(session).id, Job.state == "queued")
+            ids = list(session.scalars(wanted.limit(TIMES)))
+        began = time.perf_counter()
+        for job_id in ids:
+            with self.runtime.db.transaction() as session:
+                if not jobs.claim(session, job_id, 1, "gpu@one", 90):
+                    raise RuntimeError(job_id)
+        seconds = time.perf_counter() - began
+        self._put_back(ids)
+        return seconds / len(ids)
+
+    def dispatch(self) -> float:
+        ids = []
+        with self.runtime.db.transaction() as session:
+            jobs.check_in(session, "gpu@one", "gpu", crowd.SLOTS)
+        began = time.perf_counter()
+        for _ in range(TIMES):
+            with self.runtime.db.transaction() as session:
+                if jobs.free_slots(session, "gpu", self.runtime.settings) <= 0:
+                    raise RuntimeError("no slot is free")
+                job = jobs.take_next(session, "gpu", self.runtime.settings)
+                if job is None:
+                    raise RuntimeError("nothing waits")
+                ids.append(job.id)
+        seconds = time.perf_counter() - began
+        self._put_back(ids)
+        return seconds / TIMES
+
+    def list(self) -> float:
+        began = time.perf_counter()
+        for filters in LISTS:
+            page = self.client.get(f"/v1/jobs?limit=10{filters}", headers={"Authorization": f"Bearer {self.key}"})
+            if len(page.json["items"]) != 10:
+                raise RuntimeError(page.text)
+        return (time.perf_counter() - began) / len(LISTS)
+
+    def _put_back(self, ids: list[str]) -> None:
+        free = {"state": "queued", "dispatched_at": None, "lease_until": None, "lease_token": None, "worker": None}
+        with self.runtime.db.transaction() as session:
+            session.execute(update(Job).where(Job.id.in_(ids)).values(**free))
+
+
+def compared(name: str, work: Callable[[Side], float], scene: dict[str, tuple[Side, Side]]) -> dict[str, Any]:
+    """The worse of both databases."""
+    found = {database: ratios(work, *sides) for database, sides in scene.items()}
+    worst = max(found, key=lambda database: statistics.median(found[database][0]))
+    about = [f"{database} {statistics.median(own):.2f}, {ms:.1f} ms" for database, (own, ms) in found.items()]
+    return {
+        "name": name,
+        "value": round(statistics.median(found[worst][0]), 3),
+        "goal": GOAL,
+        "better": "lower",
+        "runs": PAIRS,
+        "spread": [round(min(found[worst][0]), 3), round(max(found[worst][0]), 3)],
+        "about": f"{'; '.join(about)} with 10^6",
+    }
+
+
+def ratios(work: Callable[[Side], float], small: Side, large: Side) -> tuple[list[float], float]:
+    for side in (small, large):
+        for _ in range(3):
+            work(side)
+    pairs = [(work(large), work(small)) for _ in range(PAIRS)]
+    return [ours / theirs for ours, theirs in pairs], statistics.median(pair[0] for pair in pairs) * 1000
+
+
+@contextmanager
+def scene() -> Iterator[dict[str, tuple[Side, Side]]]:
+    """Both tables in both databases."""
+    with tempfile.TemporaryDirectory() as folder, servers.short_folder() as short:
+        with Supervisor(Path(folder) / "servers") as supervisor:
+            postgres = servers.Postgres(supervisor, short)
+            sides = {
+                "SQLite": [side(f"sqlite:///{folder}/{count}.db", count) for count in (SMALL, LARGE)],
+                "Postgres": [side(postgres.make_database(), count) for count in (SMALL, LARGE)],
+            }
+            yield {database: (small, large) for database, (small, large) in sides.items()}
+            for each in (each for both in sides.values() for each in both):
+                each.runtime.close()
+            supervisor.stop("postgres")
+
+
+def side(url: str, count: int) -> Side:
+    runtime = make_runtime(url)
+    crowd.fill(runtime.db, count)
+    with runtime.db.transaction() as session:
+        _, key = users.create_key(session, crowd.busy_user(session), SECRET, name="bench")
+    return Side(runtime, create_app(runtime).test_client(), key)
+
+
+FIGURES: dict[str, Callable[[Side], float]] = {
+    "claim_1e6_vs_1e3": Side.claim,
+    "list_1e6_vs_1e3": Side.list,
+    "dispatch_1e6_vs_1e3": Side.dispatch,
+}
+
+
+def main(names: list[str]) -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    with scene() as both:
+        for name in names or list(FIGURES):
+            print(json.dumps(compared(name, FIGURES[name], both)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
