@@ -117,17 +117,21 @@ def ratios(work: Callable[[Side], float], small: Side, large: Side) -> tuple[lis
 @contextmanager
 def scene() -> Iterator[dict[str, tuple[Side, Side]]]:
     """Both tables in both databases."""
-    with tempfile.TemporaryDirectory() as folder, servers.short_folder() as short:
-        with Supervisor(Path(folder) / "servers") as supervisor:
-            postgres = servers.Postgres(supervisor, short)
-            sides = {
-                "SQLite": [side(f"sqlite:///{folder}/{count}.db", count) for count in (SMALL, LARGE)],
-                "Postgres": [side(postgres.make_database(), count) for count in (SMALL, LARGE)],
-            }
-            yield {database: (small, large) for database, (small, large) in sides.items()}
-            for each in (each for both in sides.values() for each in both):
-                each.runtime.close()
-            supervisor.stop("postgres")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        servers.short_folder() as short,
+        Supervisor(Path(folder) / "servers") as supervisor,
+    ):
+        postgres = servers.Postgres(supervisor, short)
+        urls = {
+            "SQLite": [f"sqlite:///{folder}/{count}.db" for count in (SMALL, LARGE)],
+            "Postgres": [postgres.make_database() for _ in (SMALL, LARGE)],
+        }
+        both = {database: (side(small, SMALL), side(large, LARGE)) for database, (small, large) in urls.items()}
+        yield both
+        for each in (each for sides in both.values() for each in sides):
+            each.runtime.close()
+        supervisor.stop("postgres")
 
 
 def side(url: str, count: int) -> Side:

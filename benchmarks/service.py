@@ -1,0 +1,256 @@
+"""What the service adds to the work: `python -m benchmarks.service [NAME...]` prints one JSON line for each figure.
+
+The whole embedded stack runs: gunicorn, Celery, Valkey, SeaweedFS, SQLite. What it is compared with runs in turn
+with it, on the same machine and with the same threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+from PIL import Image
+from redis import Redis
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from benchmarks import bare
+from bootlora import Bootlora
+from bootlora.following import follow
+from embedded.stack import ROOT, Stack
+from shared import jobs
+from shared.models import Job, Project
+from shared.params import GenerateParams, Picture, TrainParams
+from shared.runtime import Runtime
+from shared.settings import Settings
+from workers.diffusion import families
+from workers.diffusion.dataset import Example
+from workers.diffusion.generate import generate
+from workers.diffusion.train import train_lora
+from workers.handlers import train
+from workers.pulse import Pulse
+from workers.scratch import workspace
+from workers.work import Work
+
+STARTS = 25  # of each side
+WARM_STARTS = 9
+METHODS = 2  # whole methods, each beside its compute
+EXAMPLE = ROOT / "models/chibi/examples/eiei21girl.png"
+FEATURES = ["fox ears", "fox tail", "blonde hair", "yellow eyes", "red kimono"]
+TRAINING = {"train_steps": 60, "batch_size": 4, "rank": 8, "checkpoint_every_steps": 30}
+DRAWING = {"inference_steps": 10, "batch_size": 8}
+SMALL = {"train_steps": 2, "batch_size": 1, "rank": 2, "caption_variants": 1}
+STYLE = {"kind": "style", "target": 12, "candidates_per_pick": 3, "max_generations": 1, "enough": 4}
+SETTINGS = {
+    "BOOTLORA_SUBMITS_PER_MINUTE": "100000",
+    "BOOTLORA_REQUESTS_PER_MINUTE": "100000",
+    "OMP_WAIT_POLICY": "PASSIVE",  # as the worker has it
+    "GOMP_SPINCOUNT": "0",
+}
+
+
+def plan(training: dict[str, Any]) -> dict[str, Any]:
+    """One style round, and the character round."""
+    return {"rounds": [{**each, "train": training, "generate": DRAWING} for each in (STYLE, {"kind": "character"})]}
+
+
+class Bench:
+    """A running service, its client, and what stands under it."""
+
+    def __init__(self, stack: Stack, folder: Path):
+        self.stack = stack
+        self.bootlora = Bootlora(stack.url, stack.api_key)
+        os.environ.update(stack.environment, BOOTLORA_SCRATCH_DIR=str(folder / "bench"))
+        self.runtime = Runtime.from_settings(Settings.from_env())
+
+    # --- submit to start ----------------------------------------------------------------------------------------
+
+    def submit_to_start_vs_celery(self) -> dict[str, Any]:
+        """POST of a job to its claim by an idle worker / enqueue of a bare task to its start."""
+        project_id = self.draft(plan(SMALL))
+        with self.bare_worker() as redis:
+            pairs = [(self._submit(project_id), self._enqueue(redis)) for _ in range(STARTS + 2)][2:]
+        ours, theirs = (statistics.median(each) for each in zip(*pairs, strict=True))
+        ratios = [a / b for a, b in pairs]
+        about = f"medians of {STARTS}, in turn: {ours * 1000:.1f} ms and {theirs * 1000:.1f} ms; prefork, SQLite"
+        return line("submit_to_start_vs_celery", ours / theirs, 2.0, ratios, about)
+
+    def _submit(self, project_id: str) -> float:
+        began = time.time()
+        job = self.bootlora.projects.generate(
+            project_id, [{"prompt": "1girl", "count": 1}], params={"inference_steps": 1}
+        )
+        ended = self.bootlora.jobs.wait(job["id"])
+        return datetime.fromisoformat(ended["started_at"]).timestamp() - began
+
+    def _enqueue(self, redis: Redis) -> float:
+        began = time.time()
+        bare.note.delay("bare-started")
+        answer = redis.blpop(["bare-started"], timeout=60)
+        return float(answer[1]) - began  # type: ignore[index]
+
+    @contextmanager
+    def bare_worker(self) -> Iterator[Redis]:
+        """A bare Celery worker on the same broker, ready."""
+        broker = self.stack.environment["BOOTLORA_BROKER_URL"]
+        bare.app.conf.broker_url = broker
+        words = ["-A", "benchmarks.bare", "worker", "-Q", bare.QUEUE, "-c", "1", "--without-gossip", "--without-mingle"]
+        command = [sys.executable, "-m", "celery", *words]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with Redis.from_url(broker) as redis, subprocess.Popen(command, cwd=ROOT, **quiet) as process:  # type: ignore[call-overload]
+            try:
+                self._enqueue(redis)
+                yield redis
+            finally:
+                process.terminate()
+
+    # --- warm start ---------------------------------------------------------------------------------------------
+
+    def warm_start_seconds(self) -> dict[str, Any]:
+        """From the claim of a training to the end of its first step, in a process that has trained before."""
+        project_id = self.draft(plan(SMALL))
+        self.bootstrap(project_id)
+        with self.runtime.db.reading() as session:
+            past = next(job for job in jobs_of(session, project_id) if job.kind == "train")
+        times = [self._start(past) for _ in range(WARM_STARTS + 1)][1:]
+        about = "chibi, four pictures, batch 1; fetching, caching latents and one step included"
+        return line("warm_start_seconds", statistics.median(times), 0.3, times, about)
+
+    def _start(self, past: Job) -> float:
+        began = time.perf_counter()
+        with self.runtime.db.transaction() as session:
+            project = session.get_one(Project, past.project_id)
+            job = jobs.enqueue(session, project, "train", params=past.params, inputs=past.inputs)
+            held = jobs.claim(session, job.id, 1, "gpu@bench", 90)
+        assert held is not None
+        with workspace(self.runtime.settings.scratch_dir) as folder, Pulse(self.runtime, held, lambda: False) as pulse:
+            try:
+                train.run(FirstStep(job=held, folder=folder, runtime=self.runtime, pulse=pulse))
+            except Reached:
+                seconds = time.perf_counter() - began
+        with self.runtime.db.transaction() as session:
+            jobs.stop(session, held)
+        return seconds
+
+    # --- the whole method ---------------------------------------------------------------------------------------
+
+    def bootstrap_wall_vs_compute(self) -> dict[str, Any]:
+        """From start to completed, through API, queue and store / the same trainings and drawings called directly."""
+        self.bootstrap(self.draft(plan(SMALL)))  # warms up
+        ratios, walls = [], []
+        for _ in range(METHODS):
+            project_id = self.draft(plan(TRAINING))
+            began = time.perf_counter()
+            self.bootstrap(project_id)
+            walls.append(time.perf_counter() - began)
+            ratios.append(walls[-1] / self._compute(project_id))
+        about = f"{METHODS} runs of {statistics.median(walls):.0f} s: one style round, then the character round; chibi"
+        return line("bootstrap_wall_vs_compute", statistics.median(ratios), 1.15, ratios, about)
+
+    def _compute(self, project_id: str) -> float:
+        """Seconds of the same work without a service. What it reads is fetched before."""
+        with tempfile.TemporaryDirectory() as folder:
+            with self.runtime.db.reading() as session:
+                done = [job for job in jobs_of(session, project_id) if job.kind in ("train", "generate")]
+            acts = [self._act(job, Path(folder)) for job in done]
+            began = time.perf_counter()
+            for act in acts:
+                act()
+            return time.perf_counter() - began
+
+    def _act(self, job: Job, folder: Path) -> Callable[[], object]:
+        """A job as a bare call."""
+        family = families.load(self.runtime.base_models["chibi"])
+        if job.kind == "train":
+            examples = [Example(self._image(each, folder), each["captions"]) for each in job.inputs["dataset"]]
+            return lambda: train_lora(family, examples, TrainParams(**job.params))
+        pictures = [Picture(**each) for each in job.inputs["pictures"]]
+        loras = [(self._file(each, folder), each["weight"]) for each in job.inputs["loras"]]
+        return lambda: list(generate(family, pictures, GenerateParams(**job.params), loras=loras))
+
+    def _image(self, reference: dict[str, Any], folder: Path) -> Image.Image:
+        with Image.open(self._file(reference, folder)) as image:
+            image.load()
+            return image
+
+    def _file(self, reference: dict[str, Any], folder: Path) -> Path:
+        path = folder / reference["sha256"]
+        self.runtime.storage.get_to_file(reference["key"], path)
+        return path
+
+    # --- projects -----------------------------------------------------------------------------------------------
+
+    def draft(self, plan: dict[str, Any]) -> str:
+        """A project with four references, ready to start."""
+        made = self.bootlora.projects.create(
+            name="bench",
+            trigger_word="eiei21girl",
+            feature_tags=FEATURES,
+            base_model="chibi",
+            curation="auto",
+            plan=plan,
+        )
+        image = self.bootlora.images.upload(made["id"], EXAMPLE, view="front", framing="full_body")
+        self.bootlora.jobs.wait(self.bootlora.images.crop(image["id"], "auto")["id"])
+        return str(made["id"])
+
+    def bootstrap(self, project_id: str) -> None:
+        """All rounds, until the character LoRA is there."""
+        self.bootlora.projects.start(project_id)
+        for moment in follow(self.bootlora, project_id):
+            state = moment.project["state"]
+        if state != "completed":
+            raise RuntimeError(f"the project is {state}")
+
+
+class Reached(Exception):
+    """The first step of the training is done."""
+
+
+class FirstStep(Work):
+    """Work that ends there."""
+
+    def step(self, stage: str, done: int, total: int, **more: Any) -> None:
+        super().step(stage, done, total, **more)
+        if stage == "training":
+            raise Reached
+
+
+def jobs_of(session: Session, project_id: str) -> list[Job]:
+    return list(session.scalars(select(Job).where(Job.project_id == project_id).order_by(Job.id)))
+
+
+def line(name: str, value: float, goal: float, runs: list[float], about: str) -> dict[str, Any]:
+    spread = [round(min(runs), 3), round(max(runs), 3)]
+    shown = {"name": name, "value": round(value, 3), "goal": goal, "better": "lower"}
+    return {**shown, "runs": len(runs), "spread": spread, "about": about}
+
+
+FIGURES: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "submit_to_start_vs_celery": Bench.submit_to_start_vs_celery,
+    "warm_start_seconds": Bench.warm_start_seconds,
+    "bootstrap_wall_vs_compute": Bench.bootstrap_wall_vs_compute,
+}
+
+
+def main(names: list[str]) -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder) / "data", settings=SETTINGS) as stack:
+        bench = Bench(stack, Path(folder))
+        for name in names or list(FIGURES):
+            print(json.dumps(FIGURES[name](bench)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
