@@ -51,6 +51,7 @@ class Mischief:
         self.service.kill(self.random.choice(["worker-gpu", "worker-gpu2", "worker-io"]))
 
     def freeze_a_worker(self) -> None:
+        # With SQLite's one write lock in hand, maybe: so it thaws before the others have waited their 30 s in vain.
         with self.service.frozen(self.a_worker()):
             time.sleep(self.random.uniform(1, 9))
 
