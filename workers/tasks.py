@@ -165,7 +165,7 @@ def _name(sender: str, options: dict[str, Any], **_: Any) -> None:
 @signals.worker_process_init.connect
 def _start_child(**_: Any) -> None:
     """A prefork child has its own connections, and dies with its torch."""
-    node.start(with_control=False)
+    start_or_leave(with_control=False)
 
 
 @signals.worker_ready.connect
@@ -174,7 +174,16 @@ def _start_threads(sender: Any, **_: Any) -> None:
     for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
         _drain_at(number)
     if "prefork" not in type(sender.pool).__module__:
-        node.start(with_control=True)
+        start_or_leave(with_control=True)
+
+
+def start_or_leave(*, with_control: bool) -> None:
+    """Celery would keep a process that could not start, deaf and without a sign of life; one that ends is replaced."""
+    try:
+        node.start(with_control=with_control)
+    except Exception as error:
+        log.exception("worker.start_failed")
+        raise SystemExit(1) from error
 
 
 def _drain_at(number: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import stamina
 from PIL import Image
+from sqlalchemy.exc import DBAPIError
 
 from shared import jobs
 from shared.catalog import BaseModel
@@ -50,7 +51,7 @@ class Work:
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             try:
-                self._patiently(lambda: self.runtime.storage.get_to_file(reference["key"], path))
+                self._wait_for_store(lambda: self.runtime.storage.get_to_file(reference["key"], path))
             except NotFound:
                 raise JobFailed("missing_object", f"the object {reference['key']} is gone from the store") from None
             except Damaged:
@@ -69,7 +70,7 @@ class Work:
 
     def store(self, name: str, path: Path, content_type: str = "application/octet-stream") -> dict[str, Any]:
         """Put an output in the store; the answer is what its row will remember."""
-        stored = self._patiently(lambda: self.runtime.storage.put_file(self.key(name), path, content_type))
+        stored = self._wait_for_store(lambda: self.runtime.storage.put_file(self.key(name), path, content_type))
         return {"key": stored.key, "sha256": stored.sha256, "size_bytes": stored.size_bytes}
 
     def store_image(self, name: str, image: Image.Image) -> dict[str, Any]:
@@ -86,16 +87,26 @@ class Work:
         return f"projects/{self.job.project_id}/jobs/{self.job.id}/{self.job.attempt}/{name}"
 
     def save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember where another attempt goes on."""
-        with self.runtime.db.transaction() as session:
-            jobs.save_checkpoint(session, self.job, checkpoint)
+        """Remember where another attempt goes on. A database that is away is waited for while the job is ours."""
 
-    def _patiently(self, act: Callable[[], T]) -> T:
-        """Wait for a store that is down: longer than its own few tries, and not beyond the end of the job."""
-        seconds = self.runtime.settings.store_patience_seconds
-        for attempt in stamina.retry_context(on=_may_come_back, attempts=None, timeout=seconds, wait_max=10):
+        def save() -> None:
+            with self.runtime.db.transaction() as session:
+                jobs.save_checkpoint(session, self.job, checkpoint)
+
+        self._patiently(save, on=DBAPIError, seconds=self.runtime.settings.lease_seconds)
+
+    def _wait_for_store(self, act: Callable[[], T]) -> T:
+        """Wait for a store that is down, longer than its own few tries."""
+        return self._patiently(act, on=_may_come_back, seconds=self.runtime.settings.store_patience_seconds)
+
+    def _patiently(
+        self, act: Callable[[], T], *, on: type[Exception] | Callable[[Exception], bool], seconds: float
+    ) -> T:
+        """Try until it works, and not beyond the end of the job. One that must end may try once, to save its state."""
+        for attempt in stamina.retry_context(on=on, attempts=None, timeout=seconds, wait_max=10):
             with attempt:
-                self.pulse.check()
+                if attempt.num > 1:
+                    self.pulse.check()
                 return act()
         raise AssertionError("unreachable: the last attempt raises")
 

@@ -59,6 +59,24 @@ def test_a_database_that_says_nothing_is_waited_for(trial: Trial, database: Prox
 
 
 @pytest.mark.on("postgres")
+@pytest.mark.fault("F7", "workers have to start while the database is down")
+def test_workers_that_start_without_a_database_wait_for_it(trial: Trial, database: Proxy) -> None:
+    service = trial.service
+    trial.running(40)
+    database.cut()
+    for name in ("worker-gpu", "worker-gpu2"):
+        child = service.child_of(name)
+        child.kill()
+        service.await_that(lambda name=name, child=child: service.child_of(name) != child)
+    service.kill("worker-io")
+    time.sleep(OUTAGE_SECONDS)
+    trial.strike()
+    database.heal()
+    service.await_ready("worker-io")
+    trial.all_done()
+
+
+@pytest.mark.on("postgres")
 @pytest.mark.fault("F8", "the connection breaks during the COMMIT of a submit; the client repeats it")
 @pytest.mark.parametrize("after_it_was_done", [True, False], ids=["done", "undone"])
 def test_a_submit_that_broke_off_and_is_repeated_is_one_job(

@@ -1,4 +1,5 @@
 import errno
+import itertools
 import os
 import sqlite3
 import threading
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from shared import catalog, jobs
 from shared.catalog import JobKind
@@ -142,6 +144,35 @@ def test_a_worker_that_shuts_down_gives_its_job_back_and_another_goes_on(
     assert done.state == "succeeded"
     assert done.result is not None
     assert done.result["first"] >= 3
+
+
+def test_a_worker_that_shuts_down_leaves_a_checkpoint(runtime: Runtime, make: Callable[..., Job]) -> None:
+    job = make("trains", steps=100)
+    shutting_down = threading.Event()
+    thread = in_background(runtime, job, shutting_down.is_set)
+    while not row(runtime, job).progress:
+        time.sleep(0.01)
+    shutting_down.set()
+    thread.join(10)
+    assert row(runtime, job).state == "queued"
+    done = run(runtime, job)
+    assert done.result is not None
+    assert done.result["first"] > 0
+
+
+def test_a_database_that_is_away_for_a_moment_fails_no_job(
+    runtime: Runtime, make: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, calls = jobs.save_checkpoint, itertools.count()
+
+    def breaks_off(*args: Any) -> None:
+        if next(calls) == 1:
+            raise OperationalError("UPDATE", {}, Exception("server closed the connection unexpectedly"))
+        save(*args)
+
+    monkeypatch.setattr(jobs, "save_checkpoint", breaks_off)
+    done = run(runtime, make("steps", steps=3))
+    assert (done.state, done.attempt) == ("succeeded", 1)
 
 
 def test_a_job_that_takes_too_long_is_stopped(runtime: Runtime, make: Callable[..., Job]) -> None:
