@@ -114,6 +114,11 @@ def test_workers_run_as_in_the_embedded_stack(tmp_path: Path) -> None:
         assert command[1:] == program.command[3:]  # after `python -m celery`
 
 
+@pytest.mark.parametrize("name", ["api", "worker-gpu", "worker-io"])
+def test_who_reads_the_list_of_base_models_has_the_folder_that_it_lies_in(name: str) -> None:
+    assert "${MODELS_DIR:-./base-models}:/models:ro" in SERVICES[name]["volumes"]
+
+
 def test_the_processes_of_the_api_have_a_place_to_count_together() -> None:
     assert SERVICES["api"]["environment"]["PROMETHEUS_MULTIPROC_DIR"] in SERVICES["api"]["tmpfs"]
 
