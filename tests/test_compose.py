@@ -27,7 +27,7 @@ DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 KEYS = {
     *("image", "build", "command", "environment", "restart", "init", "user", "read_only", "tmpfs", "cap_drop"),
     *("security_opt", "networks", "ports", "volumes", "depends_on", "healthcheck", "deploy", "stop_grace_period"),
-    "profiles",
+    *("profiles", "env_file"),
 }
 
 
@@ -79,6 +79,11 @@ def test_every_setting_is_one_that_the_service_reads() -> None:
     for name in OURS:
         given = {key for key in SERVICES[name]["environment"] if key.startswith("BOOTLORA_")}
         assert given <= known, name
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_any_setting_can_be_made_in_the_file_that_make_env_writes(name: str) -> None:
+    assert SERVICES[name]["env_file"] == [{"path": ".env", "required": False}]
 
 
 @pytest.mark.parametrize("name", OURS)
