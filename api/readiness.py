@@ -13,15 +13,16 @@ from shared.runtime import Runtime
 log = structlog.get_logger()
 
 CHECK_SECONDS = 3.0
-_pool = ThreadPoolExecutor(max_workers=6, thread_name_prefix="readiness")
+# Threads of its own for each part: one that hangs must not keep the others from being asked.
+_pools = {part: ThreadPoolExecutor(2, f"readiness-{part}") for part in ("database", "broker", "store")}
 
 
 def check(runtime: Runtime) -> dict[str, str]:
     """What is to be said of each part: `ok`, `too slow` or `unavailable`."""
     checks = {"database": lambda: _ask_database(runtime), "broker": runtime.broker.ping, "store": runtime.storage.check}
-    running = {name: _pool.submit(each) for name, each in checks.items()}
+    running = {part: _pools[part].submit(ask) for part, ask in checks.items()}
     wait(running.values(), timeout=CHECK_SECONDS)
-    return {name: _outcome(name, future) for name, future in running.items()}
+    return {part: _outcome(part, future) for part, future in running.items()}
 
 
 def _ask_database(runtime: Runtime) -> None:
@@ -29,10 +30,11 @@ def _ask_database(runtime: Runtime) -> None:
         session.execute(text("SELECT 1"))
 
 
-def _outcome(name: str, future: Future[Any]) -> str:
+def _outcome(part: str, future: Future[Any]) -> str:
     if not future.done():
+        future.cancel()  # those that still wait for a thread; or they would pile up
         return "too slow"
     if error := future.exception():
-        log.warning("readiness.failed", part=name, error=str(error))
+        log.warning("readiness.failed", part=part, error=str(error))
         return "unavailable"
     return "ok"

@@ -192,6 +192,7 @@ def give_back(session: Session, held: ClaimedJob) -> Job:
 
 def give_up(session: Session, held: ClaimedJob, settings: Settings) -> Job:
     """A worker that has been hurt puts its job back. The job may be what hurt it, so the attempt counts as lost."""
+    _lock_project(session, held.id)
     _guarded(session, held, dispatched_at=None)
     job = session.get_one(Job, held.id, populate_existing=True)
     lose(session, job, settings)

@@ -116,7 +116,7 @@ class Image(Base):
     parent_id: Mapped[str | None]  # what it was cropped or edited from
     role: Mapped[str]  # reference, candidate, evaluation or output
     source: Mapped[str]  # upload, crop, generated or edited
-    state: Mapped[str] = mapped_column(default="ready")  # ready, or incoming until it has been checked
+    state: Mapped[str] = mapped_column(default="ready")  # ready, or missing once the store has lost it
     decision: Mapped[str] = mapped_column(default="pending")
     view: Mapped[str | None]
     framing: Mapped[str | None]

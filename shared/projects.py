@@ -154,8 +154,9 @@ def delete(session: Session, project: Project) -> None:
     busy = session.scalar(select(Job.id).where(Job.project_id == project.id, Job.state.in_(jobs.OPEN_STATES)).limit(1))
     if busy or any(round_.state in OPEN_ROUND_STATES for round_ in rounds.of_project(session, project.id)):
         raise Conflict("the project is at work; cancel it first", code="project_running")
-    # Before its deliveries, which go first: a sender locks them in this order.
-    session.execute(select(Webhook.id).where(Webhook.project_id == project.id).order_by(Webhook.id).with_for_update())
+    # Before their deliveries, as a sender locks them. Not its own alone: one of all projects has heard of this one too.
+    told = select(Webhook.id).where(Webhook.user_id == project.user_id).order_by(Webhook.id)
+    session.execute(told.with_for_update(key_share=True))
     session.delete(project)
     session.flush()
 

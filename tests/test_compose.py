@@ -27,7 +27,7 @@ DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 KEYS = {
     *("image", "build", "command", "environment", "restart", "init", "user", "read_only", "tmpfs", "cap_drop"),
     *("security_opt", "networks", "ports", "volumes", "depends_on", "healthcheck", "deploy", "stop_grace_period"),
-    "profiles",
+    *("profiles", "env_file"),
 }
 
 
@@ -82,6 +82,11 @@ def test_every_setting_is_one_that_the_service_reads() -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
+def test_any_setting_can_be_made_in_the_file_that_make_env_writes(name: str) -> None:
+    assert SERVICES[name]["env_file"] == [{"path": ".env", "required": False}]
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_our_containers_can_do_little(name: str) -> None:
     service = SERVICES[name]
     assert service["user"] == "10001:10001"
@@ -112,6 +117,11 @@ def test_workers_run_as_in_the_embedded_stack(tmp_path: Path) -> None:
         command = shlex.split(SERVICES[program.name]["command"])
         assert command[0] == "celery"
         assert command[1:] == program.command[3:]  # after `python -m celery`
+
+
+@pytest.mark.parametrize("name", ["api", "worker-gpu", "worker-io"])
+def test_who_reads_the_list_of_base_models_has_the_folder_that_it_lies_in(name: str) -> None:
+    assert "${MODELS_DIR:-./base-models}:/models:ro" in SERVICES[name]["volumes"]
 
 
 def test_the_processes_of_the_api_have_a_place_to_count_together() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from api.schemas.projects import (
     ProjectSchema,
 )
 from shared import projects, rounds
+from shared.errors import Unavailable
 from shared.models import Project
 
 blp = Blueprint("projects", __name__, url_prefix="/v1", description="Characters on their way from a picture to a LoRA")
@@ -96,8 +98,7 @@ def delete_project(project_id: str) -> Any:
     It must not be at work; cancel it first.
     """
     projects.delete(writing(), owned.project(writing(), project_id))
-    for prefix in (f"projects/{project_id}/", f"incoming/{project_id}/"):
-        after(partial(runtime().storage.delete_prefix, prefix))
+    after(partial(_delete_objects, project_id))
 
 
 @blp.post("/projects/<id:project_id>/start")
@@ -161,6 +162,13 @@ def generate_pictures(body: dict[str, Any], project_id: str) -> Any:
     project = owned.project(writing(), project_id)
     job = projects.draw(writing(), project, user(), body, runtime().base_models, runtime().settings)
     return job, {"Location": address(f"/v1/jobs/{job.id}")}
+
+
+def _delete_objects(project_id: str) -> None:
+    """Once the rows are gone. What can't be deleted now, the collector of orphans deletes."""
+    with suppress(Unavailable):
+        for prefix in (f"projects/{project_id}/", f"incoming/{project_id}/"):
+            runtime().storage.delete_prefix(prefix)
 
 
 def _dry_run(project: Project) -> Any:

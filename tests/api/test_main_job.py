@@ -6,6 +6,7 @@ import io
 import time
 from typing import Any
 
+from shared.errors import Unavailable
 from tests.factories import make_curating, make_job, make_lora, make_project, make_round, png
 
 PROJECT = {"name": "Eiei", "trigger_word": "eiei21girl", "feature_tags": ["fox ears", "yellow eyes"]}
@@ -136,6 +137,17 @@ def test_a_project_is_changed_cancelled_and_deleted(ada, runtime):
     assert ada.delete(path).status_code == 204
     assert ada.get(path).status_code == 404
     assert not list(runtime.storage.list(f"projects/{project['id']}/"))
+
+
+def test_a_project_is_deleted_also_while_the_store_is_away(ada, runtime, monkeypatch):
+    path = f"/v1/projects/{ada.post('/v1/projects', PROJECT).json['id']}"
+
+    def away(prefix):
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(runtime.storage, "delete_prefix", away)
+    assert ada.delete(path).status_code == 204
+    assert ada.get(path).status_code == 404
 
 
 def test_a_failed_project_is_retried(ada, session_of):

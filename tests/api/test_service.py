@@ -4,9 +4,11 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from datetime import timedelta
 
+from api import readiness
 from api.routes import docs
 from embedded.stack import ROOT
 from shared.db import Database, utcnow
@@ -79,6 +81,18 @@ def test_readiness_says_what_is_away(app, runtime, monkeypatch):
     answer = app.test_client().get("/readyz")
     assert answer.status_code == 503
     assert answer.json == {"database": "ok", "broker": "ok", "store": "unavailable", "status": "unavailable"}
+
+
+def test_a_part_that_hangs_takes_nobody_with_it(app, runtime, monkeypatch):
+    hangs = threading.Event()
+    monkeypatch.setattr(readiness, "CHECK_SECONDS", 0.3)
+    monkeypatch.setattr(runtime.storage, "check", hangs.wait)
+    try:
+        answers = [app.test_client().get("/readyz").json for _ in range(8)]
+    finally:
+        hangs.set()
+    assert {answer["store"] for answer in answers} == {"too slow"}
+    assert {answer["database"] for answer in answers} == {"ok"}
 
 
 def test_an_installed_service_has_its_docs(tmp_path):

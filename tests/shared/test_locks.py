@@ -64,6 +64,11 @@ def give_back(runtime: Runtime, job_id: str, held: ClaimedJob | None) -> None:
         jobs.give_back(session, held)
 
 
+def give_up(runtime: Runtime, job_id: str, held: ClaimedJob | None) -> None:
+    with runtime.transaction() as session:
+        jobs.give_up(session, held, runtime.settings)
+
+
 def reap(runtime: Runtime, job_id: str, held: ClaimedJob | None) -> None:
     runtime.reap()
 
@@ -77,7 +82,7 @@ def cancel(runtime: Runtime, job_id: str, held: ClaimedJob | None) -> None:
         rounds.cancel_job(session, session.get_one(Job, job_id))
 
 
-@pytest.mark.parametrize("act", [claim_it, succeed, fail, give_back, reap, bury, cancel])
+@pytest.mark.parametrize("act", [claim_it, succeed, fail, give_back, give_up, reap, bury, cancel])
 def test_a_request_that_has_the_project_gets_its_jobs_whatever_a_worker_is_doing(
     runtime: Runtime, user: User, project: Project, act: Callable[..., None]
 ) -> None:
@@ -97,13 +102,14 @@ def test_a_request_that_has_the_project_gets_its_jobs_whatever_a_worker_is_doing
             worker.result()
 
 
+@pytest.mark.parametrize("of_all_projects", [False, True])
 def test_a_project_that_is_deleted_gets_its_deliveries_whatever_a_sender_is_doing(
-    runtime: Runtime, user: User, project: Project
+    runtime: Runtime, user: User, project: Project, of_all_projects: bool
 ) -> None:
     with runtime.transaction() as session:
         webhook = Webhook(
             user_id=user.id,
-            project_id=project.id,
+            project_id=None if of_all_projects else project.id,
             url="https://example.com",
             event_types=[],
             sealed_secret=runtime.vault.seal("x"),
