@@ -265,8 +265,8 @@ def job_succeeded(session: Session, job: Job) -> None:
         images.add_generated(session, job, job.result or {}, "output")
         return
     round_ = session.get_one(Round, job.round_id)
-    if STAGE_JOBS.get(RoundState(round_.state)) != job.kind:
-        return  # the round has been cancelled or has moved on: nobody waits for this any more
+    if not _is_awaited(session, round_, job):
+        return
     _AFTER[RoundState(round_.state)](session, round_, job)
 
 
@@ -275,7 +275,7 @@ def job_ended_badly(session: Session, job: Job) -> None:
     if job.round_id is None:
         return
     round_ = session.get_one(Round, job.round_id)
-    if STAGE_JOBS.get(RoundState(round_.state)) != job.kind or round_.project.state != ProjectState.RUNNING:
+    if not _is_awaited(session, round_, job) or round_.project.state != ProjectState.RUNNING:
         return
     error = job.error or {"code": "cancelled", "message": "the round's job was cancelled", "retryable": True}
     round_.failed_in = round_.state
@@ -287,6 +287,13 @@ def job_ended_badly(session: Session, job: Job) -> None:
     events.record(
         session, round_.project, "project.failed", error=error, round_id=round_.id, metadata=round_.project.labels
     )
+
+
+def _is_awaited(session: Session, round_: Round, job: Job) -> bool:
+    """Whether the round waits for this job. It may have moved on, and even come back to this stage with another job."""
+    others = (each for each in _stage_jobs(session, round_) if each.kind == job.kind and each.id != job.id)
+    has_successor = any(each.cancel_requested_at is None for each in others)
+    return STAGE_JOBS.get(RoundState(round_.state)) == job.kind and not has_successor
 
 
 def retry(session: Session, project: Project) -> Job:

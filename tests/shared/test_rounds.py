@@ -8,7 +8,7 @@ from shared.errors import Conflict, Invalid
 from shared.lifecycle import Decision
 from shared.models import Event, Image, Job, Project, Round, User
 from shared.runtime import Runtime
-from tests.domain import claim, make_project, make_runtime, work_off
+from tests.domain import claim, make_project, make_runtime, result_of, work_off
 
 
 def start(runtime: Runtime, project: Project, **changes: Any) -> None:
@@ -127,6 +127,28 @@ def test_more_candidates_can_be_asked_for(runtime: Runtime, project: Project) ->
         assert len(pending) == 29
         assert [image.view for image in pending[24:]] == ["behind"] * 5
         assert len({image.seed for image in pending}) == 29
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "succeeded"])
+def test_a_scorer_that_was_called_off_decides_nothing_when_it_ends_at_last(
+    runtime: Runtime, project: Project, ends: str
+) -> None:
+    start(runtime, project)
+    work_off(runtime, until="score")
+    held = claim(runtime, open_job(runtime, project), "io@one")
+    assert held is not None
+    with runtime.transaction() as session:
+        rounds.ask_for_more(session, rounds.get(session, project.id, 1), 4, None)
+    work_off(runtime, until="score")
+    with runtime.transaction() as session:
+        if ends == "cancelled":
+            rounds.job_ended_badly(session, jobs.stop(session, held))
+        else:
+            rounds.job_succeeded(session, jobs.succeed(session, held, result_of(held)))
+    row, laps = rows_of(runtime, project)
+    assert (row.state, laps[0].state) == ("running", "curating")
+    with runtime.db.reading() as session:
+        assert len(images.pending(session, laps[0].id)) == 28
 
 
 def test_when_too_few_are_good_the_round_draws_more_and_then_calls_a_person(runtime: Runtime, project: Project) -> None:
