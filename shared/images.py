@@ -80,8 +80,7 @@ def add_captioned(
 
 def add_edit(session: Session, project: Project, original: Image, stored: dict[str, Any]) -> Image:
     """An edited picture takes the place of the original, which stays, rejected."""
-    if original.round_id is not None:
-        check_curating(session, original)
+    check_open(session, original)
     image = Image(
         project_id=project.id,
         round_id=original.round_id,
@@ -192,16 +191,18 @@ def place(session: Session, image: Image, view: str | None, framing: str | None)
 
 def decide(session: Session, image: Image, decision: Decision) -> None:
     """Accept or reject a picture: a candidate while its round is being curated, a reference before the start."""
-    if image.role not in DATASET_ROLES:
-        raise Conflict(f"a picture of role {image.role} is not for the dataset", code="not_a_candidate")
-    if image.round_id is not None:
-        check_curating(session, image)
-    elif session.get_one(Project, image.project_id).state != ProjectState.DRAFT:
-        raise Conflict("references are chosen before the project starts", code="project_not_draft")
+    check_open(session, image)
     image.decision = decision
 
 
-def check_curating(session: Session, image: Image) -> None:
+def check_open(session: Session, image: Image) -> None:
+    """Refuse what would change the dataset at the wrong time, and what is no part of it."""
+    if image.role not in DATASET_ROLES:
+        raise Conflict(f"a picture of role {image.role} is not for the dataset", code="not_a_candidate")
+    if image.round_id is None:
+        if session.get_one(Project, image.project_id).state != ProjectState.DRAFT:
+            raise Conflict("references are chosen before the project starts", code="project_not_draft")
+        return
     round_ = session.get_one(Round, image.round_id)
     if round_.state != RoundState.CURATING:
         raise Conflict(f"round {round_.number} is {round_.state}, not curating", code="round_not_curating")

@@ -114,6 +114,18 @@ def test_an_edited_picture_takes_the_place_of_its_original(runtime: Runtime, pro
     assert edit.tags == original.tags
 
 
+def test_a_reference_is_edited_before_the_start_only(runtime: Runtime, project: Project) -> None:
+    stored = {"key": "edited", "sha256": "1", "size_bytes": 1, "width": 64, "height": 64}
+    with runtime.transaction() as session:
+        original, *_ = images.dataset(session, project.id)
+        images.add_edit(session, session.get_one(Project, project.id), original, stored)
+    start(runtime, project, curation="manual")
+    with runtime.transaction() as session:
+        original, *_ = images.dataset(session, project.id)
+        with pytest.raises(Conflict, match="before the project starts"):
+            images.add_edit(session, session.get_one(Project, project.id), original, stored)
+
+
 def test_more_candidates_can_be_asked_for(runtime: Runtime, project: Project) -> None:
     start(runtime, project, curation="manual")
     work_off(runtime)
