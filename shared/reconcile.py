@@ -31,6 +31,7 @@ log = structlog.get_logger()
 PREFIXES = ("projects/", "incoming/")  # the second: what clients post by a signed form, until it is taken in
 JOB_KEY = re.compile(r"projects/[^/]+/jobs/(?P<job>[^/]+)/")
 _TO_BE_TAKEN_IN = (Job.kind == "upload", Job.state.not_in(TERMINAL_JOB_STATES))
+AT_ONCE = 1_000  # rows in memory: there may be a million
 MISSING = "missing"  # the state of an image whose object is gone
 
 
@@ -64,9 +65,8 @@ def compare(runtime: Runtime, *, grace_seconds: float, read: bool = False) -> Di
     with runtime.db.reading() as session:
         references = list(_references(session))
         awaited = set(session.scalars(select(Job.inputs["key"].as_string()).where(*_TO_BE_TAKEN_IN)))
-        results = {
-            key for job in session.scalars(select(Job).where(Job.result.is_not(None))) for key in _keys(job.result)
-        }
+        published = select(Job.result).where(Job.result.is_not(None)).execution_options(yield_per=AT_ONCE)
+        results = {key for result in session.scalars(published) for key in _keys(result)}
         at_work = _at_work(session, grace_seconds)
     named = {reference.key for reference in references} | results | awaited
     found = Differences(objects=len(stored))
@@ -109,8 +109,9 @@ def repair(runtime: Runtime, found: Differences) -> int:
 
 
 def _references(session: Session) -> Iterator[Reference]:
-    for image in session.scalars(select(Image).where(Image.state != MISSING)):
-        yield Reference(image.key, image.sha256, Image.__tablename__, image.id)
+    images = select(Image.key, Image.sha256, Image.id).where(Image.state != MISSING)
+    for key, sha256, image_id in session.execute(images.execution_options(yield_per=AT_ONCE)):
+        yield Reference(key, sha256, Image.__tablename__, image_id)
     for lora in session.scalars(select(Lora)):
         for file in lora.files.values():
             yield Reference(file["key"], file["sha256"], Lora.__tablename__, lora.id)
