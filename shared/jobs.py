@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -181,10 +180,12 @@ def give_back(session: Session, held: ClaimedJob) -> Job:
     One that somebody has cancelled meanwhile has ended: what follows from that is the caller's.
     """
     _lock_project(session, held.id)
-    _guarded(session, held, dispatched_at=None)
+    _guarded(session, held, lease_token=None)
     job = session.get_one(Job, held.id, populate_existing=True)
     if job.worker is not None:
         check_out(session, job.worker)
+        session.flush()  # a dispatcher locks the worker before the user
+    _count_gpu_seconds(session, job)
     if not _ended_by_cancel(session, job):
         _requeue(session, job, "the worker was shut down")
     return job
@@ -193,7 +194,7 @@ def give_back(session: Session, held: ClaimedJob) -> Job:
 def give_up(session: Session, held: ClaimedJob, settings: Settings) -> Job:
     """A worker that has been hurt puts its job back. The job may be what hurt it, so the attempt counts as lost."""
     _lock_project(session, held.id)
-    _guarded(session, held, dispatched_at=None)
+    _guarded(session, held, lease_token=None)
     job = session.get_one(Job, held.id, populate_existing=True)
     lose(session, job, settings)
     return job
@@ -475,17 +476,16 @@ def _requeue(session: Session, job: Job, reason: str) -> None:
 
 
 def _count_gpu_seconds(session: Session, job: Job) -> None:
-    if job.queue != "gpu" or job.started_at is None or job.finished_at is None:
+    """Those of this attempt: since its message was sent, for then a worker was free. A lost attempt costs nothing."""
+    began_at = job.dispatched_at or job.started_at
+    now = session.scalar(select(clock()))
+    if job.queue != "gpu" or began_at is None or now is None:
         return
-    seconds = max(0.0, _seconds_between(job.started_at, job.finished_at))
+    seconds = max(0.0, (now - began_at).total_seconds())
     session.execute(update(User).where(User.id == job.user_id).values(gpu_seconds=User.gpu_seconds + seconds))
     session.execute(
         update(Project).where(Project.id == job.project_id).values(gpu_seconds=Project.gpu_seconds + seconds)
     )
-
-
-def _seconds_between(start: datetime, end: datetime) -> float:
-    return (end - start).total_seconds()
 
 
 def _one(result: Any) -> bool:

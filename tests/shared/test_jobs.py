@@ -1,9 +1,11 @@
 import time
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from shared import jobs
+from shared.db import clock
 from shared.errors import Conflict, TooMany
 from shared.models import Job, Project, User
 from shared.runtime import Runtime
@@ -94,6 +96,25 @@ def test_a_worker_that_shuts_down_counts_no_lost_attempt(runtime: Runtime, proje
             jobs.give_back(session, held)
     assert row(runtime, job).state == "queued"
     assert row(runtime, job).lost_attempts == 0
+
+
+def test_a_job_that_was_put_back_costs_no_gpu_while_it_waits(runtime: Runtime, user: User, project: Project) -> None:
+    job = waiting_job(runtime, project)
+    first = claim(runtime, job)
+    assert first is not None
+    with runtime.transaction() as session:
+        session.execute(update(Job).values(dispatched_at=clock(-5000), started_at=clock(-5000)))
+        jobs.give_back(session, first)
+    with runtime.transaction() as session:
+        session.execute(update(Job).values(started_at=clock(-9000)))
+    second = claim(runtime, job)
+    assert second is not None
+    with runtime.transaction() as session:
+        session.execute(update(Job).values(dispatched_at=clock(-100)))
+        jobs.succeed(session, second, {})
+    with runtime.db.reading() as session:
+        for spent in (session.get_one(User, user.id).gpu_seconds, session.get_one(Project, project.id).gpu_seconds):
+            assert 5100 <= spent < 5200
 
 
 def test_a_worker_that_gives_a_job_back_is_given_no_other(runtime: Runtime, project: Project) -> None:
