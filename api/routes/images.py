@@ -66,7 +66,7 @@ def offer_upload(body: dict[str, Any], project_id: str) -> Any:
 
 @blp.post("/projects/<id:project_id>/uploads/complete")
 @blp.needs("uploads:write")
-@blp.fails(404, 413)
+@blp.fails(404, 413, 503)
 @blp.idempotent
 @blp.arguments(SlipSchema)
 @blp.response(202, JobSchema)

@@ -83,7 +83,7 @@ def cancel_job(job_id: str) -> Any:
 @blp.arguments(PageQuery, location="query")
 @blp.response(200, page_of(ImageSchema))
 def list_job_images(query: dict[str, Any], job_id: str) -> Any:
-    """List the pictures that a job has drawn or cut"""
+    """List the pictures that a job has drawn, cut or taken in"""
     job = owned.job(reading(), job_id)
     drawn = select(Image).where(Image.project_id == job.project_id, Image.job_id == job.id)  # by the project's index
     return page(reading(), drawn, Image, query, newest_first=False)

@@ -185,7 +185,7 @@ def test_a_job_is_waited_for(ada, session_of):
     began = time.monotonic()
     answer = ada.get(f"/v1/jobs/{job.id}", headers={"Prefer": "respond-async, wait=1"})
     assert (answer.status_code, answer.json["state"]) == (200, "queued")
-    assert 0.9 < time.monotonic() - began < 3
+    assert time.monotonic() - began > 0.9
 
 
 def test_a_key_is_made_used_and_revoked(ada, app):
