@@ -17,6 +17,7 @@ MAX_PICTURES = 100
 MAX_ENTRIES = 1000
 MAX_CAPTION_BYTES = 10_000
 MAX_RATIO = 100  # of one entry, unpacked to packed: text alone gets near
+MAX_TOGETHER = 5  # times of what one picture may have: all are in memory at once
 MAX_NAME_LENGTH = 200
 
 
@@ -56,6 +57,8 @@ def unpack(file: IO[bytes], max_picture_bytes: int) -> list[Entry]:
                 raise TooLarge(f"the zip has {len(infos)} entries; {MAX_ENTRIES} may be", code="zip_too_large")
             for info in infos:
                 _check(info, max_picture_bytes)
+            if sum(info.file_size for info in infos) > MAX_TOGETHER * max_picture_bytes:
+                raise TooLarge("the zip unpacks to more than is allowed", code="zip_too_large")
             return _entries(source, infos, max_picture_bytes)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
         raise Invalid(f"the file can't be read as a zip ({type(error).__name__})", code="not_a_zip") from error

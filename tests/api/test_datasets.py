@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from shared import archives
+from shared.errors import TooLarge
 from tests.api.test_main_job import PROJECT, upload
 from tests.factories import png
 
@@ -79,3 +82,10 @@ def test_a_bad_zip_is_refused_as_a_whole(ada, runtime, project_id, content, stat
     assert (answer.status_code, answer.json["code"]) == (status, code), answer.json
     assert ada.get(f"/v1/projects/{project_id}/images").json["items"] == []
     assert list(runtime.storage.list("projects/")) == []
+
+
+def test_pictures_that_are_each_small_enough_may_not_be_too_much_together():
+    picture = os.urandom(1_000) + b"\0" * 79_000
+    content = zipped({f"{n}.png": picture for n in range(10)}, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(TooLarge):
+        archives.unpack(io.BytesIO(content), max_picture_bytes=100_000)
