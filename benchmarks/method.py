@@ -41,6 +41,7 @@ from models.chibi.world import (
 )
 from shared import catalog, plans
 from shared.params import Picture
+from workers import pictures as cropping
 from workers.diffusion import families
 
 UPLOAD_PIXELS = 512
@@ -103,7 +104,9 @@ class Bench:
 
     def keep(self, name: str, drawn: Sequence[Image.Image]) -> None:
         if self.sheets and drawn:
-            save_sheet(self.sheets / f"{name}.png", [np.asarray(image) for image in drawn], SEEDS_PER_VIEW)
+            size = self.method.base.row.resolution
+            pixels = [np.asarray(cropping.fit(image, (size, size))) for image in drawn]
+            save_sheet(self.sheets / f"{name}.png", pixels, SEEDS_PER_VIEW)
 
     def trained(self, subject: Subject, name: str) -> Judgement:
         """By one character round on what is known of her."""

@@ -70,7 +70,7 @@ def test_a_plan_is_the_same_every_time(base, examples, params):
 
 
 def test_chibi_knows_only_squares(chibi):
-    assert chibi.sizes(None) == [(64, 64)]
+    assert chibi.sizes(None) == [(128, 128)]
 
 
 def test_the_nearest_aspect_is_taken():

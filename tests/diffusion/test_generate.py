@@ -87,7 +87,7 @@ def test_a_picture_does_not_depend_on_its_batch(chibi, sampler):
 
 def test_what_is_not_said_is_the_family_s_default(chibi):
     ((index, image),) = generate(chibi, PICTURES[:1], GenerateParams(inference_steps=2))
-    assert (index, image.size, image.mode) == (0, (64, 64), "RGB")
+    assert (index, image.size, image.mode) == (0, (128, 128), "RGB")
 
 
 def test_both_files_draw_the_same_and_diffusers_agrees(base, lora_files):

@@ -21,6 +21,7 @@ RESOLUTION = 32
 def make_pipeline(prediction_type: str = "epsilon", seed: int = 0) -> StableDiffusionPipeline:
     """Stable Diffusion in every part, but of a few channels: 32x32 pixels, 8x8 latents."""
     torch.manual_seed(seed)
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
     unet = UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(16, 32),
@@ -33,8 +34,9 @@ def make_pipeline(prediction_type: str = "epsilon", seed: int = 0) -> StableDiff
     )
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=753, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-            max_position_embeddings=64, bos_token_id=751, eos_token_id=752, pad_token_id=752,
+            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+            max_position_embeddings=tokenizer.model_max_length, bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
     vae = AutoencoderKL(
@@ -47,7 +49,7 @@ def make_pipeline(prediction_type: str = "epsilon", seed: int = 0) -> StableDiff
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True),
+        tokenizer=tokenizer,
         unet=unet,
         scheduler=DDIMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
