@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from embedded.stack import ROOT, Stack
+from shared import pictures
 from shared.settings import Settings
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -109,6 +111,13 @@ def test_the_gpu_worker_reserves_a_card_and_has_time_to_lay_down_its_work() -> N
     (card,) = worker["deploy"]["resources"]["reservations"]["devices"]
     assert card == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
     assert worker["stop_grace_period"] == "60s"
+
+
+def test_the_io_worker_has_time_for_all_the_pictures_that_it_may_be_decoding() -> None:
+    worker = SERVICES["worker-io"]
+    (threads,) = re.findall(r"-c (\d+)", worker["command"])
+    longest = math.ceil(int(threads) / pictures.AT_ONCE) * pictures.WALL_SECONDS
+    assert int(worker["stop_grace_period"].removesuffix("s")) > longest
 
 
 def test_workers_run_as_in_the_embedded_stack(tmp_path: Path) -> None:
