@@ -29,13 +29,17 @@ DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 KEYS = {
     *("image", "build", "command", "environment", "restart", "init", "user", "read_only", "tmpfs", "cap_drop"),
     *("security_opt", "networks", "ports", "volumes", "depends_on", "healthcheck", "deploy", "stop_grace_period"),
-    *("profiles", "env_file"),
+    *("profiles", "env_file", "entrypoint"),
 }
 
 
 def variables() -> list[tuple[str, str, str]]:
     """Each `${NAME<operator>rest}` of the file."""
-    return re.findall(r"\$\{(\w+)(:\?|:-|)([^}]*)\}", TEXT)
+    return re.findall(r"(?<!\$)\$\{(\w+)(:\?|:-|)([^}]*)\}", TEXT)
+
+
+def is_secret(name: str) -> bool:
+    return re.search("PASSWORD|SECRET|ACCESS_KEY", name) is not None
 
 
 def test_every_process_of_the_design_is_a_service() -> None:
@@ -45,16 +49,17 @@ def test_every_process_of_the_design_is_a_service() -> None:
 
 
 def test_no_secret_has_a_default() -> None:
-    for name, operator, _ in variables():
-        if re.search("PASSWORD|SECRET|ACCESS_KEY", name):
+    for name, operator, default in variables():
+        if name == "GRAFANA_PASSWORD":
+            assert default == ""
+        elif is_secret(name):
             assert operator == ":?", f"{name} must be asked for"
         else:
             assert operator == ":-", f"{name} needs a default"
 
 
 def test_the_example_names_all_that_is_asked_for_and_fills_in_nothing() -> None:
-    asked = {name for name, operator, _ in variables() if operator == ":?"}
-    assert set(ENVIRONMENT) == asked
+    assert set(ENVIRONMENT) == {name for name, _, _ in variables() if is_secret(name)}
     assert set(ENVIRONMENT.values()) == {""}
 
 
@@ -142,6 +147,16 @@ def test_monitoring_starts_only_when_it_is_asked_for() -> None:
     assert not any("profiles" in SERVICES[name] for name in SERVICES if name not in MONITORING)
 
 
+@pytest.mark.parametrize(("password", "starts"), [("", False), ("x" * 48, True)])
+def test_the_dashboard_does_not_start_without_a_password(tmp_path: Path, password: str, starts: bool) -> None:
+    grafana, started = tmp_path / "run.sh", tmp_path / "started"
+    grafana.write_text(f"#!/bin/sh\n: > {started}\n")
+    grafana.chmod(0o700)
+    command = [word.replace("$$", "$").replace("/run.sh", str(grafana)) for word in SERVICES["grafana"]["entrypoint"]]
+    subprocess.run(command, env={"PATH": os.environ["PATH"], "GF_SECURITY_ADMIN_PASSWORD": password}, check=False)
+    assert started.exists() == starts
+
+
 @pytest.mark.parametrize("name", list(SERVICES))
 def test_what_is_mounted_is_there(name: str) -> None:
     for mount in SERVICES[name].get("volumes", []):
@@ -181,7 +196,8 @@ def test_compose_takes_the_file_and_refuses_to_start_without_secrets(tmp_path: P
     client = compose_client() or []
     command = [*client, "--env-file", os.devnull, "-f", str(ROOT / "docker-compose.yml"), "config", "-q"]
     clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    assert subprocess.run(command, env={**clean, **dict.fromkeys(ENVIRONMENT, "x" * 48)}).returncode == 0
+    given = {name: "x" * 48 for name in ENVIRONMENT if name != "GRAFANA_PASSWORD"}
+    assert subprocess.run(command, env={**clean, **given}).returncode == 0
     refused = subprocess.run(command, env=clean, capture_output=True, text=True)
     assert refused.returncode != 0
     assert "make env" in refused.stderr
