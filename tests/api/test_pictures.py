@@ -68,6 +68,16 @@ def test_few_children_decode_at_once():
     assert 0 < most <= pictures.AT_ONCE
 
 
+def test_a_sigterm_for_all_processes_spoils_no_picture():
+    content, others, children = png(3000, 3000), set(psutil.Process().children()), set()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(clean, content, max_pixels=9_000_000)
+        while not children and not running.done():
+            children = set(psutil.Process().children()) - others
+        children.pop().terminate()
+        assert running.result().size == (3000, 3000)
+
+
 @pytest.mark.parametrize("format_", ["JPEG", "WEBP"])
 def test_other_formats_become_png(format_):
     assert clean(png(format=format_)).format == "PNG"
