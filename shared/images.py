@@ -15,6 +15,7 @@ from shared.models import Image, Job, Project, Round
 
 DATASET_ROLES = ("reference", "candidate")
 MIN_CROP_SIDE = 16
+CROPS_WITHOUT_BOXES = 4
 
 
 def get(session: Session, image_id: str) -> Image:
@@ -53,13 +54,21 @@ def check_upload(session: Session, project: Project, max_images: int) -> None:
         raise Conflict(
             f"the project is {project.state}; references are added before it starts", code="project_not_draft"
         )
-    on_their_way = (Job.project_id == project.id, Job.kind == "upload", Job.state.not_in(TERMINAL_JOB_STATES))
-    count = sum(
-        session.scalar(select(func.count()).where(*which)) or 0
-        for which in ((Image.project_id == project.id,), on_their_way)
+    check_room(session, project, 1, max_images)
+
+
+def check_room(session: Session, project: Project, more: int, max_images: int) -> None:
+    """Refuse pictures for which a project has no room, those on their way counted too."""
+    making = select(Job).where(
+        Job.project_id == project.id, Job.kind.in_(("upload", "crop")), Job.state.not_in(TERMINAL_JOB_STATES)
     )
-    if count >= max_images:
-        raise Conflict(f"the project has {count} images, which is all it may have", code="too_many_images")
+    count = session.scalar(select(func.count()).where(Image.project_id == project.id)) or 0
+    count += sum(1 if job.kind == "upload" else most_crops(job.params) for job in session.scalars(making))
+    if count + more > max_images:
+        raise Conflict(
+            f"the project has {count} images, those on their way counted too, and may have {max_images}",
+            code="too_many_images",
+        )
 
 
 def add_captioned(
@@ -78,9 +87,10 @@ def add_captioned(
     return image
 
 
-def add_edit(session: Session, project: Project, original: Image, stored: dict[str, Any]) -> Image:
+def add_edit(session: Session, project: Project, original: Image, stored: dict[str, Any], *, max_images: int) -> Image:
     """An edited picture takes the place of the original, which stays, rejected."""
     check_open(session, original)
+    check_room(session, project, 1, max_images)
     image = Image(
         project_id=project.id,
         round_id=original.round_id,
@@ -115,6 +125,11 @@ def check_crops(image: Image, mode: str, boxes: list[dict[str, Any]]) -> None:
             )
         if min(right - left, bottom - top) < MIN_CROP_SIDE:
             raise Invalid(f"box {number} is smaller than {MIN_CROP_SIDE} pixels", code="box_too_small")
+
+
+def most_crops(params: dict[str, Any]) -> int:
+    """How many pictures a crop makes at most."""
+    return len(params.get("boxes") or []) or CROPS_WITHOUT_BOXES
 
 
 def add_crops(session: Session, job: Job, result: dict[str, Any]) -> list[Image]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -47,20 +48,10 @@ def clean(content: bytes, *, max_bytes: int, max_pixels: int, min_side: int) -> 
     """
     if len(content) > max_bytes:
         raise TooLarge(f"the file has more than the {max_bytes} bytes allowed", code="picture_too_large")
-    command = [sys.executable, "-m", "shared.pictures", str(max_pixels), str(min_side)]
-    try:
-        with _children:
-            done = subprocess.run(  # noqa: S603  (our own program and two numbers)
-                command,
-                check=False,
-                input=content,
-                capture_output=True,
-                timeout=WALL_SECONDS,
-                cwd=ROOT,
-                env={"LC_ALL": "C.UTF-8"},
-            )
-    except subprocess.TimeoutExpired:
-        raise _unreadable("it takes too long to decode") from None
+    with _children:
+        done = _decoded(content, max_pixels, min_side)
+        if done.returncode == -signal.SIGTERM:  # meant for all processes of ours, which end what they have begun
+            done = _decoded(content, max_pixels, min_side)
     head, _, png = done.stdout.partition(b"\n")
     if done.returncode != 0 or not head:
         raise _unreadable("its decoder gave up")
@@ -69,6 +60,22 @@ def clean(content: bytes, *, max_bytes: int, max_pixels: int, min_side: int) -> 
         kind: type[BootloraError] = TooLarge if said["code"] == "picture_too_large" else Invalid
         raise kind(said["message"], code=said["code"], errors=[{"pointer": "/file", "detail": said["message"]}])
     return Picture(png=png, sha256=hashlib.sha256(png).hexdigest(), width=said["width"], height=said["height"])
+
+
+def _decoded(content: bytes, max_pixels: int, min_side: int) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "shared.pictures", str(max_pixels), str(min_side)]
+    try:
+        return subprocess.run(  # noqa: S603  (our own program and two numbers)
+            command,
+            check=False,
+            input=content,
+            capture_output=True,
+            timeout=WALL_SECONDS,
+            cwd=ROOT,
+            env={"LC_ALL": "C.UTF-8"},
+        )
+    except subprocess.TimeoutExpired:
+        raise _unreadable("it takes too long to decode") from None
 
 
 def _unreadable(reason: str) -> Invalid:

@@ -181,11 +181,12 @@ def taking_in(session: Session, project: Project, key: str) -> Job | None:
     return session.scalars(query).first()
 
 
-def crop(session: Session, project: Project, image: Image, given: dict[str, Any]) -> Job:
+def crop(session: Session, project: Project, image: Image, given: dict[str, Any], settings: Settings) -> Job:
     """Make several reference pictures out of one."""
     if project.state != ProjectState.DRAFT:
         raise Conflict(f"the project is {project.state}; crops are made before it starts", code="project_not_draft")
     images.check_crops(image, given["mode"], given.get("boxes") or [])
+    images.check_room(session, project, images.most_crops(given), settings.max_images_per_project)
     inputs = {"image": images.reference(image), "base_model": project.base_model}
     return jobs.enqueue(session, project, "crop", params=given, inputs=inputs)
 

@@ -6,7 +6,7 @@ import hmac
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared import secrets
@@ -43,9 +43,18 @@ def by_name(session: Session, name: str) -> User:
     return user
 
 
-def get(session: Session, user_id: str, *, lock: bool = False) -> User:
-    query = select(User).where(User.id == user_id)
-    user = session.scalar(query.with_for_update() if lock else query)
+def get(session: Session, user_id: str) -> User:
+    user = session.get(User, user_id)
+    if user is None:
+        raise NotFound(f"there is no user {user_id}")
+    return user
+
+
+def get_locked(session: Session, user_id: str) -> User:
+    """A user to be changed, locked with all admins: of two who demote each other, one comes second."""
+    rows = select(User).where(or_(User.id == user_id, User.role == "admin")).order_by(User.id)
+    locked = session.scalars(rows.with_for_update(key_share=True), execution_options={"populate_existing": True})
+    user = {each.id: each for each in locked}.get(user_id)
     if user is None:
         raise NotFound(f"there is no user {user_id}")
     return user

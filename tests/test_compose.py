@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from embedded.stack import ROOT, Stack
+from shared import pictures
 from shared.settings import Settings
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -27,13 +29,17 @@ DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 KEYS = {
     *("image", "build", "command", "environment", "restart", "init", "user", "read_only", "tmpfs", "cap_drop"),
     *("security_opt", "networks", "ports", "volumes", "depends_on", "healthcheck", "deploy", "stop_grace_period"),
-    *("profiles", "env_file"),
+    *("profiles", "env_file", "entrypoint"),
 }
 
 
 def variables() -> list[tuple[str, str, str]]:
     """Each `${NAME<operator>rest}` of the file."""
-    return re.findall(r"\$\{(\w+)(:\?|:-|)([^}]*)\}", TEXT)
+    return re.findall(r"(?<!\$)\$\{(\w+)(:\?|:-|)([^}]*)\}", TEXT)
+
+
+def is_secret(name: str) -> bool:
+    return re.search("PASSWORD|SECRET|ACCESS_KEY", name) is not None
 
 
 def test_every_process_of_the_design_is_a_service() -> None:
@@ -43,16 +49,17 @@ def test_every_process_of_the_design_is_a_service() -> None:
 
 
 def test_no_secret_has_a_default() -> None:
-    for name, operator, _ in variables():
-        if re.search("PASSWORD|SECRET|ACCESS_KEY", name):
+    for name, operator, default in variables():
+        if name == "GRAFANA_PASSWORD":
+            assert default == ""
+        elif is_secret(name):
             assert operator == ":?", f"{name} must be asked for"
         else:
             assert operator == ":-", f"{name} needs a default"
 
 
 def test_the_example_names_all_that_is_asked_for_and_fills_in_nothing() -> None:
-    asked = {name for name, operator, _ in variables() if operator == ":?"}
-    assert set(ENVIRONMENT) == asked
+    assert set(ENVIRONMENT) == {name for name, _, _ in variables() if is_secret(name)}
     assert set(ENVIRONMENT.values()) == {""}
 
 
@@ -111,6 +118,13 @@ def test_the_gpu_worker_reserves_a_card_and_has_time_to_lay_down_its_work() -> N
     assert worker["stop_grace_period"] == "60s"
 
 
+def test_the_io_worker_has_time_for_all_the_pictures_that_it_may_be_decoding() -> None:
+    worker = SERVICES["worker-io"]
+    (threads,) = re.findall(r"-c (\d+)", worker["command"])
+    longest = math.ceil(int(threads) / pictures.AT_ONCE) * pictures.WALL_SECONDS
+    assert int(worker["stop_grace_period"].removesuffix("s")) > longest
+
+
 def test_workers_run_as_in_the_embedded_stack(tmp_path: Path) -> None:
     stack = Stack(tmp_path)
     for program in (stack._gpu_worker(), stack._io_worker()):
@@ -131,6 +145,16 @@ def test_the_processes_of_the_api_have_a_place_to_count_together() -> None:
 def test_monitoring_starts_only_when_it_is_asked_for() -> None:
     assert [name for name, service in SERVICES.items() if service.get("profiles") == ["monitoring"]] == MONITORING
     assert not any("profiles" in SERVICES[name] for name in SERVICES if name not in MONITORING)
+
+
+@pytest.mark.parametrize(("password", "starts"), [("", False), ("x" * 48, True)])
+def test_the_dashboard_does_not_start_without_a_password(tmp_path: Path, password: str, starts: bool) -> None:
+    grafana, started = tmp_path / "run.sh", tmp_path / "started"
+    grafana.write_text(f"#!/bin/sh\n: > {started}\n")
+    grafana.chmod(0o700)
+    command = [word.replace("$$", "$").replace("/run.sh", str(grafana)) for word in SERVICES["grafana"]["entrypoint"]]
+    subprocess.run(command, env={"PATH": os.environ["PATH"], "GF_SECURITY_ADMIN_PASSWORD": password}, check=False)
+    assert started.exists() == starts
 
 
 @pytest.mark.parametrize("name", list(SERVICES))
@@ -172,7 +196,8 @@ def test_compose_takes_the_file_and_refuses_to_start_without_secrets(tmp_path: P
     client = compose_client() or []
     command = [*client, "--env-file", os.devnull, "-f", str(ROOT / "docker-compose.yml"), "config", "-q"]
     clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    assert subprocess.run(command, env={**clean, **dict.fromkeys(ENVIRONMENT, "x" * 48)}).returncode == 0
+    given = {name: "x" * 48 for name in ENVIRONMENT if name != "GRAFANA_PASSWORD"}
+    assert subprocess.run(command, env={**clean, **given}).returncode == 0
     refused = subprocess.run(command, env=clean, capture_output=True, text=True)
     assert refused.returncode != 0
     assert "make env" in refused.stderr

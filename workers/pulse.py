@@ -56,6 +56,7 @@ class Pulse:
         self._may_be_broken_into = (
             JOB_KINDS[held.kind].queue == "gpu" and threading.current_thread() is threading.main_thread()
         )
+        self._breaks_in = False
         self._at_sigterm: Any = None  # what the process does at it when no job runs
 
     def __enter__(self) -> Pulse:
@@ -126,16 +127,15 @@ class Pulse:
             log.error("pulse.killing", job_id=self._held.id, reason=self.reason)
             os.kill(os.getpid(), signal.SIGKILL)
         elif ignored_seconds > limit / 2 and self._may_be_broken_into:
-            self._may_be_broken_into = False
+            self._may_be_broken_into, self._breaks_in = False, True
             log.warning("pulse.breaking_in", job_id=self._held.id, reason=self.reason)
             signal.pthread_kill(main_thread_id(), signal.SIGTERM)
 
     def _break_in(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread, between two lines of the handler. A SIGTERM that is not meant for it is passed on."""
-        if self.reason is not None:
+        """In the main thread, between two lines of the handler; at our own SIGTERM alone."""
+        if self._breaks_in and self.reason is not None:
+            self._breaks_in = False
             raise Stopped(self.reason, by_force=True)
-        if callable(self._at_sigterm):
-            self._at_sigterm(number, frame)
 
     def _stop(self, reason: str) -> None:
         if self.reason is None or reason == "lost":

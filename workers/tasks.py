@@ -164,7 +164,11 @@ def _name(sender: str, options: dict[str, Any], **_: Any) -> None:
 
 @signals.worker_process_init.connect
 def _start_child(**_: Any) -> None:
-    """A prefork child has its own connections, and dies with its torch."""
+    """A prefork child has its own connections, and dies with its torch.
+
+    A SIGTERM may be sent to all processes of a worker at once, as systemd does: what to do at it, its parent says.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     start_or_leave(with_control=False)
 
 

@@ -146,7 +146,8 @@ def put_back_image(body: dict[str, Any], image_id: str) -> Any:
     original = owned.image(writing(), image_id)
     etags.check(ImageSchema, original)
     project = owned.project(writing(), original.project_id)
-    image = images.add_edit(writing(), project, original, stored)
+    limit = runtime().settings.max_images_per_project
+    image = images.add_edit(writing(), project, original, stored, max_images=limit)
     return image, {"Location": address(f"/v1/images/{image.id}")}
 
 
@@ -162,5 +163,5 @@ def crop_image(body: dict[str, Any], image_id: str) -> Any:
     The crops keep the tags that they still show, and take the picture's place unless it is to be kept too.
     """
     image = owned.image(writing(), image_id)
-    job = projects.crop(writing(), owned.project(writing(), image.project_id), image, body)
+    job = projects.crop(writing(), owned.project(writing(), image.project_id), image, body, runtime().settings)
     return job, {"Location": address(f"/v1/jobs/{job.id}")}

@@ -58,7 +58,7 @@ def get_user(user_id: str) -> Any:
 @blp.response(200, UserSchema)
 def change_user(body: dict[str, Any], user_id: str) -> Any:
     """Change the role or the caps of a user"""
-    user = users.get(writing(), user_id, lock=True)
+    user = users.get_locked(writing(), user_id)
     etags.check(UserSchema, user)
     after(auth.forget)
     return users.change(writing(), user, body)

@@ -127,6 +127,19 @@ def test_a_project_holds_only_so_many_pictures(ada):
     problem(upload(ada, project_id), 409, "too_many_images")
 
 
+@pytest.mark.parametrize("settings", [{"max_images_per_project": 4}])
+def test_crops_and_edits_need_room_too(ada):
+    project_id = ada.post("/v1/projects", PROJECT).json["id"]
+    image_id = upload(ada, project_id).json["id"]
+    crops = f"/v1/images/{image_id}/crops"
+    problem(ada.post(crops, {"mode": "quadrants"}), 409, "too_many_images")
+    assert ada.post(crops, {"mode": "boxes", "boxes": [{"box": [0, 0, 32, 32]}] * 2}).status_code == 202
+    file = {"file": (io.BytesIO(png()), "a.png")}
+    assert ada.change("POST", f"/v1/images/{image_id}/versions", None, data=file).status_code == 201
+    file = {"file": (io.BytesIO(png()), "a.png")}
+    problem(ada.change("POST", f"/v1/images/{image_id}/versions", None, data=file), 409, "too_many_images")
+
+
 @pytest.mark.parametrize(
     ("given", "code"),
     [

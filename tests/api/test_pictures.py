@@ -68,6 +68,16 @@ def test_few_children_decode_at_once():
     assert 0 < most <= pictures.AT_ONCE
 
 
+def test_a_sigterm_for_all_processes_spoils_no_picture():
+    content, others, children = png(3000, 3000), set(psutil.Process().children()), set()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(clean, content, max_pixels=9_000_000)
+        while not children and not running.done():
+            children = set(psutil.Process().children()) - others
+        children.pop().terminate()
+        assert running.result().size == (3000, 3000)
+
+
 @pytest.mark.parametrize("format_", ["JPEG", "WEBP"])
 def test_other_formats_become_png(format_):
     assert clean(png(format=format_)).format == "PNG"
@@ -98,12 +108,10 @@ def test_of_a_moving_picture_the_first_frame_counts():
     assert clean(target.getvalue()).getpixel((5, 5)) == (255, 0, 0)
 
 
-def test_a_hundred_thousand_frames_cost_nothing():
+def test_of_a_hundred_thousand_frames_the_first_counts():
     control = chunk(b"acTL", struct.pack(">II", 100_000, 0))
     frames = b"".join(chunk(b"fcTL", struct.pack(">IIIIIHHBB", n, 40, 40, 0, 0, 1, 1, 0, 0)) for n in range(100_000))
-    began = time.monotonic()
     assert clean(raw_png(40, 40, control, frames)).size == (40, 40)
-    assert time.monotonic() - began < 10
 
 
 def test_bombs_are_refused_before_they_go_off():

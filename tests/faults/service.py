@@ -230,6 +230,10 @@ class Service(Stack):
         """The process of a GPU worker that does the work."""
         return self.await_that(lambda: self.processes(name)[1:])[0]
 
+    def terminate_group(self, name: str) -> None:
+        """Tell a worker and its child to end, as systemd does."""
+        os.killpg(self.supervisor.processes[name].popen.pid, signal.SIGTERM)
+
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
         """A worker that stands still, and goes on later as if nothing had happened."""

@@ -192,6 +192,17 @@ def test_a_rolling_restart_loses_nothing_and_counts_no_attempt_as_lost(trial: Tr
     assert any(job.attempt > 1 for job in done), "nothing was interrupted, so nothing was shown"
 
 
+@pytest.mark.fault("F15", "SIGTERM to every process of a worker at once")
+def test_a_sigterm_that_reaches_the_child_too_gives_its_job_back(trial: Trial, tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    job = trial.running(100, diary=str(diary))
+    trial.strike()
+    trial.service.terminate_group(name_of_worker(trial, job))
+    (done,) = trial.all_done()
+    assert (done.attempt, done.lost_attempts) == (2, 0)
+    assert len(drawn(diary)) == 100, "what was stored is not drawn again"
+
+
 @pytest.mark.fault("F17", "cancel: waiting, running, twice, and at the moment of completion")
 def test_a_cancelled_job_ends_once(trial: Trial) -> None:
     service = trial.service

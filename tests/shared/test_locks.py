@@ -1,4 +1,4 @@
-"""Rows are locked in one order: a project, then its jobs; a webhook, then its deliveries. Nobody deadlocks."""
+"""Rows are locked in one order: a project before its jobs, a webhook before its deliveries, admins by id."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text, update
 
-from shared import events, jobs, projects, rounds, webhooks
+from shared import events, jobs, projects, rounds, users, webhooks
 from shared.db import clock, utcnow
+from shared.errors import Conflict
 from shared.jobs import ClaimedJob, LostLease
 from shared.models import Job, Project, User, Webhook
 from shared.runtime import Runtime
@@ -132,6 +133,23 @@ def test_a_project_that_is_deleted_gets_its_deliveries_whatever_a_sender_is_doin
 def delete(runtime: Runtime, project_id: str) -> None:
     with runtime.transaction() as session:
         projects.delete(session, session.get_one(Project, project_id))
+
+
+def test_of_two_admins_who_demote_each_other_one_stays(runtime: Runtime) -> None:
+    with runtime.transaction() as session:
+        one, other = (users.create(session, name, "admin").id for name in ("one", "other"))
+    with ThreadPoolExecutor(1) as pool:
+        with runtime.transaction() as session:
+            users.change(session, users.get_locked(session, other), {"role": "member"})
+            late = pool.submit(demote, runtime, one)
+            await_waiting(runtime)
+        with pytest.raises(Conflict, match="only admin"):
+            late.result()
+
+
+def demote(runtime: Runtime, user_id: str) -> None:
+    with runtime.transaction() as session:
+        users.change(session, users.get_locked(session, user_id), {"role": "member"})
 
 
 def await_waiting(runtime: Runtime, seconds: float = 20.0) -> None:

@@ -106,7 +106,7 @@ def test_an_edited_picture_takes_the_place_of_its_original(runtime: Runtime, pro
         lap = rounds.get(session, project.id, 1)
         original = images.pending(session, lap.id)[3]
         stored = {"key": "edited", "sha256": "1", "size_bytes": 1, "width": 64, "height": 64}
-        edit = images.add_edit(session, session.get_one(Project, project.id), original, stored)
+        edit = images.add_edit(session, session.get_one(Project, project.id), original, stored, max_images=1000)
         rounds.finish(session, lap, accept_fewer=True)
     _, laps = rows_of(runtime, project)
     assert {"edited"} == {entry["key"] for entry in laps[1].dataset} - {"k"}
@@ -118,12 +118,12 @@ def test_a_reference_is_edited_before_the_start_only(runtime: Runtime, project: 
     stored = {"key": "edited", "sha256": "1", "size_bytes": 1, "width": 64, "height": 64}
     with runtime.transaction() as session:
         original, *_ = images.dataset(session, project.id)
-        images.add_edit(session, session.get_one(Project, project.id), original, stored)
+        images.add_edit(session, session.get_one(Project, project.id), original, stored, max_images=1000)
     start(runtime, project, curation="manual")
     with runtime.transaction() as session:
         original, *_ = images.dataset(session, project.id)
         with pytest.raises(Conflict, match="before the project starts"):
-            images.add_edit(session, session.get_one(Project, project.id), original, stored)
+            images.add_edit(session, session.get_one(Project, project.id), original, stored, max_images=1000)
 
 
 def test_more_candidates_can_be_asked_for(runtime: Runtime, project: Project) -> None:
