@@ -92,6 +92,6 @@ def test_a_person_curates_and_edits(stack: Stack, bootlora: Bootlora, tmp_path: 
         "--out",
         tmp_path / "drawn",
     )
-    assert all(Image.open(file).size == (64, 64) for file in drawn.splitlines())
+    assert all(Image.open(file).size == (128, 128) for file in drawn.splitlines())
     told = [line.split()[0] for line in shell("events", project).splitlines()]
     assert told == [str(seq) for seq in range(1, len(told) + 1)]
