@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from embedded.supervisor import Supervisor
 from tests import servers
+
+
+def pytest_sessionstart() -> None:
+    """Who runs the tests in the background may have told them to ignore Ctrl-C, and their children would inherit it."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
