@@ -14,6 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figure import figure
+
 # Each figure, and the module that measures it in a process of its own.
 SOURCES = {
     "train_step_vs_floor": "benchmarks.diffusion",
@@ -60,29 +62,25 @@ def measure(module: str, names: list[str]) -> dict[str, dict[str, Any]]:
             assert process.stdout is not None
             for text in process.stdout:
                 print(text, end="", flush=True)
-                figure = json.loads(text)
-                if "name" in figure:
-                    found[figure["name"]] = figure
+                measured = json.loads(text)
+                if "name" in measured:
+                    found[measured["name"]] = measured
         log.seek(0)
         trouble = log.read().strip().splitlines()
     for name in names:
         if name not in found:
-            found[name] = nothing(name, trouble[-1] if trouble else "its module printed nothing")
+            found[name] = figure(name, None, about=trouble[-1] if trouble else "its module printed nothing")
             print(json.dumps(found[name]), flush=True)
     return found
 
 
-def nothing(name: str, reason: str) -> dict[str, Any]:
-    return {"name": name, "value": None, "goal": None, "better": None, "runs": 0, "spread": [], "about": reason}
-
-
 def table(figures: list[dict[str, Any]]) -> Table:
     shown = Table("figure", "value", "goal", "runs", "spread", "about", box=None)
-    for figure in figures:
-        goal = "" if figure["goal"] is None else f"{'<=' if figure['better'] == 'lower' else '>='} {figure['goal']}"
-        value = "-" if figure["value"] is None else str(figure["value"])
-        spread = " - ".join(str(each) for each in figure["spread"])
-        shown.add_row(figure["name"], value, goal, str(figure["runs"]), spread, figure["about"])
+    for each in figures:
+        goal = "" if each["goal"] is None else f"{'<=' if each['better'] == 'lower' else '>='} {each['goal']}"
+        value = "-" if each["value"] is None else str(each["value"])
+        spread = " - ".join(str(end) for end in each["spread"])
+        shown.add_row(each["name"], value, goal, str(each["runs"]), spread, each["about"])
     return shown
 
 

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks.figure import figure
 from shared import catalog
 from shared.params import GenerateParams, Picture, TrainParams
 from workers.diffusion import adapter, families, samplers
@@ -185,15 +186,7 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def line(name: str, ratios: Sequence[float], goal: float, about: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "value": round(statistics.median(ratios), 3),
-        "goal": goal,
-        "better": "lower",
-        "runs": len(ratios),
-        "spread": [round(min(ratios), 3), round(max(ratios), 3)],
-        "about": about,
-    }
+    return figure(name, statistics.median(ratios), goal=goal, better="lower", runs=ratios, about=about)
 
 
 def main(names: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 from flask import Flask, jsonify, request
 
+from benchmarks.figure import figure
 from shared import catalog, jobs, projects, users
 from shared.admin import upgrade
 from shared.db import Database
@@ -73,15 +74,8 @@ class Ask:
             if number:
                 ratios.append(seconds[1] / seconds[0])
                 own.append(seconds[0] / REQUESTS * 1000)
-        return {
-            "name": name,
-            "value": round(statistics.median(ratios), 3),
-            "goal": goal,
-            "better": "higher",
-            "runs": len(ratios),
-            "spread": [round(min(ratios), 3), round(max(ratios), 3)],
-            "about": f"one client, one process of {THREADS} threads each; ours takes {statistics.median(own):.1f} ms",
-        }
+        about = f"one client, one process of {THREADS} threads each; ours takes {statistics.median(own):.1f} ms"
+        return figure(name, statistics.median(ratios), goal=goal, better="higher", runs=ratios, about=about)
 
     def _timed(self, connection: http.client.HTTPConnection, method: str, path: str, body: Any) -> float:
         payload = None if body is None else json.dumps(body)

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.bootstrap import Method, Subject
+from benchmarks.figure import figure
 from models.chibi.captions import invented_name
 from models.chibi.data import Record
 from models.chibi.reader import FOLDER as READERS
@@ -180,16 +181,12 @@ def figures(measured: list[dict[str, Judgement]], first_view: str = "front") -> 
     )
     yield line("bootstrap_vs_upper_bound", ours / max(best, 0.01), 0.9, excess("method"), {"upper_bound": best})
     leak = statistics.mean(m["method_untriggered"].mean(views) for m in measured)
-    yield line("attributes_without_trigger", leak, None, [], {"better": "lower"})
+    yield line("attributes_without_trigger", leak, None, [], {})
 
 
-def line(name: str, value: float, goal: float | None, runs: list[float], about: dict[str, Any]) -> dict[str, Any]:
-    spread = [round(min(runs), 3), round(max(runs), 3)] if runs else []
-    return {
-        "name": name, "value": round(value, 3), "goal": goal, "better": "lower" if goal is None else "higher",
-        "runs": len(runs), "spread": spread,
-        "about": ", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in about.items()),
-    }  # fmt: skip
+def line(name: str, value: float, goal: float | None, runs: list[float], about: dict[str, float]) -> dict[str, Any]:
+    said = ", ".join(f"{name} {share:.2f}" for name, share in about.items())
+    return figure(name, value, goal=goal, better="higher" if goal else "lower", runs=runs, about=said)
 
 
 def quicker(plan: dict[str, Any]) -> dict[str, Any]:
@@ -231,8 +228,8 @@ def main() -> None:
             shown = {kind: {v: round(s, 2) for v, s in j.views.items()} for kind, j in measured[-1].items()}
             print(json.dumps({"character": feature_tags(character), "seconds": seconds, **shown}), flush=True)
     if not arguments.only:
-        for figure in figures(measured):
-            print(json.dumps(figure), flush=True)
+        for found in figures(measured):
+            print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

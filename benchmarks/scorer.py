@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.figure import figure
 from models.chibi.reader import FOLDER, HEADS, Reader, identity
 from models.chibi.world import VIEWS, Character, Shot, held_out_characters, palette, render, sample_shot
 from workers import pictures as cropping
@@ -66,11 +67,12 @@ def figures(reader: Reader) -> Iterator[dict[str, Any]]:
         hers = np.stack([render(character, shot, SIZE) for shot in wanted])
         others = np.stack([render(double(character, rng), shot, SIZE) for shot in wanted])
         started = time.process_time()
-        scores = identity(reader, known, np.concatenate([hers, others]))
+        read = reader.read(np.concatenate([hers, others]))
+        scores = identity(reader.read(known), read)
         seconds += time.process_time() - started
         count += 2 * len(wanted)
         aucs.append(auc(scores[: len(wanted)], scores[len(wanted) :]))
-        views = reader.read(hers)["view"].argmax(1)
+        views = read["view"][: len(wanted)].argmax(1)
         seen.append(float(np.mean([HEADS["view"][int(v)] == s.view for v, s in zip(views, wanted, strict=True)])))
     yield line("identity_auc", aucs, 0.98, "of her against doubles, known by four crops")
     yield line("view_accuracy", seen, 0.9, "the six views of true pictures")
@@ -78,16 +80,13 @@ def figures(reader: Reader) -> Iterator[dict[str, Any]]:
 
 
 def line(name: str, runs: list[float], goal: float, about: str) -> dict[str, Any]:
-    return {
-        "name": name, "value": round(float(np.mean(runs)), 3), "goal": goal, "better": "higher", "runs": len(runs),
-        "spread": [round(min(runs), 3), round(max(runs), 3)], "about": about,
-    }  # fmt: skip
+    return figure(name, float(np.mean(runs)), goal=goal, better="higher", runs=runs, about=about)
 
 
 def main(only: list[str]) -> None:
-    for figure in figures(Reader.load(FOLDER)):
-        if not only or figure["name"] in only:
-            print(json.dumps(figure), flush=True)
+    for found in figures(Reader.load(FOLDER)):
+        if not only or found["name"] in only:
+            print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

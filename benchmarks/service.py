@@ -26,6 +26,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from benchmarks import bare
+from benchmarks.figure import figure
 from bootlora import Bootlora
 from bootlora.following import follow
 from embedded.stack import ROOT, Stack
@@ -232,9 +233,7 @@ def jobs_of(session: Session, project_id: str) -> list[Job]:
 
 
 def line(name: str, value: float, goal: float, runs: list[float], about: str) -> dict[str, Any]:
-    spread = [round(min(runs), 3), round(max(runs), 3)]
-    shown = {"name": name, "value": round(value, 3), "goal": goal, "better": "lower"}
-    return {**shown, "runs": len(runs), "spread": spread, "about": about}
+    return figure(name, value, goal=goal, better="lower", runs=runs, about=about)
 
 
 FIGURES: dict[str, Callable[[Bench], dict[str, Any]]] = {

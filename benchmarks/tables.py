@@ -23,6 +23,7 @@ from sqlalchemy import select, update
 
 from api.app import create_app
 from benchmarks import crowd
+from benchmarks.figure import figure
 from benchmarks.webhooks import SECRET, make_runtime
 from embedded.supervisor import Supervisor
 from shared import jobs, users
@@ -94,16 +95,10 @@ def compared(name: str, work: Callable[[Side], float], scene: dict[str, tuple[Si
     """The worse of both databases."""
     found = {database: ratios(work, *sides) for database, sides in scene.items()}
     worst = max(found, key=lambda database: statistics.median(found[database][0]))
-    about = [f"{database} {statistics.median(own):.2f}, {ms:.1f} ms" for database, (own, ms) in found.items()]
-    return {
-        "name": name,
-        "value": round(statistics.median(found[worst][0]), 3),
-        "goal": GOAL,
-        "better": "lower",
-        "runs": PAIRS,
-        "spread": [round(min(found[worst][0]), 3), round(max(found[worst][0]), 3)],
-        "about": f"{'; '.join(about)} with 10^6",
-    }
+    about = "; ".join(f"{database} {statistics.median(own):.2f}, {ms:.1f} ms" for database, (own, ms) in found.items())
+    runs = found[worst][0]
+    value = statistics.median(runs)
+    return figure(name, value, goal=GOAL, better="lower", runs=runs, about=f"{about} with 10^6")
 
 
 def ratios(work: Callable[[Side], float], small: Side, large: Side) -> tuple[list[float], float]:

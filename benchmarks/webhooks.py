@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from benchmarks.figure import figure
 from shared import catalog, events, projects, users, webhooks
 from shared.admin import upgrade
 from shared.db import Database
@@ -47,15 +48,8 @@ def webhook_p95_beside_dead() -> dict[str, Any]:
             ratios.append(sides[True] / sides[False])
             times.append(sides[False])
     about = f"{EVENTS} waiting events, SQLite; alone the last 5 % come after {statistics.median(times):.2f} s"
-    return {
-        "name": "webhook_p95_beside_dead",
-        "value": round(statistics.median(ratios), 3),
-        "goal": GOAL,
-        "better": "lower",
-        "runs": len(ratios),
-        "spread": [round(min(ratios), 3), round(max(ratios), 3)],
-        "about": about,
-    }
+    value = statistics.median(ratios)
+    return figure("webhook_p95_beside_dead", value, goal=GOAL, better="lower", runs=ratios, about=about)
 
 
 def measure(url: str, *, dead: bool, count: int) -> float:

@@ -43,9 +43,7 @@ def add_upload(
 def add_taken_in(session: Session, job: Job, result: dict[str, Any]) -> Image:
     """A reference picture that came through the store. Whether there is room was checked when it was accepted."""
     project = session.get_one(Project, job.project_id)
-    image = _reference(project, result["image"], **job.params)
-    image.job_id = job.id
-    return _added(session, project, image)
+    return _added(session, project, _reference(project, result["image"], **job.params, job_id=job.id))
 
 
 def check_upload(session: Session, project: Project, max_images: int) -> None:
@@ -57,13 +55,18 @@ def check_upload(session: Session, project: Project, max_images: int) -> None:
     check_room(session, project, 1, max_images)
 
 
-def check_room(session: Session, project: Project, more: int, max_images: int) -> None:
-    """Refuse pictures for which a project has no room, those on their way counted too."""
-    making = select(Job).where(
+def making(session: Session, project: Project) -> list[Job]:
+    """The jobs from which references are still to come."""
+    query = select(Job).where(
         Job.project_id == project.id, Job.kind.in_(("upload", "crop")), Job.state.not_in(TERMINAL_JOB_STATES)
     )
+    return list(session.scalars(query))
+
+
+def check_room(session: Session, project: Project, more: int, max_images: int) -> None:
+    """Refuse pictures for which a project has no room, those on their way counted too."""
     count = session.scalar(select(func.count()).where(Image.project_id == project.id)) or 0
-    count += sum(1 if job.kind == "upload" else most_crops(job.params) for job in session.scalars(making))
+    count += sum(1 if job.kind == "upload" else most_crops(job.params) for job in making(session, project))
     if count + more > max_images:
         raise Conflict(
             f"the project has {count} images, those on their way counted too, and may have {max_images}",
@@ -143,19 +146,9 @@ def add_crops(session: Session, job: Job, result: dict[str, Any]) -> list[Image]
         view, framing = crop.pop("view") or parent.view, crop.pop("framing")
         known = {*VIEWS.values(), *FRAMINGS.values(), *project.feature_tags}
         others = [tag for tag in parent.tags if tag not in known]
-        image = Image(
-            project_id=project.id,
-            job_id=job.id,
-            parent_id=parent.id,
-            role="reference",
-            source="crop",
-            decision=Decision.ACCEPTED,
-            view=view,
-            framing=framing,
-            tags=plans.image_tags(project.feature_tags, view, framing, [*crop.pop("tags", []), *others]),
-            **crop,
-        )
-        made.append(_added(session, project, image))
+        tags = [*crop.pop("tags", []), *others]
+        made_from = {"source": "crop", "job_id": job.id, "parent_id": parent.id}
+        made.append(_added(session, project, _reference(project, crop, view, framing, tags, **made_from)))
     return made
 
 
@@ -248,16 +241,24 @@ def reference(image: Image) -> dict[str, Any]:
 
 
 def _reference(
-    project: Project, stored: dict[str, Any], view: str | None, framing: str | None, tags: list[str]
+    project: Project,
+    stored: dict[str, Any],
+    view: str | None,
+    framing: str | None,
+    tags: list[str],
+    *,
+    source: str = "upload",
+    **made_from: str,
 ) -> Image:
     return Image(
         project_id=project.id,
         role="reference",
-        source="upload",
+        source=source,
         decision=Decision.ACCEPTED,
         view=view,
         framing=framing,
         tags=plans.image_tags(project.feature_tags, view, framing, tags),
+        **made_from,
         **stored,
     )
 

@@ -234,14 +234,9 @@ def draw(
 
 def _check_nothing_comes(session: Session, project: Project) -> None:
     """The dataset is frozen at the start: wait for pictures that are on their way."""
-    coming = select(Job).where(
-        Job.project_id == project.id, Job.kind.in_(("crop", "upload")), Job.state.in_(jobs.OPEN_STATES)
-    )
-    job = session.scalars(coming).first()
-    if job is None:
-        return
-    doing = {"crop": "cropping", "upload": "uploading"}[job.kind]
-    raise Conflict(f"job {job.id} is still {doing}; wait for it", code=f"still_{doing}")
+    for job in images.making(session, project):
+        doing = {"crop": "cropping", "upload": "uploading"}[job.kind]
+        raise Conflict(f"job {job.id} is still {doing}; wait for it", code=f"still_{doing}")
 
 
 def _check_words(project: Project) -> None:

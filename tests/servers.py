@@ -31,6 +31,15 @@ class S3:
     secret_key: str
     region: str = "us-east-1"
 
+    def settings(self, bucket: str) -> dict[str, str]:
+        """What Settings are to say of a bucket in it."""
+        return {
+            "storage_url": f"s3://{bucket}",
+            "s3_endpoint": self.endpoint,
+            "s3_access_key": self.access_key,
+            "s3_secret_key": self.secret_key,
+        }
+
 
 def start_valkey(supervisor: Supervisor) -> str:
     password = secrets.token_hex(16)

@@ -48,14 +48,7 @@ def runtime(tmp_path: Path, empty_database: Path, s3: S3) -> Iterator[Runtime]:
     """A store that signs forms."""
     path = tmp_path / "bootlora.db"
     path.write_bytes(empty_database.read_bytes())
-    runtime = make_runtime(
-        tmp_path / "store",
-        f"sqlite:///{path}",
-        storage_url="s3://examples",
-        s3_endpoint=s3.endpoint,
-        s3_access_key=s3.access_key,
-        s3_secret_key=s3.secret_key,
-    )
+    runtime = make_runtime(tmp_path / "store", f"sqlite:///{path}", **s3.settings("examples"))
     runtime.storage = open_storage(runtime.settings)
     runtime.storage.prepare()
     yield runtime

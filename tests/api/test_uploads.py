@@ -169,13 +169,7 @@ def test_a_slip_is_good_for_its_project_alone(ada, bob, folder, project_id):
 
 @pytest.mark.servers
 def test_the_store_takes_what_the_form_allows(ada, runtime, s3, project_id):
-    runtime.settings = replace(
-        runtime.settings,
-        storage_url="s3://uploads",
-        s3_endpoint=s3.endpoint,
-        s3_access_key=s3.access_key,
-        s3_secret_key=s3.secret_key,
-    )
+    runtime.settings = replace(runtime.settings, **s3.settings("uploads"))
     runtime.storage = open_storage(runtime.settings)
     runtime.storage.prepare()
     offer = ada.post(f"/v1/projects/{project_id}/uploads", WANTED).json

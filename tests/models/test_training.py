@@ -284,7 +284,7 @@ def test_she_is_told_from_her_double():
     her = dict.fromkeys(HEADS, 0)
     mirror = Mirror([her, her | {"hair": 3}, {head: len(words) - 1 for head, words in HEADS.items()}])
     pictures = np.stack([np.full((1, 1, 3), i, np.uint8) for i in range(3)])
-    same, double, stranger = identity(mirror, pictures[[0, 0]], pictures)
+    same, double, stranger = identity(mirror.read(pictures[[0, 0]]), mirror.read(pictures))
     assert same > 0.8
     assert same > double + 0.1
     assert stranger == 0

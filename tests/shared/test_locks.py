@@ -18,7 +18,7 @@ from shared.jobs import ClaimedJob, LostLease
 from shared.models import Job, Project, User, Webhook
 from shared.runtime import Runtime
 from shared.webhooks import Answer
-from tests.domain import claim, make_job, make_project, make_runtime, make_user
+from tests.domain import claim, make_job, make_runtime
 from tests.servers import Postgres
 
 pytestmark = pytest.mark.servers
@@ -31,18 +31,6 @@ def runtime(postgres: Postgres, tmp_path: Path) -> Iterator[Runtime]:
     runtime = make_runtime(tmp_path, postgres.make_database())
     yield runtime
     runtime.close()
-
-
-@pytest.fixture
-def user(runtime: Runtime) -> User:
-    with runtime.transaction() as session:
-        return make_user(session)
-
-
-@pytest.fixture
-def project(runtime: Runtime, user: User) -> Project:
-    with runtime.transaction() as session:
-        return make_project(session, user)
 
 
 def claim_it(runtime: Runtime, job_id: str, held: ClaimedJob | None) -> None:

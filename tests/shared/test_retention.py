@@ -29,12 +29,6 @@ def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runtime]
 
 
 @pytest.fixture
-def user(runtime: Runtime) -> User:
-    with runtime.transaction() as session:
-        return make_user(session)
-
-
-@pytest.fixture
 def webhook_id(runtime: Runtime, user: User) -> str:
     with runtime.transaction() as session:
         webhook = Webhook(user_id=user.id, url="https://example.com", event_types=[], sealed_secret="x")

@@ -25,9 +25,8 @@ class ReaderScorer:
             raise ValueError("there is nothing to score against: no references")
         if not candidates:
             return []
-        reader, drawn = trained(), pixels(candidates)
-        found = identity(reader, pixels(references), drawn)
-        seen = reader.read(drawn)["view"].numpy()
+        known, read = (trained().read(pixels(images)) for images in (references, candidates))
+        found, seen = identity(known, read), read["view"].numpy()
         return [
             Score(float(found[i]), float(seen[i][HEADS["view"].index(view)]) if view else 1.0)
             for i, view in enumerate(views)

@@ -4,8 +4,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .network import Reader
-
 HERS = (
     "hair", "hair_style", "eyes", "skin", "ears", "fur", "tail", "outfit", "outfit_color", "bottom", "bottom_color",
     "accessory", "accessory_color",
@@ -24,9 +22,11 @@ def evidence(read: Tensor, believed: Tensor) -> Tensor:
     return ((read * believed).sum(1) / chance).clamp(min=DOUBT).log()
 
 
-def identity(reader: Reader, references: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """0..1 for each candidate: its evidence, as a share of all that there could be."""
-    known, read = reader.read(references), reader.read(candidates)
+def identity(known: dict[str, Tensor], read: dict[str, Tensor]) -> np.ndarray:
+    """0..1 for each candidate, from what a Reader has `read` in it and in the references that are `known`.
+
+    It is the evidence, as a share of all that there could be.
+    """
     believed = {head: belief(known[head]) for head in HERS}
     found = torch.stack([evidence(read[head], believed[head]) for head in HERS]).sum(0)
     most = sum(float((believed[head].max() * len(believed[head])).log()) for head in HERS)
