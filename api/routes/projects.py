@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import structlog
 from flask import jsonify
 
 from api import etags, extent, filters, owned
@@ -26,6 +26,7 @@ from shared import projects, rounds
 from shared.errors import Unavailable
 from shared.models import Project
 
+log = structlog.get_logger()
 blp = Blueprint("projects", __name__, url_prefix="/v1", description="Characters on their way from a picture to a LoRA")
 
 
@@ -166,9 +167,11 @@ def generate_pictures(body: dict[str, Any], project_id: str) -> Any:
 
 def _delete_objects(project_id: str) -> None:
     """Once the rows are gone. What can't be deleted now, the collector of orphans deletes."""
-    with suppress(Unavailable):
+    try:
         for prefix in (f"projects/{project_id}/", f"incoming/{project_id}/"):
             runtime().storage.delete_prefix(prefix)
+    except Unavailable as error:
+        log.warning("project.objects_left", project_id=project_id, error=str(error))
 
 
 def _dry_run(project: Project) -> Any:
