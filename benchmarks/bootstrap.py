@@ -97,8 +97,10 @@ class Method:
             name_features=bool(features),
         )
 
-    def draw(self, wanted: Sequence[Picture], params: dict[str, Any], lora: Path | None) -> list[Image.Image]:
-        loras = [(lora, 1.0)] if lora else []
+    def draw(
+        self, wanted: Sequence[Picture], params: dict[str, Any], lora: Path | None, weight: float = 1.0
+    ) -> list[Image.Image]:
+        loras = [(lora, weight)] if lora else []
         drawn = dict(generate(self.base, wanted, GenerateParams(**params), loras=loras))
         return [drawn[i] for i in range(len(wanted))]
 
@@ -114,7 +116,7 @@ class Method:
             wanted = self.wanted(
                 subject.trigger, subject.features, round_, count, 10_000 * (number + 1) + 1_000 * attempt
             )
-            drawn = self.draw(wanted, round_["generate"], lora)
+            drawn = self.draw(wanted, round_["generate"], lora, round_["lora_weight"])
             references = [image for image, _ in subject.known]
             candidates = [Candidate(p.view, p.framing, dhash(d)) for p, d in zip(wanted, drawn, strict=True)]
             scores = scorer.score(references, drawn, [p.view for p in wanted])

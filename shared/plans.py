@@ -21,6 +21,7 @@ DEFAULT_ROUNDS: list[dict[str, Any]] = [
     {"kind": "style", "target": 40},
     {"kind": "character"},
 ]
+GATHER = {"candidates_per_pick": 2.0, "max_generations": 3, "lora_weight": 1.0}
 # Full body shows all of her; a few nearer pictures teach the face.
 DEFAULT_FRAMINGS = {"full_body": 3, "upper_body": 1, "portrait": 1}
 
@@ -53,8 +54,7 @@ def _resolve_round(given: dict[str, Any], base_model: BaseModel) -> dict[str, An
         "views": given.get("views") or list(VIEWS),
         "framings": given.get("framings") or dict(DEFAULT_FRAMINGS),
         "prompt_tags": captions.clean(given.get("prompt_tags") or family.quality_tags),
-        "candidates_per_pick": given.get("candidates_per_pick") or 2.0,
-        "max_generations": given.get("max_generations") or 3,
+        **{name: given.get(name) or family.gather.get(name) or value for name, value in GATHER.items()},
         "enough": given.get("enough") or math.ceil(0.75 * (given.get("target") or 0)),
         "train": _explicit(TrainParams, {"resolution": base_model.resolution} | train, given.get("train")),
         "generate": generate_params(base_model, given.get("generate")),

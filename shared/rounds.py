@@ -414,7 +414,7 @@ def _enqueue_pictures(session: Session, round_: Round, pictures: list[Any]) -> J
     inputs = {
         "base_model": round_.project.base_model,
         "pictures": [asdict(picture) for picture in pictures],
-        "loras": [loras.as_input(lora, 1.0)],
+        "loras": [loras.as_input(lora, round_.plan["lora_weight"])],
     }
     return jobs.enqueue(
         session, round_.project, "generate", round_id=round_.id, params=round_.plan["generate"], inputs=inputs

@@ -90,6 +90,11 @@ class RoundPlanSchema(Schema):
     prompt_tags = Tags(30, metadata={"description": "Appended to every prompt."})
     candidates_per_pick = Real(1, 10, metadata={"description": "How many are drawn for each one that is missing."})
     max_generations = Whole(1, 20, metadata={"description": "How often `auto` may draw before it asks a person."})
+    lora_weight = Real(
+        0.05,
+        2,
+        metadata={"description": "How strongly the style LoRA speaks in candidates; less leaves the base its views."},
+    )
     enough = Whole(1, 1_000, metadata={"description": "With so many `auto` goes on, when more can't be had."})
     train = fields.Nested(TrainParamsSchema)
     generate = fields.Nested(GenerateParamsSchema)
@@ -113,6 +118,7 @@ class ResolvedRoundSchema(Answer):
     prompt_tags = fields.List(fields.String(), required=True)
     candidates_per_pick = fields.Float(required=True)
     max_generations = fields.Integer(required=True)
+    lora_weight = fields.Float(required=True)
     enough = fields.Integer(required=True)
     train = fields.Nested(TrainParamsSchema, required=True)
     generate = fields.Nested(GenerateParamsSchema, required=True)

@@ -65,12 +65,14 @@ def test_the_figures_of_the_bench():
         "four_crops": judgement(1.0, 0.3),
         "upper_bound": judgement(1.0, 0.9),
         "base": judgement(0.2, 0.1),
+        "true_renders": judgement(1.0, 0.9),
     }
     by_name = {line["name"]: line["value"] for line in figures([measured])}
     assert by_name["trigger_only_attributes"] == 0.8  # the worst view
     assert by_name["unseen_views_vs_four_crops"] == pytest.approx(0.7 / 0.2, abs=0.001)
     assert by_name["bootstrap_vs_upper_bound"] == pytest.approx(0.7 / 0.8, abs=0.001)
     assert by_name["attributes_without_trigger"] == pytest.approx(0.3)
+    assert by_name["attributes_in_true_renders"] == pytest.approx(0.9)
 
 
 def test_the_upper_bound_learns_from_every_view():

@@ -286,6 +286,6 @@ def test_she_is_told_from_her_double():
     pictures = np.stack([np.full((1, 1, 3), i, np.uint8) for i in range(3)])
     same, double, stranger = identity(mirror.read(pictures[[0, 0]]), mirror.read(pictures))
     assert same > 0.8
-    assert same > double + 0.1
-    assert stranger == 0
+    assert 0.2 < double < 0.7 * same
+    assert stranger < 0.01
     assert set(HERS) <= set(HEADS)

@@ -71,7 +71,7 @@ def test_manual_curation_waits_and_holds_no_job(runtime: Runtime, project: Proje
     assert laps[0].state == "curating"
     with runtime.db.reading() as session:
         assert not list(session.scalars(select(Job).where(Job.state.in_(jobs.OPEN_STATES))))
-        assert len(images.pending(session, laps[0].id)) == 24
+        assert len(images.pending(session, laps[0].id)) == 48
 
 
 def test_a_person_curates_and_the_next_round_trains_on_what_they_took(runtime: Runtime, project: Project) -> None:
@@ -136,9 +136,9 @@ def test_more_candidates_can_be_asked_for(runtime: Runtime, project: Project) ->
         lap = rounds.get(session, project.id, 1)
         assert lap.state == "curating"
         pending = images.pending(session, lap.id)
-        assert len(pending) == 29
-        assert [image.view for image in pending[24:]] == ["behind"] * 5
-        assert len({image.seed for image in pending}) == 29
+        assert len(pending) == 53
+        assert [image.view for image in pending[48:]] == ["behind"] * 5
+        assert len({image.seed for image in pending}) == 53
 
 
 @pytest.mark.parametrize("ends", ["cancelled", "succeeded"])
@@ -160,7 +160,7 @@ def test_a_scorer_that_was_called_off_decides_nothing_when_it_ends_at_last(
     row, laps = rows_of(runtime, project)
     assert (row.state, laps[0].state) == ("running", "curating")
     with runtime.db.reading() as session:
-        assert len(images.pending(session, laps[0].id)) == 28
+        assert len(images.pending(session, laps[0].id)) == 52
 
 
 def test_when_too_few_are_good_the_round_draws_more_and_then_calls_a_person(runtime: Runtime, project: Project) -> None:

@@ -8,7 +8,8 @@ HERS = (
     "hair", "hair_style", "eyes", "skin", "ears", "fur", "tail", "outfit", "outfit_color", "bottom", "bottom_color",
     "accessory", "accessory_color",
 )  # fmt: skip
-DOUBT = 0.03  # no attribute may speak more strongly against her than this: readers err
+FOR = 0.5  # no attribute may speak for her more strongly than this, or pictures that show more of them seemed more hers
+AGAINST = 1e-3  # the least likelihood that speaks against her: readers err
 
 
 def belief(read: Tensor) -> Tensor:
@@ -19,15 +20,14 @@ def belief(read: Tensor) -> Tensor:
 def evidence(read: Tensor, believed: Tensor) -> Tensor:
     """Log of how much likelier the same value is than by chance; 0 where the picture does not show it. (pictures,)"""
     chance = 1 / len(believed)
-    return ((read * believed).sum(1) / chance).clamp(min=DOUBT).log()
+    return ((read * believed).sum(1) / chance).clamp(min=AGAINST).log().clamp(max=FOR)
 
 
 def identity(known: dict[str, Tensor], read: dict[str, Tensor]) -> np.ndarray:
     """0..1 for each candidate, from what a Reader has `read` in it and in the references that are `known`.
 
-    It is the evidence, as a share of all that there could be.
+    1 is all the evidence that there could be; each time as much again that is missing, or speaks against her,
+    divides it by e. One attribute that is plainly another's leaves about a third.
     """
-    believed = {head: belief(known[head]) for head in HERS}
-    found = torch.stack([evidence(read[head], believed[head]) for head in HERS]).sum(0)
-    most = sum(float((believed[head].max() * len(believed[head])).log()) for head in HERS)
-    return (found / most).clamp(0, 1).numpy()
+    found = torch.stack([evidence(read[head], belief(known[head])) for head in HERS]).sum(0)
+    return (found / (FOR * len(HERS)) - 1).exp().numpy()

@@ -68,8 +68,10 @@ class Reader(nn.Module):
 
     @torch.no_grad()
     def read(self, pictures: np.ndarray) -> dict[str, Tensor]:
-        """Probabilities by head for uint8 pictures (n, h, w, 3)."""
-        return {head: logits.softmax(1) for head, logits in self.eval()(to_tensor(np.asarray(pictures))).items()}
+        """Probabilities by head for uint8 pictures (n, h, w, 3): the mean of a picture and its mirror image."""
+        x = to_tensor(np.asarray(pictures))
+        seen, mirrored = self.eval()(x), self(x.flip(3))
+        return {head: (seen[head].softmax(1) + mirrored[head].softmax(1)) / 2 for head in seen}
 
     def save(self, folder: Path, card: dict) -> None:
         folder.mkdir(parents=True, exist_ok=True)

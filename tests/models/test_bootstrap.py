@@ -1,0 +1,50 @@
+"""The method in little, on the base that ships: does the trigger alone bring her back from sides that nobody has shown?
+
+One style round and half the steps, two held-out characters whom `make bench` does not use. The bounds are far below
+what the method reaches, and above what it reaches with a step of it broken.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import numpy as np
+import pytest
+
+from benchmarks.bootstrap import Method
+from benchmarks.method import Bench, quicker
+from models.chibi.captions import invented_name
+from models.chibi.reader import FOLDER, Reader
+from models.chibi.world import held_out_characters
+from shared import catalog, plans
+from workers.diffusion import families
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+UNSEEN = [view for view in catalog.VIEWS if view != "front"]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    row = catalog.base_models()["chibi"]
+    method = Method(families.load(row), quicker(plans.resolve(None, row)), tmp_path_factory.mktemp("method"))
+    rng, judge = np.random.default_rng(9), Reader.load(FOLDER, "judge")
+    characters = held_out_characters(10)[8:]
+    kinds = ("base", "four_crops", "method")
+    return [Bench(character, invented_name(rng), method, judge).measure(kinds) for character in characters]
+
+
+def share(measured, kind: str, views=UNSEEN) -> float:
+    """Of her attributes, on average."""
+    return statistics.mean(each[kind].mean(views) for each in measured)
+
+
+def test_the_trigger_alone_brings_her_back_from_sides_that_nobody_has_shown(measured):
+    chance = share(measured, "base")
+    learned, copied = share(measured, "method") - chance, share(measured, "four_crops") - chance
+    assert learned > 0.2
+    assert learned > 1.3 * copied
+
+
+def test_without_the_trigger_she_stays_away(measured):
+    assert share(measured, "method_untriggered") < share(measured, "method") - 0.15
