@@ -21,6 +21,7 @@ class StoredCheckpoints:
         known = work.job.checkpoint or {}
         self._kept: list[dict[str, Any]] = list(known.get("kept", []))
         self.tamed = bool(known.get("tamed"))  # it has diverged once, and goes on at half its learning rate
+        self.leaner: dict[str, Any] = known.get("leaner", {})  # parameters with which it needs less memory
 
     def latest(self) -> Path | None:
         for entry in self._kept:
@@ -39,6 +40,11 @@ class StoredCheckpoints:
         self.tamed = True
         self._remember()
 
+    def save_memory(self, leaner: dict[str, Any]) -> None:
+        """Remember for every later attempt that the card has too little memory for more."""
+        self.leaner = leaner
+        self._remember()
+
     def save(self, path: Path, step: int) -> None:
         stored = self._work.store(f"checkpoint-{step}.safetensors", path)
         old = self._kept[1:]
@@ -49,4 +55,5 @@ class StoredCheckpoints:
 
     def _remember(self) -> None:
         step = self._kept[0]["step"] if self._kept else 0
-        self._work.save_checkpoint({"step": step, "kept": self._kept, "tamed": self.tamed})
+        state = {"step": step, "kept": self._kept, "tamed": self.tamed, "leaner": self.leaner}
+        self._work.save_checkpoint(state)

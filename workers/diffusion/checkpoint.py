@@ -60,10 +60,16 @@ class FolderCheckpoints:
 def fingerprint(base: Family, params: TrainParams, datasets: list[Dataset]) -> str:
     """Tells one run from another: a checkpoint goes on only in the run that it comes from.
 
-    How fast it learns is left out: a run that has diverged goes on from its checkpoint at a lower rate.
+    How fast it learns is left out: a run that has diverged goes on from its checkpoint at a lower rate. So is how a
+    step's batch is cut up: one that ran out of memory goes on with smaller pieces.
     """
-    trains_text_encoder = params.text_encoder_learning_rate > 0
-    settings = {**asdict(params), "learning_rate": None, "text_encoder_learning_rate": trains_text_encoder}
+    left_out = dict.fromkeys(("learning_rate", "gradient_accumulation", "gradient_checkpointing"))
+    settings = {
+        **asdict(params),
+        **left_out,
+        "text_encoder_learning_rate": params.text_encoder_learning_rate > 0,
+        "batch_size": params.batch_size * params.gradient_accumulation,
+    }
     digest = hashlib.sha256(json.dumps([FORMAT, base.row.name, settings], sort_keys=True).encode())
     for data in datasets:
         digest.update(json.dumps([data.buckets, data.texts, data.variants, data.weights.tolist()]).encode())

@@ -59,6 +59,7 @@ def _train(
     checkpoints = StoredCheckpoints(work)
     if checkpoints.tamed:
         params = tamed(params)
+    params = replace(params, **checkpoints.leaner)
     work.next_stage()
 
     def on_step(step: int, loss: float) -> None:
@@ -74,13 +75,14 @@ def _train(
             checkpoints.tame()
             params = tamed(params)
         except torch.OutOfMemoryError as error:
-            smaller = leaner(params)
-            if smaller is None:
+            less = leaner(params)
+            if less is None:
                 raise JobFailed(
                     "gpu_oom", "the card has too little memory for this training", retryable=True
                 ) from error
-            log.warning("train.leaner", batch_size=smaller.batch_size, checkpointing=smaller.gradient_checkpointing)
-            params = smaller
+            log.warning("train.leaner", **less)
+            checkpoints.save_memory(less)
+            params = replace(params, **less)
 
 
 def tamed(params: TrainParams) -> TrainParams:
@@ -92,14 +94,14 @@ def tamed(params: TrainParams) -> TrainParams:
     )
 
 
-def leaner(params: TrainParams) -> TrainParams | None:
-    """The same training in less memory, or None when there is nothing left to save."""
+def leaner(params: TrainParams) -> dict[str, Any] | None:
+    """What makes it the same training in less memory, or None when there is nothing left to save."""
     if params.batch_size > 1:
-        half = params.batch_size // 2
-        accumulation = params.gradient_accumulation * params.batch_size // half
-        return replace(params, batch_size=half, gradient_accumulation=accumulation)
+        smaller = max(size for size in range(1, params.batch_size) if params.batch_size % size == 0)
+        more = params.gradient_accumulation * params.batch_size // smaller
+        return {"batch_size": smaller, "gradient_accumulation": more}
     if not params.gradient_checkpointing:
-        return replace(params, gradient_checkpointing=True)
+        return {"batch_size": 1, "gradient_accumulation": params.gradient_accumulation, "gradient_checkpointing": True}
     return None
 
 

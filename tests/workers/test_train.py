@@ -1,4 +1,4 @@
-"""A training whose loss is not a number: real steps of a tiny model, of which one is told to go wrong."""
+"""A training that diverges, or runs out of memory: real steps of a tiny model, of which one is told to go wrong."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ PARAMS = TrainParams(
 )  # fmt: skip
 
 Diverging = Callable[..., list[float]]
+FullCard = Callable[..., list[int]]
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +81,34 @@ def diverging(monkeypatch: pytest.MonkeyPatch) -> Diverging:
     return diverging
 
 
+@pytest.fixture
+def full_card(monkeypatch: pytest.MonkeyPatch) -> FullCard:
+    """Have the card be too small for some batches, from a step on. Returns the sizes of all batches."""
+
+    def full_card(too_much: Callable[[TrainParams], bool], *, from_batch: int = 1) -> list[int]:
+        batch_loss, sizes = train.batch_loss, list[int]()
+
+        def limited(base: Any, data: Any, indices: Any, params: TrainParams, generator: Any) -> Tensor:
+            sizes.append(len(indices))
+            if too_much(params) and len(sizes) >= from_batch:
+                raise torch.OutOfMemoryError
+            return batch_loss(base, data, indices, params, generator)
+
+        monkeypatch.setattr(train, "batch_loss", limited)
+        return sizes
+
+    return full_card
+
+
 def attempt(runtime: Runtime, job: Job) -> dict[str, Any]:
     held = claim(runtime, job)
     assert held is not None
     return work_on(runtime, held, lambda: False)
+
+
+def with_params(runtime: Runtime, job: Job, **params: Any) -> None:
+    with runtime.transaction() as session:
+        session.get_one(Job, job.id).params = {**asdict(PARAMS), **params}
 
 
 def lose(runtime: Runtime, job: Job) -> None:
@@ -129,3 +154,48 @@ def test_one_that_diverges_again_fails_and_says_so(runtime: Runtime, job: Job, d
         attempt(runtime, job)
     assert (failed.value.code, failed.value.retryable) == ("nan_loss", True)
     assert rates == [FULL] * 4 + [HALF]
+
+
+def test_out_of_memory_it_takes_the_same_step_in_smaller_pieces(
+    runtime: Runtime, job: Job, full_card: FullCard
+) -> None:
+    with_params(runtime, job, batch_size=6)
+    sizes = full_card(lambda params: params.batch_size > 2)
+    assert attempt(runtime, job)["train_steps"] == 6
+    assert sizes == [6, 3] + [1] * 6 * 6
+
+
+def test_out_of_memory_on_the_way_it_goes_on_from_its_checkpoint(
+    runtime: Runtime, job: Job, full_card: FullCard
+) -> None:
+    with_params(runtime, job, batch_size=2)
+    sizes = full_card(lambda params: params.batch_size > 1, from_batch=6)
+    attempt(runtime, job)
+    assert sizes == [2] * 6 + [1] * 2 * 2, "steps 5 and 6 are left after the checkpoint of step 4"
+
+
+def test_another_attempt_begins_with_what_fitted_into_memory(runtime: Runtime, job: Job, full_card: FullCard) -> None:
+    with_params(runtime, job, batch_size=4)
+    sizes = full_card(lambda params: not params.gradient_checkpointing)
+    attempt(runtime, job)
+    assert sizes == [4, 2, 1] + [1] * 4 * 6
+    with runtime.transaction() as session:
+        row = session.get_one(Job, job.id)
+        assert row.checkpoint is not None
+        row.checkpoint = {**row.checkpoint, "kept": []}
+    lose(runtime, job)
+    sizes.clear()
+    attempt(runtime, job)
+    assert sizes == [1] * 4 * 6
+
+
+def test_a_card_that_is_too_small_for_anything_is_named(runtime: Runtime, job: Job, full_card: FullCard) -> None:
+    with_params(runtime, job, batch_size=2)
+    sizes = full_card(lambda params: True)
+    for expected in ([2, 1, 1], [1]):
+        with pytest.raises(JobFailed) as failed:
+            attempt(runtime, job)
+        assert (failed.value.code, failed.value.retryable) == ("gpu_oom", True)
+        assert sizes == expected
+        sizes.clear()
+        lose(runtime, job)
