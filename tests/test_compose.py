@@ -118,6 +118,10 @@ def test_the_gpu_worker_reserves_a_card_and_has_time_to_lay_down_its_work() -> N
     assert worker["stop_grace_period"] == "60s"
 
 
+def test_a_gpu_worker_without_its_card_does_not_train_on_the_cpu() -> None:
+    assert SERVICES["worker-gpu"]["environment"]["BOOTLORA_DEVICE"] == "${BOOTLORA_DEVICE:-cuda}"
+
+
 def test_the_io_worker_has_time_for_all_the_pictures_that_it_may_be_decoding() -> None:
     worker = SERVICES["worker-io"]
     (threads,) = re.findall(r"-c (\d+)", worker["command"])

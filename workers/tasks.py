@@ -26,6 +26,7 @@ from shared.runtime import Runtime
 from shared.settings import Settings
 from workers.clock import Clock
 from workers.delivery import Sender
+from workers.diffusion import families
 from workers.runner import run_job
 from workers.scratch import sweep
 from workers.watchdog import Watchdog
@@ -58,9 +59,11 @@ class Node:
         self.at_work = threading.Lock()
 
     def start(self, *, with_control: bool) -> None:
-        """Connect, put back what a dead predecessor held, and give a sign of life from now on."""
+        """Connect, put back what a dead predecessor held, look for the card, and give a sign of life from now on."""
         self.runtime = Runtime.from_settings(settings)
         self.runtime.bury_predecessor(self.name)
+        if self.queue == "gpu" and settings.device != "auto":
+            families.check_device(settings.device)
         sweep(settings.scratch_dir)
         watchdog = Watchdog(DEAF_AFTER * settings.redispatch_seconds, self.unclaimed, lambda: self.busy > 0)
         chores: dict[Callable[[], object], float] = {

@@ -24,6 +24,16 @@ def load(base_model: catalog.BaseModel, device: str | torch.device | None = None
     return _warm[0]
 
 
+def check_device(device: str) -> None:
+    """Refuse one that this machine doesn't have, or has lost."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (AssertionError, RuntimeError) as error:  # torch without CUDA asserts
+        raise RuntimeError(f"there is no device {device!r} here: {error}") from error
+
+
 def unload() -> None:
     """Free the warm base model, before the next one takes its memory."""
     if not _warm:
