@@ -33,6 +33,9 @@ LINES: dict[str, Callable[[dict[str, Any]], str]] = {
     "round.evaluating_started": lambda data: f"round {data['number']}: tries the character LoRA from every side",
     "round.completed": lambda data: f"round {data['number']}: [green]done[/], the dataset has {data['images']} images",
     "round.failed": lambda data: f"round {data['number']}: [red]failed[/]: {escape(data['error']['message'])}",
+    "prompt.cut": lambda data: (
+        f"[yellow]the base model reads only part of {data['texts']} prompts[/], not: {escape(data['unread'][0])}"
+    ),
     "job.requeued": lambda data: (
         f"[yellow]{escape(data['reason'])}[/]: the {data['kind']} job goes on from its checkpoint"
     ),

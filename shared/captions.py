@@ -5,10 +5,20 @@ The one pure function that the whole method turns on. See docs/captions.md for e
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 from shared.catalog import CAPTION_POLICIES
 from shared.errors import Invalid
+
+# CLIP's tokenizer reads on in pieces that begin here at the latest, and may cut each of them further.
+PIECES = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\w\s]|_)+", re.IGNORECASE)
+
+
+def least_tokens(text: str) -> int:
+    """How many tokens a text comes to at the least; words that a base model doesn't know come to more."""
+    return len(PIECES.findall(unicodedata.normalize("NFC", text)))
 
 
 def clean(tags: Iterable[str]) -> list[str]:

@@ -55,6 +55,7 @@ class Family:
     generate: dict[str, Any] = field(default_factory=dict)
     score: dict[str, Any] = field(default_factory=dict)
     gather: dict[str, Any] = field(default_factory=dict)  # how a style round draws its candidates
+    max_tokens: int = 75  # of a prompt that the text encoder reads, beside the two that begin and end it
     quality_tags: tuple[str, ...] = ()  # appended to every prompt that the service itself writes
 
 

@@ -25,6 +25,7 @@ TYPES = {
     "round.failed": "A job of this round failed for good.",
     "image.added": "An upload, a crop or an edited picture is ready.",
     "job.started": "A worker has taken the job.",
+    "prompt.cut": "Some prompts or captions are longer than the base model reads: `data.unread` has what is lost.",
     "job.requeued": "The worker was lost or shut down; the job goes on from its checkpoint.",
     "job.succeeded": "The job's result is stored.",
     "job.failed": "The job failed for good: `data.error` says why.",

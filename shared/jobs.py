@@ -153,6 +153,15 @@ def save_checkpoint(session: Session, held: ClaimedJob, checkpoint: dict[str, An
     _guarded(session, held, checkpoint=checkpoint)
 
 
+def tell(session: Session, held: ClaimedJob, type_: str, **data: Any) -> None:
+    """Record an event about a job, while it is ours."""
+    _lock_project(session, held.id)
+    job = session.scalar(select(Job).where(*_mine(held)).with_for_update())
+    if job is None:
+        raise LostLease(held.id)
+    events.of_job(session, job, type_, **data)
+
+
 def succeed(session: Session, held: ClaimedJob, result: dict[str, Any]) -> Job:
     """The work is done and stored. What follows from it is the caller's next line, in this transaction."""
     job = _end(session, held, JobState.SUCCEEDED, result=result, progress=None)

@@ -115,6 +115,17 @@ def pictures(
     return drawn
 
 
+def check_prompt(prompt: str, base_model: BaseModel, pointer: str) -> None:
+    """Refuse a prompt of which the base model would not read the end."""
+    tokens, most = captions.least_tokens(prompt), FAMILIES[base_model.family].max_tokens
+    if tokens > most:
+        raise Invalid(
+            f"a prompt of at least {tokens} tokens is too long: {base_model.name} reads {most} and nothing of the rest",
+            code="prompt_too_long",
+            errors=[{"pointer": pointer, "detail": f"more than {most} tokens: {prompt}"}],
+        )
+
+
 def image_tags(feature_tags: list[str], view: str | None, framing: str | None, others: list[str]) -> list[str]:
     """The tags of an image: the features it can show, its view and framing, and what else is said of it."""
     seen = [VIEWS[view]] if view else []

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared import captions, events, images, jobs, loras, plans, rounds
-from shared.catalog import DENIED_TAGS, BaseModel
+from shared.catalog import DENIED_TAGS, VIEWS, BaseModel
 from shared.errors import Conflict, Invalid, NotFound
 from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKind
 from shared.models import Image, Job, Project, Round, User, Webhook
@@ -41,6 +41,8 @@ def draft(user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) 
         labels=given.get("metadata") or {},
     )
     _check_words(project)
+    for plan in project.plan["rounds"]:
+        _check_prompts(project, plan, base_model(base_models, project.base_model))
     return project
 
 
@@ -83,6 +85,8 @@ def change(session: Session, project: Project, changes: dict[str, Any], base_mod
     if "plan" in changes or "base_model" in changes:
         project.plan = plans.resolve(changes.get("plan"), base_model(base_models, project.base_model))
     _check_words(project)
+    for plan in project.plan["rounds"]:
+        _check_prompts(project, plan, base_model(base_models, project.base_model))
     if project.feature_tags != old_features:
         _retag(session, project, old_features)
     session.flush()
@@ -125,6 +129,7 @@ def add_round(session: Session, project: Project, given: dict[str, Any], base_mo
     before = rounds.of_project(session, project.id)
     with_end = [given] if given["kind"] == RoundKind.CHARACTER else [given, {"kind": "character"}]
     plan = plans.resolve({"rounds": with_end}, base_model(base_models, project.base_model))["rounds"][0]
+    _check_prompts(project, plan, base_model(base_models, project.base_model))
     rounds.move_project(project, ProjectState.RUNNING)
     round_ = Round(
         project=project,
@@ -201,9 +206,11 @@ def draw(
 ) -> Job:
     """Generate pictures with LoRAs of the project: what an asset pipeline calls every day."""
     jobs.check_cap(session, user, settings)
+    base = base_model(base_models, project.base_model)
     wanted = []
-    for each in given["pictures"]:
-        _check_prompt(each["prompt"])
+    for number, each in enumerate(given["pictures"]):
+        _check_tags(each["prompt"])
+        plans.check_prompt(each["prompt"], base, f"/pictures/{number}/prompt")
         wanted += [
             Picture(
                 prompt=each["prompt"], seed=each["seed"] + offset, view=each.get("view"), framing=each.get("framing")
@@ -220,7 +227,7 @@ def draw(
         "pictures": [asdict(picture) for picture in wanted],
         "loras": loras.of_project(session, project, given["loras"]),
     }
-    params = plans.generate_params(base_model(base_models, project.base_model), given.get("params"))
+    params = plans.generate_params(base, given.get("params"))
     return jobs.enqueue(
         session,
         project,
@@ -256,7 +263,23 @@ def _check_words(project: Project) -> None:
             raise Invalid(f"the tag {tag!r} is not allowed here", code="denied_tag")
 
 
-def _check_prompt(prompt: str) -> None:
+def _check_prompts(project: Project, plan: dict[str, Any], base: BaseModel) -> None:
+    """Refuse a round whose prompts are longer than the base model reads: what comes last are the views."""
+    (picture,) = plans.pictures(
+        trigger_word=project.trigger_word,
+        subject_tags=project.subject_tags,
+        feature_tags=project.feature_tags,
+        views=[max(plan["views"], key=lambda view: len(VIEWS[view]))],
+        framings=plan["framings"],
+        prompt_tags=plan["prompt_tags"],
+        count=1,
+        seed=0,
+        name_features=plan["kind"] == RoundKind.STYLE,
+    )
+    plans.check_prompt(picture.prompt, base, "/feature_tags")
+
+
+def _check_tags(prompt: str) -> None:
     for tag in captions.clean(prompt.split(",")):
         if tag in DENIED_TAGS:
             raise Invalid(f"the tag {tag!r} is not allowed here", code="denied_tag")

@@ -95,6 +95,15 @@ class Work:
 
         self._patiently(save, on=DBAPIError, seconds=self.runtime.settings.lease_seconds)
 
+    def tell(self, type_: str, **data: Any) -> None:
+        """Record an event, as patiently."""
+
+        def tell() -> None:
+            with self.runtime.db.transaction() as session:
+                jobs.tell(session, self.job, type_, **data)
+
+        self._patiently(tell, on=DBAPIError, seconds=self.runtime.settings.lease_seconds)
+
     def _wait_for_store(self, act: Callable[[], T]) -> T:
         """Wait for a store that is down, longer than its own few tries."""
         return self._patiently(act, on=_may_come_back, seconds=self.runtime.settings.store_patience_seconds)

@@ -211,6 +211,23 @@ def test_generations_are_bounded(ada, session_of):
     assert int(refused.headers["Retry-After"]) > 0
 
 
+def test_words_that_the_base_model_would_not_read_are_refused(ada, session_of):
+    many = {"feature_tags": [f"tag{n} long" for n in range(20)]}
+    for path in ("/v1/projects", "/v1/projects?dry_run=true"):
+        refused = problem(ada.post(path, PROJECT | many), 422, "prompt_too_long")
+        assert [each["pointer"] for each in refused["errors"]] == ["/feature_tags"]
+    made = ada.post("/v1/projects", PROJECT)
+    path = f"/v1/projects/{made.json['id']}"
+    problem(ada.patch(path, many), 422, "prompt_too_long")
+    assert ada.get(path).json["feature_tags"] == PROJECT["feature_tags"]
+    fits, too_long = (
+        {"prompt": ", ".join(["ears"] * count)} for count in (38, 39)
+    )  # 75 tokens with the commas, and 77
+    refused = problem(ada.post(f"{path}/generations", {"pictures": [fits, too_long]}), 422, "prompt_too_long")
+    assert [each["pointer"] for each in refused["errors"]] == ["/pictures/1/prompt"]
+    assert ada.post(f"{path}/generations", {"pictures": [fits]}).status_code == 202
+
+
 def test_what_http_itself_refuses_is_a_problem_too(ada):
     problem(ada.get("/v1/nothing"), 404, "not_found")
     problem(ada.get("/v1/projects/prj_1"), 404, "not_found")

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from sqlalchemy import select
 from torch import Tensor
 
 from shared import jobs
 from shared.catalog import BaseModel
 from shared.errors import JobFailed
-from shared.models import Job
-from shared.params import TrainParams
+from shared.models import Event, Job
+from shared.params import GenerateParams, TrainParams
 from shared.runtime import Runtime
 from tests.diffusion.tiny import RESOLUTION, make_base_model
 from tests.domain import claim, make_project, make_runtime, make_user
@@ -199,3 +200,27 @@ def test_a_card_that_is_too_small_for_anything_is_named(runtime: Runtime, job: J
         assert sizes == expected
         sizes.clear()
         lose(runtime, job)
+
+
+@pytest.mark.parametrize("kind", ["train", "generate"])
+def test_what_is_cut_off_a_prompt_is_told(runtime: Runtime, job: Job, kind: str) -> None:
+    text = ", ".join(["eiei21girl"] * 30) + ", from behind"
+    picture = {"prompt": text, "seed": 0, "view": None, "framing": None}
+    drawing = GenerateParams(width=RESOLUTION, height=RESOLUTION, inference_steps=1, sampler="ddim", guidance_scale=1.0)
+    with runtime.transaction() as session:
+        row = session.get_one(Job, job.id)
+        row.kind = kind
+        row.params = asdict(PARAMS if kind == "train" else drawing)
+        entry = {**row.inputs["dataset"][0], "captions": ["eiei21girl", text]}
+        row.inputs = {**row.inputs, "dataset": [entry], "pictures": [picture], "loras": []}
+    attempt(runtime, job)
+    with runtime.db.reading() as session:
+        (told,) = session.scalars(select(Event).where(Event.type == "prompt.cut"))
+    assert (told.data["job_id"], told.data["texts"]) == (job.id, 1)
+    assert told.data["unread"][0].endswith("eiei21girl, from behind")
+
+
+def test_nothing_is_told_of_prompts_that_fit(runtime: Runtime, job: Job) -> None:
+    attempt(runtime, job)
+    with runtime.db.reading() as session:
+        assert session.scalars(select(Event.type)).all() == ["job.started"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import structlog
 
 from shared.errors import JobFailed
@@ -10,6 +12,8 @@ from workers.diffusion.families.base import Family
 from workers.work import Work
 
 log = structlog.get_logger()
+
+MOST_TOLD = 10  # ends of texts, in one event
 
 
 def load(work: Work) -> Family:
@@ -23,3 +27,12 @@ def load(work: Work) -> Family:
         raise JobFailed(
             "base_model_unavailable", f"base model {work.base_model.name!r} can't be loaded on this worker"
         ) from error
+
+
+def tell_what_is_unread(work: Work, family: Family, texts: Iterable[str]) -> None:
+    """What the text encoder cuts off is lost without a trace, so whoever wrote it is told."""
+    unread = {text: family.unread(text) for text in dict.fromkeys(texts)}
+    cut = {text: rest for text, rest in unread.items() if rest}
+    if cut:
+        log.warning("prompt.cut", texts=len(cut))
+        work.tell("prompt.cut", texts=len(cut), unread=list(dict.fromkeys(cut.values()))[:MOST_TOLD])

@@ -21,6 +21,7 @@ def run(work: Work) -> dict[str, Any]:
     left = [index for index in range(len(pictures)) if str(index) not in done]
     params = GenerateParams(**work.job.params)
     family = base.load(work)
+    base.tell_what_is_unread(work, family, [each.prompt for each in pictures] + [params.negative_prompt or ""])
     adapters = [(work.fetch(each), each["weight"]) for each in work.job.inputs["loras"]]
     work.next_stage()
 

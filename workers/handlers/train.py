@@ -33,6 +33,7 @@ def run(work: Work) -> dict[str, Any]:
     family = base.load(work)
     inputs = work.job.inputs
     examples = [Example(work.image(entry), entry["captions"]) for entry in inputs["dataset"]]
+    base.tell_what_is_unread(work, family, (text for example in examples for text in example.captions))
     lora = _train(work, family, examples, _prior(work, family, params), params)
     title = inputs["name"]
     about = lora_file.About(

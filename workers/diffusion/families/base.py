@@ -72,6 +72,10 @@ class Family(ABC):
     def encode_prompts(self, texts: Sequence[str], clip_skip: int = 0) -> Conditioning:
         """What the denoiser wants to know of each text. Gradients flow where they are enabled."""
 
+    @abstractmethod
+    def unread(self, text: str) -> str:
+        """The end of a text that is too long for the text encoder; empty if it reads all of it."""
+
     # noise
 
     @property

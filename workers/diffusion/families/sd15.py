@@ -119,6 +119,13 @@ class StableDiffusion15(Family):
             states = inner.final_layer_norm(encoded.hidden_states[-(clip_skip + 1)])
         return {"encoder_hidden_states": states}  # (batch, tokens, channels)
 
+    def unread(self, text: str) -> str:
+        places = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        ).offset_mapping
+        beyond = places[self.tokenizer.model_max_length - 2 :]  # the two are those that begin and end it
+        return text[beyond[0][0] :] if beyond else ""
+
     # noise
 
     @property
