@@ -78,6 +78,12 @@ def after(session: Session, project_id: str, seq: int, limit: int) -> list[Event
     return list(session.scalars(query))
 
 
+def latest(session: Session, project_id: str, type_: str) -> Event:
+    """The last event of a type, by `seq`: what hosts call the time is no order."""
+    query = select(Event).where(Event.project_id == project_id, Event.type == type_).order_by(Event.seq.desc())
+    return session.scalars(query.limit(1)).one()
+
+
 def payload(event: Event) -> dict[str, Any]:
     """An event as clients see it, in every view of the table."""
     return {

@@ -303,10 +303,7 @@ def retry(session: Session, project: Project) -> Job:
     round_ = session.scalars(
         select(Round).where(Round.project_id == project.id, Round.state == RoundState.FAILED)
     ).one()
-    last = session.scalars(
-        select(Job).where(Job.round_id == round_.id).order_by(Job.created_at.desc(), Job.id.desc())
-    ).first()
-    assert last is not None
+    last = session.get_one(Job, events.latest(session, project.id, "round.failed").data["job_id"])
     assert round_.failed_in is not None
     move(round_, RoundState(round_.failed_in))
     move_project(project, ProjectState.RUNNING)

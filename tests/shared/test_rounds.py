@@ -1,3 +1,4 @@
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -192,6 +193,22 @@ def test_a_failed_job_says_why_and_its_stage_can_be_tried_again(runtime: Runtime
         assert again.checkpoint == {"step": 50, "kept": []}
     work_off(runtime)
     assert rows_of(runtime, project)[0].state == "completed"
+
+
+def test_a_retry_does_what_failed_last_whatever_the_clocks_say(runtime: Runtime, project: Project) -> None:
+    """Of two API hosts or workers, one may run an hour ahead."""
+    start(runtime, project)
+    work_off(runtime, until="generate")
+    failed = claim(runtime, open_job(runtime, project))
+    assert failed is not None
+    error = {"code": "gpu_oom", "message": "too large", "retryable": True}
+    with runtime.transaction() as session:
+        rounds.job_ended_badly(session, jobs.fail(session, failed, error))
+        training = session.scalars(select(Job).where(Job.round_id == failed.round_id, Job.kind == "train")).one()
+        training.created_at += timedelta(hours=1)
+    with runtime.transaction() as session:
+        again = rounds.retry(session, session.get_one(Project, project.id))
+        assert (again.kind, again.inputs) == ("generate", failed.inputs)
 
 
 def test_a_cancelled_project_stops_everywhere_and_late_results_change_nothing(
