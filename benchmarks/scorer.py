@@ -34,11 +34,13 @@ CHANGEABLE = {
 
 def double(character: Character, rng: np.random.Generator) -> Character:
     """Someone who is easily mistaken for her."""
-    changed = {}
+    changed: dict[str, Any] = {}
     for name in rng.choice(list(CHANGEABLE), rng.integers(1, 3), replace=False):
         others = [value for value in CHANGEABLE[name] if value != getattr(character, name)]
         changed[str(name)] = str(rng.choice(others))
-    return replace(character, **({"bottom": "none"} if "outfit" in changed else {}), **changed)
+    if "outfit" in changed:
+        changed["bottom"] = "none"
+    return replace(character, **changed)
 
 
 def four_crops(character: Character) -> np.ndarray:

@@ -93,7 +93,7 @@ class Bench:
             project_id, [{"prompt": "1girl", "count": 1}], params={"inference_steps": 1}
         )
         ended = self.bootlora.jobs.wait(job["id"])
-        return datetime.fromisoformat(ended["started_at"]).timestamp() - began
+        return datetime.fromisoformat(str(ended["started_at"])).timestamp() - began
 
     def _enqueue(self, redis: Redis) -> float:
         began = time.time()

@@ -96,6 +96,7 @@ class Job(TypedDict, total=False):
     attempt: int
     progress: Progress | None
     error: dict[str, Any] | None
+    started_at: str | None
 
 
 class Event(TypedDict):

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -77,7 +78,7 @@ class Postgres:
     def _initialize(self, binaries: Path) -> None:
         options = ["--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
         command = [str(binaries / "initdb"), "-D", str(self.folder / "data"), *options]
-        become = {"user": self.user, "extra_groups": []} if self.user != "-" else {}
+        become: dict[str, Any] = {"user": self.user, "extra_groups": []} if self.user != "-" else {}
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder, **become)
 
     def _connection(self) -> psycopg.Connection:
