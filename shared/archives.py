@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from shared.captions import CONTROLS
 from shared.errors import Invalid, TooLarge
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -74,9 +75,17 @@ def _entries(source: zipfile.ZipFile, infos: list[zipfile.ZipInfo], max_picture_
     found = []
     for info in sorted(pictures, key=lambda info: info.filename):
         text = texts.get(_stem(info))
-        caption = _read(source, text, MAX_CAPTION_BYTES).decode("utf-8", errors="replace") if text else None
+        caption = _caption(_read(source, text, MAX_CAPTION_BYTES)) if text else None
         found.append(Entry(name=info.filename, content=_read(source, info, max_picture_bytes), caption=caption))
     return found
+
+
+def _caption(content: bytes) -> str:
+    """A caption on one line."""
+    caption = " ".join(content.decode("utf-8-sig", errors="replace").split())
+    if re.search(f"[{CONTROLS}]", caption):
+        raise Invalid("a caption in the zip holds control characters; write it as UTF-8", code="bad_caption")
+    return caption
 
 
 def _check(info: zipfile.ZipInfo, max_picture_bytes: int) -> None:

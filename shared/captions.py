@@ -12,6 +12,9 @@ from collections.abc import Iterable, Sequence
 from shared.catalog import CAPTION_POLICIES
 from shared.errors import Invalid
 
+# Control characters, those that turn the direction of a line, and the byte-order mark: no text of ours holds them.
+CONTROLS = r"\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff"
+
 # CLIP's tokenizer reads on in pieces that begin here at the latest, and may cut each of them further.
 PIECES = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\w\s]|_)+", re.IGNORECASE)
 

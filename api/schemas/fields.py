@@ -13,6 +13,7 @@ from marshmallow import ValidationError, fields, validate
 from marshmallow.validate import Length, Range
 
 from api import context
+from shared.captions import CONTROLS
 from shared.db import utcnow
 
 MAX_INTEGER = 2**53 - 1  # what every JSON reader can hold
@@ -51,10 +52,6 @@ class CommaTags(fields.String):
 
     def _validate(self, value: Any) -> None:
         """The tags have been validated one by one."""
-
-
-# Control characters, those that turn the direction of a line, and the byte-order mark.
-CONTROLS = r"\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff"
 
 
 class _Printable(validate.Regexp):

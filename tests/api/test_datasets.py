@@ -44,6 +44,12 @@ def test_a_dataset_comes_in_with_its_captions(ada, project_id):
     assert second["tags"] == ["fox ears", "yellow eyes"]
 
 
+def test_a_caption_may_be_as_editors_leave_it(ada, project_id):
+    caption = b"\xef\xbb\xbffox ears,\tfrom side\r\nsword\n"  # a byte-order mark, a tab, an end of line
+    (image,) = send(ada, project_id, zipped({"a.png": png(), "a.txt": caption})).json["items"]
+    assert image["tags"] == ["fox ears", "from side sword"]
+
+
 def test_a_dataset_that_went_out_comes_in_the_same(ada, project_id):
     for view in ("front", "behind"):
         upload(ada, project_id, view=view)
@@ -73,9 +79,15 @@ def test_a_dataset_that_went_out_comes_in_the_same(ada, project_id):
         (zipped({"a.png": b"\0" * 5_000_000}, compression=zipfile.ZIP_DEFLATED), 413, "zip_too_large"),
         (zipped({f"{n}.png": b"x" for n in range(101)}), 413, "zip_too_large"),
         (zipped({"a.png": png(), "a.txt": b"x" * 20_000}), 413, "zip_too_large"),
+        (zipped({"a.png": png(), "a.txt": b"fox ears, a\0b"}), 422, "bad_caption"),
+        (zipped({"a.png": png(), "a.txt": "fox ears, a\u202eb".encode()}), 422, "bad_caption"),
+        (zipped({"a.png": png(), "a.txt": "fox ears".encode("utf-16")}), 422, "bad_caption"),
         (zipped({"a.png": png(), "b.png": b"no picture"}), 422, "not_a_picture"),
     ],
-    ids=["text", "cut off", "empty", "up", "root", "drive", "bomb", "many", "long caption", "one is no picture"],
+    ids=[
+        *("text", "cut off", "empty", "up", "root", "drive", "bomb", "many", "long caption"),
+        *("NUL", "right to left", "UTF-16", "one is no picture"),
+    ],
 )
 def test_a_bad_zip_is_refused_as_a_whole(ada, runtime, project_id, content, status, code):
     answer = send(ada, project_id, content)
