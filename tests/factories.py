@@ -10,7 +10,7 @@ from PIL import ImageDraw
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared import catalog, projects
+from shared import catalog, projects, rounds
 from shared.models import Image, Job, Lora, Project, Round, User
 
 FEATURES = ["fox ears", "blonde hair", "yellow eyes"]
@@ -134,4 +134,14 @@ def make_curating(session: Session, user_id: str, candidates: int = 3, **given: 
             seed=number,
             prompt="eiei21girl, 1girl, solo, from side",
         )
+    return project, round_
+
+
+def make_failed(session: Session, user_id: str) -> tuple[Project, Round]:
+    """The same, but for a generation that has failed, and the round with it."""
+    project, round_ = make_curating(session, user_id)
+    round_.state = "generating"
+    error = {"code": "gpu_oom", "message": "too large", "retryable": True}
+    job = make_job(session, project, kind="generate", round_id=round_.id, state="failed", error=error)
+    rounds.job_ended_badly(session, job)
     return project, round_

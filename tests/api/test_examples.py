@@ -22,7 +22,7 @@ from shared.runtime import Runtime, open_storage
 from tests.api.conftest import SECRET, Caller, make_runtime
 from tests.api.test_datasets import zipped
 from tests.api.test_openapi import operations
-from tests.factories import make_curating, make_image, make_job, make_project, png
+from tests.factories import make_curating, make_failed, make_image, make_job, make_project, png
 from tests.servers import S3
 
 pytestmark = pytest.mark.servers
@@ -40,7 +40,7 @@ PROJECT_STATES = {
     **dict.fromkeys(("add_round", "delete_project", "stream_project_events"), "completed"),
     "retry_project": "failed",
 }
-JOB_STATES = {"retry_project": "failed", "cancel_job": "queued"}
+JOB_STATES = {"cancel_job": "queued"}
 
 
 @pytest.fixture
@@ -82,12 +82,12 @@ def test_the_examples_in_answers_are_as_their_schemas_say() -> None:
 def make_things(session: Session, runtime: Runtime, admin: Caller, bob: Caller, operation: str) -> dict[str, str]:
     """Make what the example of an operation is about. Real ids by those in the examples."""
     state = PROJECT_STATES.get(operation, "curating")
-    project, round_ = make_curating(session, admin.user_id)
+    make = make_failed if state == "failed" else make_curating
+    project, round_ = make(session, admin.user_id)
     image = make_image(session, project, role="candidate", decision="pending", round_id=round_.id)
     runtime.storage.put_bytes(image.key, png(), "image/png")
     round_.dataset = rounds.present_dataset(session, project)
     job = make_job(session, project, round_id=round_.id, state=JOB_STATES.get(operation, "succeeded"))
-    round_.failed_in = "generating"
     project.state, round_.state = "running" if state == "curating" else state, state
     if state == "draft":
         project = make_project(session, admin.user_id)

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from shared.errors import Unavailable
-from tests.factories import make_curating, make_job, make_lora, make_project, make_round, png
+from tests.factories import make_curating, make_failed, make_job, make_lora, make_project, make_round, png
 
 PROJECT = {"name": "Eiei", "trigger_word": "eiei21girl", "feature_tags": ["fox ears", "yellow eyes"]}
 
@@ -152,9 +152,7 @@ def test_a_project_is_deleted_also_while_the_store_is_away(ada, runtime, monkeyp
 
 def test_a_failed_project_is_retried(ada, session_of):
     with session_of() as session:
-        project, round_ = make_curating(session, ada.user_id)
-        project.state, round_.state, round_.failed_in = "failed", "failed", "generating"
-        make_job(session, project, round_id=round_.id, state="failed")
+        project, _ = make_failed(session, ada.user_id)
     answer = ada.post(f"/v1/projects/{project.id}/retry")
     assert (answer.status_code, answer.json["state"]) == (202, "running")
     assert ada.post(f"/v1/projects/{project.id}/retry").json["code"] == "not_failed"
