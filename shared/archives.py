@@ -14,8 +14,7 @@ from shared.captions import CONTROLS
 from shared.errors import Invalid, TooLarge
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
-MAX_PICTURES = 100
-MAX_ENTRIES = 1000
+MAX_ENTRIES = 10  # for each picture that may be
 MAX_CAPTION_BYTES = 10_000
 MAX_RATIO = 100  # of one entry, unpacked to packed: text alone gets near
 MAX_TOGETHER = 5  # times of what one picture may have: all are in memory at once
@@ -42,7 +41,7 @@ def pack(path: Path, name: str, entries: Iterable[Entry]) -> int:
     return number
 
 
-def unpack(file: IO[bytes], max_picture_bytes: int) -> list[Entry]:
+def unpack(file: IO[bytes], max_pictures: int, max_picture_bytes: int) -> list[Entry]:
     """The pictures of a zip with their captions, as bytes that nobody has looked at yet.
 
     Nothing is written to a disk, so a path in a zip leads nowhere; those that try are refused all the same.
@@ -54,24 +53,26 @@ def unpack(file: IO[bytes], max_picture_bytes: int) -> list[Entry]:
     try:
         with zipfile.ZipFile(file) as source:
             infos = [info for info in source.infolist() if not info.is_dir()]
-            if len(infos) > MAX_ENTRIES:
-                raise TooLarge(f"the zip has {len(infos)} entries; {MAX_ENTRIES} may be", code="zip_too_large")
+            if len(infos) > MAX_ENTRIES * max_pictures:
+                raise TooLarge(f"{len(infos)} entries are far too many", code="zip_too_large")
             for info in infos:
                 _check(info, max_picture_bytes)
             if sum(info.file_size for info in infos) > MAX_TOGETHER * max_picture_bytes:
                 raise TooLarge("the zip unpacks to more than is allowed", code="zip_too_large")
-            return _entries(source, infos, max_picture_bytes)
+            return _entries(source, infos, max_pictures, max_picture_bytes)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
         raise Invalid(f"the file can't be read as a zip ({type(error).__name__})", code="not_a_zip") from error
 
 
-def _entries(source: zipfile.ZipFile, infos: list[zipfile.ZipInfo], max_picture_bytes: int) -> list[Entry]:
+def _entries(
+    source: zipfile.ZipFile, infos: list[zipfile.ZipInfo], max_pictures: int, max_picture_bytes: int
+) -> list[Entry]:
     texts = {_stem(info): info for info in infos if _suffix(info) == ".txt"}
     pictures = [info for info in infos if _suffix(info) in PICTURES]
     if not pictures:
         raise Invalid("there is no picture in the zip", code="empty_zip")
-    if len(pictures) > MAX_PICTURES:
-        raise TooLarge(f"{len(pictures)} pictures are in the zip; {MAX_PICTURES} may be", code="zip_too_large")
+    if len(pictures) > max_pictures:
+        raise TooLarge(f"{len(pictures)} pictures are in the zip; {max_pictures} may be", code="zip_too_large")
     found = []
     for info in sorted(pictures, key=lambda info: info.filename):
         text = texts.get(_stem(info))

@@ -50,6 +50,7 @@ class Settings:
     min_image_side: int = 32
     max_body_bytes: int = 1_000_000
     max_images_per_project: int = 1_000
+    max_pictures_per_import: int = 100
     max_pictures_per_job: int = 200
     max_running_jobs: int = 2  # for each user
     max_queued_jobs: int = 20

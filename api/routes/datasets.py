@@ -34,7 +34,7 @@ def import_dataset(body: dict[str, Any], project_id: str) -> Any:
     """
     owned.project(reading(), project_id)
     limits = runtime().settings
-    entries = archives.unpack(body["file"].stream, limits.max_upload_bytes)
+    entries = archives.unpack(body["file"].stream, limits.max_pictures_per_import, limits.max_upload_bytes)
     stored = uploads.store_all([entry.content for entry in entries], project_id)
     project = owned.project(writing(), project_id)
     added = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from api import owned
 from api.blueprint import Blueprint
@@ -22,10 +23,13 @@ blp = Blueprint("loras", __name__, url_prefix="/v1", description="What trainings
 @blp.arguments(PageQuery, location="query")
 @blp.response(200, page_of(LoraSchema))
 def list_loras(query: dict[str, Any], project_id: str) -> Any:
-    """List the LoRAs of a project, the oldest first"""
-    project = owned.project(reading(), project_id)
-    found = select(Lora).where(Lora.project_id == project.id)
-    return page(reading(), found, Lora, query, newest_first=False)
+    """List the LoRAs of a project, the oldest first, with links to download their files
+
+    With the scope to download, that is written into the audit log.
+    """
+    session = _written_down_if_links_are_shown()
+    found = select(Lora).where(Lora.project_id == owned.project(session, project_id).id)
+    return page(session, found, Lora, query, newest_first=False)
 
 
 @blp.get("/loras/<id:lora_id>")
@@ -38,6 +42,9 @@ def get_lora(lora_id: str) -> Any:
 
     With the scope to download, that is written into the audit log.
     """
-    if allowed("artifacts:read"):
-        return owned.lora(writing(), lora_id)
-    return owned.lora(reading(), lora_id)
+    return owned.lora(_written_down_if_links_are_shown(), lora_id)
+
+
+def _written_down_if_links_are_shown() -> Session:
+    """What a request writes is in the audit log; whoever is shown links may download."""
+    return writing() if allowed("artifacts:read") else reading()

@@ -25,6 +25,7 @@ class LimitsSchema(Answer):
     min_image_side = fields.Integer(required=True)
     max_body_bytes = fields.Integer(required=True)
     max_images_per_project = fields.Integer(required=True)
+    max_pictures_per_import = fields.Integer(required=True)
     max_pictures_per_job = fields.Integer(required=True)
     max_running_jobs = fields.Integer(required=True)
     max_queued_jobs = fields.Integer(required=True)
@@ -33,6 +34,7 @@ class LimitsSchema(Answer):
     submits_per_minute = fields.Integer(required=True)
     download_seconds = fields.Integer(required=True)
     max_streams_per_key = fields.Integer(required=True)
+    max_streams = fields.Integer(required=True)
 
 
 class UsageSchema(Answer):

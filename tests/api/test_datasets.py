@@ -100,4 +100,4 @@ def test_pictures_that_are_each_small_enough_may_not_be_too_much_together():
     picture = os.urandom(1_000) + b"\0" * 79_000
     content = zipped({f"{n}.png": picture for n in range(10)}, compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(TooLarge):
-        archives.unpack(io.BytesIO(content), max_picture_bytes=100_000)
+        archives.unpack(io.BytesIO(content), max_pictures=100, max_picture_bytes=100_000)

@@ -140,9 +140,11 @@ def test_what_was_done_is_written_down_for_admins(ada, admin, things):
     ada.post("/v1/projects", PROJECT)
     ada.get("/v1/projects")
     ada.get(f"/v1/loras/{things['lora_id']}")
+    ada.get(f"/v1/projects/{things['project_id']}/loras")
     assert ada.post("/v1/projects", {}).status_code == 422
     seen = admin.get(f"/v1/audit?user_id={ada.user_id}").json["items"]
     assert [(each["action"], each["target"]) for each in seen] == [
+        ("list_loras", f"/v1/projects/{things['project_id']}/loras"),
         ("get_lora", f"/v1/loras/{things['lora_id']}"),
         ("create_project", "/v1/projects"),
     ]

@@ -12,6 +12,7 @@ from api import readiness
 from api.routes import docs
 from embedded.stack import ROOT
 from shared.db import Database, utcnow
+from shared.settings import Settings
 from shared.storage import FolderStorage
 from tests.factories import make_job, make_project
 
@@ -27,6 +28,13 @@ def test_a_caller_sees_who_they_are(ada):
 def test_base_models_and_limits_are_shown(ada):
     assert [each["name"] for each in ada.get("/v1/base-models").json["items"]] == ["chibi"]
     assert ada.get("/v1/limits").json["max_upload_bytes"] == 20_000_000
+
+
+def test_every_limit_that_a_client_can_meet_is_shown(ada):
+    ours = {"max_lost_attempts", "max_worker_bytes"}
+    names = {name for name in Settings.__dataclass_fields__ if name.startswith(("max_", "min_"))} - ours
+    names |= {"requests_per_minute", "submits_per_minute", "download_seconds"}
+    assert set(ada.get("/v1/limits").json) == names
 
 
 def test_without_a_key_there_is_no_answer(app):
