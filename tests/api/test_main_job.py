@@ -171,7 +171,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(ada):
     answer = ada.post("/v1/projects?dry_run=true", PROJECT)
     assert answer.status_code == 200, answer.json
     assert [each["train_images"] for each in answer.json["rounds"]] == [4, 16, 40]
-    assert [each["pictures"] for each in answer.json["rounds"]] == [24, 48, 12]
+    assert [each["pictures"] for each in answer.json["rounds"]] == [48, 96, 12]
     assert ada.get("/v1/projects").json["items"] == []
     project_id = ada.post("/v1/projects", PROJECT).json["id"]
     assert ada.post(f"/v1/projects/{project_id}/start?dry_run=true").json["code"] == "too_few_references"
