@@ -87,7 +87,7 @@ def main(url: str, key: str, picture: Path) -> dict[str, Any]:
 
 def wanted() -> NewProject:
     """One style round, curated by us, and the character round."""
-    train = TrainParams(train_steps=4, checkpoint_every_steps=2)
+    train = TrainParams(train_steps=4, checkpoint_every_steps=2, prior_images=0)
     rounds = [
         RoundPlan(kind=RoundKind.STYLE, target=6, candidates_per_pick=3.0, views=[View.SIDE, View.BEHIND], train=train),
         RoundPlan(kind=RoundKind.CHARACTER, train=train),
