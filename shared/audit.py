@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from shared.models import ApiKey, AuditEntry
 
+_WRITING = insert(AuditEntry.__table__)
+
 
 def record(session: Session, key: ApiKey, action: str, target: str, request_id: str | None) -> None:
     """Remember that the holder of a key did this."""
-    session.add(
-        AuditEntry(user_id=key.user_id, api_key_id=key.id, action=action, target=target[:500], request_id=request_id)
-    )
+    entry = {"user_id": key.user_id, "api_key_id": key.id, "action": action, "target": target[:500]}
+    session.execute(_WRITING, entry | {"request_id": request_id})

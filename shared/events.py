@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import bindparam, or_, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from shared.db import clock
 from shared.models import Delivery, Event, Job, Project, Round, Webhook
@@ -33,19 +34,35 @@ TYPES = {
     "webhook.test": "A test, sent because somebody asked for it.",
 }
 
+_projects = Project.__table__
+_NEXT = (
+    update(_projects)
+    .where(_projects.c.id == bindparam("of"))
+    .values(seq=_projects.c.seq + 1)
+    .returning(_projects.c.seq)
+)
+# Kept from being deleted before the delivery is written: that would undo the whole transaction.
+_LISTENING = (
+    select(Webhook)
+    .where(
+        Webhook.user_id == bindparam("whose"),
+        Webhook.disabled_at.is_(None),
+        or_(Webhook.project_id.is_(None), Webhook.project_id == bindparam("of")),
+    )
+    .with_for_update(read=True, key_share=True)
+)
+
 
 def record(session: Session, project: Project, type_: str, **data: Any) -> Event:
     """Append an event to a project, with a delivery for each webhook that wants it."""
     if type_ not in TYPES:
         raise ValueError(f"unknown event type {type_!r}")
-    seq = session.execute(
-        update(Project).where(Project.id == project.id).values(seq=Project.seq + 1).returning(Project.seq)
-    ).scalar_one()
+    seq = session.execute(_NEXT, {"of": project.id}).scalar_one()
+    set_committed_value(project, "seq", seq)
     event = Event(user_id=project.user_id, project_id=project.id, seq=seq, type=type_, data=data)
     session.add(event)
     session.flush()
-    session.refresh(project, ["seq"])
-    for webhook in session.scalars(_listening(project)):
+    for webhook in session.scalars(_LISTENING, {"whose": project.user_id, "of": project.id}):
         if not webhook.event_types or type_ in webhook.event_types:
             session.add(Delivery(webhook_id=webhook.id, event_id=event.id, due_at=clock()))
     return event
@@ -91,13 +108,3 @@ def payload(event: Event) -> dict[str, Any]:
         "timestamp": event.created_at.isoformat(),
         "data": {"id": event.id, "project_id": event.project_id, "seq": event.seq, **event.data},
     }
-
-
-def _listening(project: Project) -> Any:
-    """Its webhooks, kept from being deleted before the delivery is written: that would undo the whole transaction."""
-    query = select(Webhook).where(
-        Webhook.user_id == project.user_id,
-        Webhook.disabled_at.is_(None),
-        or_(Webhook.project_id.is_(None), Webhook.project_id == project.id),
-    )
-    return query.with_for_update(read=True, key_share=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, func, or_, select, update
@@ -26,6 +26,17 @@ from shared.settings import Settings
 log = structlog.get_logger()
 MAX_COUNTED = 1_000  # waiting jobs of a queue, beyond which nobody is told a place
 OPEN_STATES = (JobState.QUEUED, JobState.RUNNING)
+
+# For updates that needn't be told to rows which the session has loaded: that costs the same again.
+_jobs, _users = Job.__table__, User.__table__
+
+
+class Turn(NamedTuple):
+    """A message to send: it is this job's turn."""
+
+    queue: str
+    id: str
+    attempt: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,21 +85,19 @@ def enqueue(
     )
     session.add(job)
     session.flush()
-    wake(session)
+    wake(session, job.queue)
     return job
 
 
-def wake(session: Session) -> None:
-    """Have the transaction's owner hand out jobs after the commit: there is a new one, or a slot is free."""
-    session.info["dispatch"] = True
+def wake(session: Session, queue: str) -> None:
+    """Have the transaction's owner hand out jobs of a queue as its last act: there is a new one, or a slot is free."""
+    session.info.setdefault("awake", set()).add(queue)
 
 
 def check_cap(session: Session, user: User, settings: Settings) -> None:
     """Refuse another GPU job when this user has as many waiting as they may."""
     allowed = user.max_queued_jobs if user.max_queued_jobs is not None else settings.max_queued_jobs
-    waiting = session.scalar(
-        select(func.count()).where(Job.user_id == user.id, Job.state == JobState.QUEUED, Job.queue == "gpu")
-    )
+    waiting = session.scalar(_WAITING_ON_GPU, {"whose": user.id})
     if (waiting or 0) >= allowed:
         raise TooMany(
             f"{waiting} of your jobs are waiting and {allowed} may; come back when some have run",
@@ -107,18 +116,8 @@ def claim(session: Session, job_id: str, attempt: int, worker: str, lease_second
     """Take a waiting job, or None when it isn't this attempt's turn any more."""
     token = secrets.token_hex(16)
     _lock_project(session, job_id)
-    taken = session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.state == JobState.QUEUED, Job.attempt == attempt)
-        .values(
-            state=JobState.RUNNING,
-            lease_token=token,
-            lease_until=clock(lease_seconds),
-            worker=worker,
-            started_at=func.coalesce(Job.started_at, clock()),
-        )
-    )
-    if not _one(taken):
+    named = {"wanted": job_id, "its_attempt": attempt, "worker": worker, "lease_token": token}
+    if not _one(session.execute(_taking(lease_seconds), named)):
         return None
     job = session.get_one(Job, job_id, populate_existing=True)
     events.of_job(session, job, "job.started")
@@ -290,13 +289,25 @@ def check_out(session: Session, name: str) -> None:
         session.delete(worker)
 
 
+def hand_out(session: Session, queue: str, settings: Settings, *, patient: bool) -> list[Turn] | None:
+    """The jobs whose turn it is, as many as live workers have free slots; None when others are handing out.
+
+    They are marked as dispatched; their messages are sent after the commit. If one is lost, the mark grows old
+    and the job's turn comes again.
+    """
+    slots = _slots(session, queue, settings, patient=patient)
+    if slots is None:
+        return None
+    free = slots - _busy(session, queue, settings)
+    taken: list[Turn] = []
+    while len(taken) < free and (turn := take_next(session, queue, settings)):
+        taken.append(turn)
+    return taken
+
+
 def free_slots(session: Session, queue: str, settings: Settings) -> int:
     """How many more jobs the live workers of a queue can take right now."""
-    alive = (Worker.queue == queue, Worker.seen_at > clock(-settings.worker_seen_seconds))
-    # Dispatchers take turns, by the rows of the workers that they hand out to: two would both count the last slot.
-    live = sum(session.scalars(select(Worker.slots).where(*alive).order_by(Worker.name).with_for_update()))
-    busy = session.scalar(select(func.count()).where(_occupies(queue, settings)))
-    return live - (busy or 0)
+    return (_slots(session, queue, settings, patient=True) or 0) - _busy(session, queue, settings)
 
 
 def anything_waits(session: Session, queue: str, settings: Settings) -> bool:
@@ -304,27 +315,13 @@ def anything_waits(session: Session, queue: str, settings: Settings) -> bool:
     return session.scalar(_one_that_waits(queue, settings)) is not None
 
 
-def take_next(session: Session, queue: str, settings: Settings) -> Job | None:
-    """The job whose turn it is: of the user served least recently, the most urgent, the oldest.
-
-    It is marked as dispatched; the message is sent after the commit. If that send is lost, the mark
-    grows old and the job's turn comes again.
-    """
-    user_id = session.scalar(_next_user(queue, settings))
-    if user_id is None:
+def take_next(session: Session, queue: str, settings: Settings) -> Turn | None:
+    """The job whose turn it is: of the user served least recently, the most urgent, the oldest."""
+    taken = session.execute(_marking(queue, settings)).one_or_none()
+    if taken is None:
         return None
-    job = session.scalar(_first_of_user(queue, settings), {"user_id": user_id})
-    if job is None:
-        return None
-    taken = session.execute(
-        update(Job)
-        .where(Job.id == job.id, _waits(queue, settings), Job.attempt == job.attempt)
-        .values(dispatched_at=clock())
-    )
-    if not _one(taken):
-        return None
-    session.execute(update(User).where(User.id == user_id).values(served_at=clock()))
-    return job
+    session.execute(_SERVED, {"whose": taken.user_id})
+    return Turn(queue, taken.id, taken.attempt)
 
 
 def unclaimed(session: Session, queue: str) -> set[tuple[str, int]]:
@@ -354,31 +351,23 @@ def place(session: Session, job: Job) -> int | None:
     turns = _turns(session, job.queue)
     if sum(turns.values()) >= MAX_COUNTED or job.user_id not in turns:
         return None  # too many to tell, or it has just been taken
-    sooner = or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id))
-    mine = session.scalar(
-        select(func.count()).where(
-            Job.state == JobState.QUEUED, Job.queue == job.queue, Job.user_id == job.user_id, sooner
-        )
-    )
+    before = _mine_before(session, job) if turns[job.user_id] > 1 else 0
     users = list(turns)
     first = users[: users.index(job.user_id)]
-    before = mine or 0
     return before + sum(min(turns[user], before + (user in first)) for user in users if user != job.user_id)
+
+
+def _mine_before(session: Session, job: Job) -> int:
+    sooner = or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id))
+    same = (Job.state == JobState.QUEUED, Job.queue == job.queue, Job.user_id == job.user_id)
+    return session.scalar(select(func.count()).where(*same, sooner)) or 0
 
 
 def _turns(session: Session, queue: str) -> dict[str, int]:
     """How many jobs each user has waiting, in the order of their turns. Looked up once for each session."""
     known: dict[str, dict[str, int]] = session.info.setdefault("turns", {})
     if queue not in known:
-        waiting = select(Job.user_id).where(Job.state == JobState.QUEUED, Job.queue == queue).limit(MAX_COUNTED)
-        counted = waiting.subquery()
-        query = (
-            select(User.id, func.count())
-            .join(counted, counted.c.user_id == User.id)
-            .group_by(User.id, User.served_at)
-            .order_by(User.served_at, User.id)
-        )
-        known[queue] = dict(iter(session.execute(query)))
+        known[queue] = dict(iter(session.execute(_counted_by_user(queue))))
     return known[queue]
 
 
@@ -386,26 +375,33 @@ def _turns(session: Session, queue: str) -> dict[str, int]:
 
 
 @cache
+def _counted_by_user(queue: str) -> Select[str, int]:
+    waiting = select(Job.user_id).where(Job.state == JobState.QUEUED, Job.queue == queue).limit(MAX_COUNTED).subquery()
+    counted = select(User.id, func.count()).join(waiting, waiting.c.user_id == User.id)
+    return counted.group_by(User.id, User.served_at).order_by(User.served_at, User.id)
+
+
+@cache
 def _occupies(queue: str, settings: Settings) -> ColumnElement[bool]:
     """Jobs that hold a slot, or will in a moment. Each half names the queue, for each goes along an index."""
-    sent = Job.dispatched_at > clock(-settings.redispatch_seconds)
+    sent = _jobs.c.dispatched_at > clock(-settings.redispatch_seconds)
     return or_(
-        and_(Job.state == JobState.RUNNING, Job.queue == queue),
-        and_(Job.state == JobState.QUEUED, Job.queue == queue, sent),
+        and_(_jobs.c.state == JobState.RUNNING, _jobs.c.queue == queue),
+        and_(_jobs.c.state == JobState.QUEUED, _jobs.c.queue == queue, sent),
     )
 
 
 def _lock_project(session: Session, job_id: str) -> None:
     """Its row before the job's, as requests lock them: in another order two would wait for each other."""
-    project_id = select(Job.project_id).where(Job.id == job_id).scalar_subquery()
-    session.execute(select(Project.id).where(Project.id == project_id).with_for_update())
+    session.execute(_PROJECT_OF, {"wanted": job_id})
 
 
 @cache
 def _waits(queue: str, settings: Settings) -> ColumnElement[bool]:
     """Jobs to hand out: never sent, or so long ago that the message must be lost."""
-    unsent = or_(Job.dispatched_at.is_(None), Job.dispatched_at < clock(-settings.redispatch_seconds))
-    return and_(Job.state == JobState.QUEUED, Job.queue == queue, unsent)
+    sent_at = _jobs.c.dispatched_at
+    unsent = or_(sent_at.is_(None), sent_at < clock(-settings.redispatch_seconds))
+    return and_(_jobs.c.state == JobState.QUEUED, _jobs.c.queue == queue, unsent)
 
 
 @cache
@@ -413,24 +409,84 @@ def _one_that_waits(queue: str, settings: Settings) -> Select[str]:
     return select(Job.id).where(_waits(queue, settings)).limit(1)
 
 
+def _slots(session: Session, queue: str, settings: Settings, *, patient: bool) -> int | None:
+    """Those of all live workers. None: there are none, or others are handing out to them.
+
+    Dispatchers take turns, by the rows of the workers that they hand out to: two would both count the last slot.
+    Who has rows for which the others may wait must not wait for them in turn, and so is not patient.
+    """
+    mine = list(session.execute(_live_workers(queue, settings, patient)))
+    if not mine or (not patient and len(mine) < mine[0].number):
+        return None
+    return sum(worker.slots for worker in mine)
+
+
+@cache
+def _live_workers(queue: str, settings: Settings, patient: bool) -> Select[int, int]:
+    alive = (Worker.queue == queue, Worker.seen_at > clock(-settings.worker_seen_seconds))
+    number = select(func.count()).where(*alive).correlate(None).scalar_subquery()
+    live = select(Worker.slots, number.label("number")).where(*alive).order_by(Worker.name)
+    return live.with_for_update(of=Worker, skip_locked=not patient)
+
+
+def _busy(session: Session, queue: str, settings: Settings) -> int:
+    return session.scalar(_counting_busy(queue, settings)) or 0
+
+
+@cache
+def _counting_busy(queue: str, settings: Settings) -> Select[int]:
+    return select(func.count()).where(_occupies(queue, settings))
+
+
 @cache
 def _next_user(queue: str, settings: Settings) -> Select[str]:
-    counted = select(Job.user_id, func.count().label("jobs")).where(_occupies(queue, settings)).group_by(Job.user_id)
+    counted = (
+        select(_jobs.c.user_id, func.count().label("jobs")).where(_occupies(queue, settings)).group_by(_jobs.c.user_id)
+    )
     busy = counted.subquery()
-    allowed = func.coalesce(User.max_running_jobs, settings.max_running_jobs)
+    allowed = func.coalesce(_users.c.max_running_jobs, settings.max_running_jobs)
     return (
-        select(User.id)
-        .outerjoin(busy, busy.c.user_id == User.id)
-        .where(func.coalesce(busy.c.jobs, 0) < allowed, exists().where(_waits(queue, settings), Job.user_id == User.id))
-        .order_by(User.served_at, User.id)
+        select(_users.c.id)
+        .outerjoin(busy, busy.c.user_id == _users.c.id)
+        .where(
+            func.coalesce(busy.c.jobs, 0) < allowed,
+            exists().where(_waits(queue, settings), _jobs.c.user_id == _users.c.id),
+        )
+        .order_by(_users.c.served_at, _users.c.id)
         .limit(1)
     )
 
 
 @cache
-def _first_of_user(queue: str, settings: Settings) -> Select[Job]:
-    mine = and_(_waits(queue, settings), Job.user_id == bindparam("user_id"))
-    return select(Job).where(mine).order_by(Job.priority.desc(), Job.id).limit(1)
+def _marking(queue: str, settings: Settings) -> Any:
+    whose = _next_user(queue, settings).scalar_subquery()
+    theirs = select(_jobs.c.id).where(_waits(queue, settings), _jobs.c.user_id == whose)
+    first = theirs.order_by(_jobs.c.priority.desc(), _jobs.c.id)
+    next_one = _jobs.c.id == first.limit(1).correlate(None).scalar_subquery()
+    marked = update(_jobs).where(next_one, _waits(queue, settings)).values(dispatched_at=clock())
+    return marked.returning(_jobs.c.id, _jobs.c.attempt, _jobs.c.user_id)
+
+
+@cache
+def _taking(lease_seconds: float) -> Any:
+    waiting = (_jobs.c.state == JobState.QUEUED, _jobs.c.attempt == bindparam("its_attempt"))
+    since = func.coalesce(_jobs.c.started_at, clock())
+    return (
+        update(_jobs)
+        .where(_jobs.c.id == bindparam("wanted"), *waiting)
+        .values(state=JobState.RUNNING, lease_until=clock(lease_seconds), started_at=since)
+    )
+
+
+_SERVED = update(_users).where(_users.c.id == bindparam("whose")).values(served_at=clock())
+_WAITING_ON_GPU = select(func.count()).where(
+    Job.user_id == bindparam("whose"), Job.state == JobState.QUEUED, Job.queue == "gpu"
+)
+_PROJECT_OF = (
+    select(Project.id)
+    .where(Project.id == select(Job.project_id).where(Job.id == bindparam("wanted")).scalar_subquery())
+    .with_for_update()
+)
 
 
 def _is_overdue() -> tuple[Any, ...]:
@@ -452,7 +508,7 @@ def _end(session: Session, held: ClaimedJob, state: JobState, **values: Any) -> 
     _guarded(session, held, state=state, finished_at=clock(), lease_token=None, lease_until=None, **values)
     job = session.get_one(Job, held.id, populate_existing=True)
     _count_gpu_seconds(session, job)
-    wake(session)
+    wake(session, job.queue)
     return job
 
 
@@ -480,7 +536,7 @@ def _requeue(session: Session, job: Job, reason: str) -> None:
     job.queued_at = utcnow()
     session.flush()
     events.of_job(session, job, "job.requeued", reason=reason)
-    wake(session)
+    wake(session, job.queue)
     log.info("job.requeued", job_id=job.id, attempt=job.attempt, reason=reason)
 
 

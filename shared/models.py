@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, desc, text
+from sqlalchemy import ForeignKey, Index, String, Table, UniqueConstraint, desc, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from shared.db import Json, Time, utcnow
@@ -13,6 +13,7 @@ from shared.ids import new_id
 
 
 class Base(DeclarativeBase):
+    __table__: ClassVar[Table]
     type_annotation_map: ClassVar = {
         datetime: Time,
         dict[str, Any]: Json,

@@ -15,6 +15,7 @@ from shared.broker import Broker
 from shared.catalog import BaseModel
 from shared.db import Database
 from shared.errors import Unavailable
+from shared.jobs import Turn
 from shared.secrets import Vault
 from shared.settings import Settings
 from shared.storage import Storage, storage_from_url
@@ -65,11 +66,12 @@ class Runtime:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """All of it or nothing; and then, if there is work to hand out, hand it out."""
+        """All of it or nothing. What can be handed out now is, as its last act; the messages follow the commit."""
         with self.db.transaction() as session:
             yield session
-        if session.info.get("dispatch"):
-            self._dispatch_or_leave_it()
+            turns = {queue: self._turns(session, queue, patient=False) for queue in session.info.get("awake", ())}
+        for queue, taken in turns.items():
+            self._send_or_leave_it(queue, taken)
 
     def dispatch(self) -> int:
         """Send a message for each job that a live worker can take now. Returns how many were sent.
@@ -78,31 +80,40 @@ class Runtime:
         """
         return sum(self._dispatch_queue(queue) for queue in catalog.QUEUES)
 
-    def _dispatch_or_leave_it(self) -> None:
+    def _send_or_leave_it(self, queue: str, taken: list[Turn] | None) -> None:
         """What has been committed is done, whatever happens to the message: the clock sends it again."""
         try:
-            self.dispatch()
+            if taken is None:  # somebody else was handing out: now we may wait for them
+                self._dispatch_queue(queue)
+            else:
+                self._send(taken)
         except Exception as error:
             log.warning("dispatch.failed", error=str(error))
 
     def _dispatch_queue(self, queue: str) -> int:
-        sent = 0
-        while self._anything_waits(queue):
-            with self.db.transaction() as session:
-                if jobs.free_slots(session, queue, self.settings) <= 0:
-                    return sent
-                job = jobs.take_next(session, queue, self.settings)
-            if job is None:
-                return sent
+        if not self._anything_waits(queue):
+            return 0
+        with self.db.transaction() as session:
+            taken = self._turns(session, queue, patient=True)
+        return self._send(taken or [])
+
+    def _turns(self, session: Session, queue: str, *, patient: bool) -> list[Turn] | None:
+        return jobs.hand_out(session, queue, self.settings, patient=patient)
+
+    def _send(self, taken: list[Turn]) -> int:
+        for sent, turn in enumerate(taken):
             try:
-                self.broker.send(queue, job.id, job.attempt)
+                self.broker.send(*turn)
             except Unavailable as error:
-                log.warning("dispatch.failed", job_id=job.id, error=str(error))
-                with self.db.transaction() as session:
-                    jobs.unsend(session, job.id, job.attempt)
+                log.warning("dispatch.failed", job_id=turn.id, error=str(error))
+                self._unsend(taken[sent:])
                 return sent
-            sent += 1
-        return sent
+        return len(taken)
+
+    def _unsend(self, turns: list[Turn]) -> None:
+        with self.db.transaction() as session:
+            for turn in turns:
+                jobs.unsend(session, turn.id, turn.attempt)
 
     def _anything_waits(self, queue: str) -> bool:
         with self.db.reading() as session:

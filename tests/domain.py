@@ -117,7 +117,8 @@ def work_off(runtime: Runtime, *, taken: int | None = None, until: str | None = 
     with runtime.transaction() as session:
         jobs.check_in(session, "gpu@one", "gpu", 1)
         jobs.check_in(session, "io@one", "io", 4)
-        jobs.wake(session)
+        jobs.wake(session, "gpu")
+        jobs.wake(session, "io")
     broker = runtime.broker
     assert isinstance(broker, RecordingBroker)
     while broker.sent:

@@ -8,6 +8,7 @@ A child that has grown or has been hurt is replaced after its job; worker-io, wh
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import signal
@@ -110,7 +111,7 @@ class Node:
             return
         with self.runtime.transaction() as session:
             jobs.check_in(session, self.name, self.queue, self.slots)
-            jobs.wake(session)
+            jobs.wake(session, self.queue)
 
     def leave_if_grown(self) -> None:
         """Threads have no child to replace: all of them end, and whoever keeps the worker up starts it again."""
@@ -124,7 +125,7 @@ class Node:
         with self.runtime.transaction() as session:
             jobs.check_out(session, self.name)
             jobs.unsend(session, job_id, attempt)
-            jobs.wake(session)
+            jobs.wake(session, self.queue)
 
     def stop(self) -> None:
         """Take no more, and say so."""
@@ -155,6 +156,8 @@ def draining() -> bool:
 @signals.setup_logging.connect
 def _log(**_: Any) -> None:
     logs.configure(settings.log_format)
+    for name in ("celery.worker.strategy", "celery.app.trace"):  # what they say of each message, the runner says better
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @signals.celeryd_init.connect

@@ -1,4 +1,5 @@
 import time
+from contextlib import suppress
 
 import pytest
 from sqlalchemy import update
@@ -185,6 +186,35 @@ def test_only_as_many_jobs_are_sent_as_there_are_live_slots(runtime: Runtime, pr
     assert runtime.dispatch() == 1
     assert runtime.dispatch() == 0
     assert len(broker.sent) == 1
+
+
+def test_a_job_is_handed_out_by_the_transaction_that_makes_it_and_told_of_after_it(
+    runtime: Runtime, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with runtime.transaction() as session:
+        jobs.check_in(session, "gpu@one", "gpu", 1)
+    told: list[bool] = []
+    monkeypatch.setattr(runtime.broker, "send", lambda queue, job_id, attempt: told.append(is_sent(runtime, job_id)))
+    with runtime.transaction() as session:
+        make_job(session, project)
+        assert told == []
+    assert told == [True]
+
+
+def is_sent(runtime: Runtime, job_id: str) -> bool:
+    with runtime.db.reading() as session:
+        return session.get_one(Job, job_id).dispatched_at is not None
+
+
+def test_of_a_transaction_that_fails_nothing_is_handed_out(runtime: Runtime, project: Project) -> None:
+    broker = runtime.broker
+    assert isinstance(broker, RecordingBroker)
+    with runtime.transaction() as session:
+        jobs.check_in(session, "gpu@one", "gpu", 1)
+    with suppress(ZeroDivisionError), runtime.transaction() as session:
+        make_job(session, project)
+        raise ZeroDivisionError
+    assert broker.sent == []
 
 
 def test_a_message_that_could_not_be_sent_is_sent_when_the_broker_is_back(runtime: Runtime, project: Project) -> None:

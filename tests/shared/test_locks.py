@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 
 from shared import events, jobs, projects, rounds, users, webhooks
 from shared.db import clock, utcnow
@@ -18,7 +18,7 @@ from shared.jobs import ClaimedJob, LostLease
 from shared.models import Job, Project, User, Webhook
 from shared.runtime import Runtime
 from shared.webhooks import Answer
-from tests.domain import claim, make_job, make_runtime
+from tests.domain import RecordingBroker, claim, make_job, make_runtime
 from tests.servers import Postgres
 
 pytestmark = pytest.mark.servers
@@ -89,6 +89,30 @@ def test_a_request_that_has_the_project_gets_its_jobs_whatever_a_worker_is_doing
             jobs.cancel(session, session.get_one(Job, job.id))
         with suppress(LostLease):
             worker.result()
+
+
+@pytest.mark.parametrize("others", [[], ["gpu@two"]])
+def test_a_submit_is_committed_before_it_waits_for_who_hands_out_or_checks_in(
+    runtime: Runtime, project: Project, others: list[str]
+) -> None:
+    with runtime.transaction() as session:
+        for worker in (WORKER, *others):
+            jobs.check_in(session, worker, "gpu", 1)
+    broker = runtime.broker
+    assert isinstance(broker, RecordingBroker)
+    with ThreadPoolExecutor(1) as pool:
+        with runtime.db.transaction() as session:
+            jobs.check_in(session, WORKER, "gpu", 1)
+            submit = pool.submit(submitted, runtime, project)
+            await_waiting(runtime)
+            assert session.scalars(select(Job.state)).all() == ["queued"]
+            assert broker.sent == []
+        assert broker.sent == [("gpu", submit.result().id, 1)]
+
+
+def submitted(runtime: Runtime, project: Project) -> Job:
+    with runtime.transaction() as session:
+        return make_job(session, project)
 
 
 @pytest.mark.parametrize("of_all_projects", [False, True])

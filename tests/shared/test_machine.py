@@ -125,7 +125,7 @@ class Machine(RuleBasedStateMachine):
     def check_in(self, worker: str) -> None:
         with self.runtime.transaction() as session:
             jobs.check_in(session, worker, *WORKERS[worker])
-            jobs.wake(session)
+            jobs.wake(session, WORKERS[worker][0])
 
     @rule(worker=st.sampled_from(sorted(WORKERS)))
     def check_out(self, worker: str) -> None:
