@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -54,34 +55,29 @@ class Limiter:
         self._own: Counter[str] = Counter()
         self._own_minute = 0
 
-    def hit(self, policy: str, caller: str) -> Count:
-        """Count one more.
+    def hit(self, policies: Sequence[str], caller: str) -> None:
+        """Count one more of each.
 
         Raises:
             TooMany: that was one more than allowed.
         """
         now = time.time()
         resets_in = WINDOW_SECONDS - int(now) % WINDOW_SECONDS
-        minute = int(now) // WINDOW_SECONDS
-        used = self._one_more(f"bootlora/limits/{policy}/{caller}", minute)
-        count = Count(policy=policy, quota=self.quotas[policy], used=used, resets_in=resets_in)
-        g.setdefault("counts", []).append(count)
-        if count.used > count.quota:
-            raise TooMany(
-                f"more than {count.quota} {policy} in a minute; come back in {resets_in} seconds",
-                code="rate_limited",
-                retry_after_seconds=resets_in,
-            )
-        return count
+        names = [f"bootlora/limits/{policy}/{caller}" for policy in policies]
+        for policy, used in zip(policies, self._one_more(names, int(now) // WINDOW_SECONDS), strict=True):
+            count = Count(policy=policy, quota=self.quotas[policy], used=used, resets_in=resets_in)
+            g.setdefault("counts", []).append(count)
+            if count.used > count.quota:
+                raise TooMany(
+                    f"more than {count.quota} {policy} in a minute; come back in {resets_in} seconds",
+                    code="rate_limited",
+                    retry_after_seconds=resets_in,
+                )
 
-    def _one_more(self, name: str, minute: int) -> int:
+    def _one_more(self, names: list[str], minute: int) -> list[int]:
         if self._common is not None and time.monotonic() >= self._rest_until:
             try:
-                with self._common.pipeline(transaction=False) as pipe:
-                    pipe.incr(f"{name}/{minute}")
-                    pipe.expire(f"{name}/{minute}", WINDOW_SECONDS)
-                    used, _ = pipe.execute()
-                return int(used)
+                return _counted(self._common, [f"{name}/{minute}" for name in names])
             except RedisError as error:
                 self._rest_until = time.monotonic() + REST_SECONDS
                 log.warning("limits.redis_away", error=str(error))
@@ -89,8 +85,17 @@ class Limiter:
             if minute != self._own_minute:
                 self._own_minute = minute
                 self._own.clear()
-            self._own[name] += 1
-            return self._own[name]
+            self._own.update(names)
+            return [self._own[name] for name in names]
+
+
+def _counted(redis: Redis, names: list[str]) -> list[int]:
+    """Of all processes together, in one round trip."""
+    with redis.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.incr(name)
+            pipe.expire(name, WINDOW_SECONDS)
+        return [int(used) for used in pipe.execute()[::2]]
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -103,9 +108,7 @@ def count(*, submits: bool = False) -> None:
     """Count this request: by its key, or by its address when it has shown no good one."""
     limiter = cast(Limiter, current_app.extensions["bootlora.limiter"])
     caller = context.api_key().id if g.get("api_key") else f"address {request.remote_addr}"
-    limiter.hit("requests", caller)
-    if submits:
-        limiter.hit("submits", caller)
+    limiter.hit(("requests", "submits") if submits else ("requests",), caller)
 
 
 def _bound_body() -> None:
