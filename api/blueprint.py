@@ -128,6 +128,16 @@ class Blueprint(flask_smorest.Blueprint):
         return declare
 
     @staticmethod
+    def header(parameter: dict[str, Any]) -> Callable[[View], View]:
+        """A header that the view reads by itself."""
+
+        def declare(view: View) -> View:
+            _parameter(view, parameter)
+            return view
+
+        return declare
+
+    @staticmethod
     def idempotent(view: View) -> View:
         """With the same `Idempotency-Key` the same request is done once, however often it is sent."""
         _parameter(view, idempotency.HEADER)

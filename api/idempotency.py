@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import cache
+from typing import Any, Protocol, cast
 
 from flask import Response, current_app, g, request
-from sqlalchemy import text
+from sqlalchemy import bindparam, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -32,6 +34,22 @@ LOCK_SECONDS = 5
 KEPT_HEADERS = ("Content-Type", "Location", "ETag", "Link")
 
 
+# Putting a statement together takes longer than to execute it.
+_keys = IdempotencyKey.__table__
+_MINE = [_keys.c[name] == bindparam(f"my_{name}") for name in ("user_id", "route", "key")]
+_KNOWN = select(_keys.c.fingerprint, _keys.c.status, _keys.c.body, _keys.c.headers).where(*_MINE)
+_KEEPING = update(_keys).where(*_MINE)
+
+
+class Known(Protocol):
+    """What is remembered of a request."""
+
+    fingerprint: str
+    status: int | None
+    body: str | None
+    headers: dict[str, Any]
+
+
 class BadKey(BootloraError):
     status = 400
     code = "bad_idempotency_key"
@@ -40,15 +58,14 @@ class BadKey(BootloraError):
 class Replay(Exception):
     """This request has been answered before."""
 
-    def __init__(self, row: IdempotencyKey):
-        super().__init__(row.key)
-        # taken now: the row is gone with its session when this is caught
-        self.status, self.sealed_body, self.headers = row.status, row.body, row.headers
+    def __init__(self, row: Known):
+        super().__init__(g.idempotency["key"])
+        self.row = row
 
     def answer(self) -> Response:
-        body = context.runtime().vault.open(self.sealed_body or "")
-        answer = current_app.response_class(body, status=self.status)
-        answer.headers.update(self.headers)
+        body = context.runtime().vault.open(self.row.body or "")
+        answer = current_app.response_class(body, status=self.row.status)
+        answer.headers.update(self.row.headers)
         answer.headers["Idempotent-Replayed"] = "true"
         return answer
 
@@ -66,9 +83,9 @@ def announce() -> None:
         "key": key,
         "fingerprint": _fingerprint(),
     }
-    known = context.reading().get(IdempotencyKey, _identity())
+    known = context.runtime().db.row(_KNOWN, **_identity())
     if known is not None:
-        _replay(known)
+        _replay(cast(Known, known))
     context.first(_claim)
 
 
@@ -76,24 +93,22 @@ def keep(answer: Response) -> None:
     """Store the answer with the key, in the request's transaction."""
     if not g.get("idempotency") or not 200 <= answer.status_code < 300:
         return
-    session = context.writing()
-    row = session.get_one(IdempotencyKey, _identity())
-    row.status = answer.status_code
-    row.body = context.runtime().vault.seal(answer.get_data(as_text=True))  # it may show a key or a secret
-    row.headers = {name: value for name, value in answer.headers.items() if name in KEPT_HEADERS}
-    session.flush()
+    kept = {
+        "status": answer.status_code,
+        "body": context.runtime().vault.seal(answer.get_data(as_text=True)),  # it may show a key or a secret
+        "headers": {name: value for name, value in answer.headers.items() if name in KEPT_HEADERS},
+    }
+    context.writing().execute(_KEEPING, _identity() | kept)
 
 
 def _claim(session: Session) -> None:
     """Take the key for this request. One that came a moment before is waited for, and its answer given."""
-    postgres = session.get_bind().dialect.name == "postgresql"
-    insert = postgresql.insert if postgres else sqlite.insert
-    mine = {name: g.idempotency[name] for name in ("user_id", "route", "key", "fingerprint")}
+    dialect = session.get_bind().dialect.name
+    postgres = dialect == "postgresql"
     if postgres:
         session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
     try:
-        wanted = insert(IdempotencyKey).values(**mine, headers={}, created_at=clock()).on_conflict_do_nothing()
-        taken = session.scalar(wanted.returning(IdempotencyKey.key))
+        taken = session.scalar(_claiming(dialect), g.idempotency)
     except OperationalError as error:
         raise Conflict(
             "the first request with this Idempotency-Key is still under way; ask again in a moment",
@@ -102,14 +117,20 @@ def _claim(session: Session) -> None:
     if postgres:
         session.execute(text("SET LOCAL lock_timeout = 0"))
     if taken is None:
-        _replay(session.get_one(IdempotencyKey, _identity()))
+        _replay(cast(Known, session.execute(_KNOWN, _identity()).one()))
 
 
-def _identity() -> tuple[str, str, str]:
-    return (g.idempotency["user_id"], g.idempotency["route"], g.idempotency["key"])
+def _identity() -> dict[str, str]:
+    return {f"my_{name}": g.idempotency[name] for name in ("user_id", "route", "key")}
 
 
-def _replay(row: IdempotencyKey) -> None:
+@cache
+def _claiming(dialect: str) -> Any:
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return insert(_keys).values(headers={}, created_at=clock()).on_conflict_do_nothing().returning(_keys.c.key)
+
+
+def _replay(row: Known) -> None:
     if row.fingerprint != g.idempotency["fingerprint"]:
         raise Invalid(
             "this Idempotency-Key came with another request before; use a new one", code="idempotency_key_reused"

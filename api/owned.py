@@ -7,9 +7,9 @@ queue, and what was checked still holds when it is written.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import Select, bindparam, inspect, select
 from sqlalchemy.orm import Session
 
 from api import context
@@ -17,12 +17,19 @@ from shared import webhooks
 from shared.errors import NotFound
 from shared.models import ApiKey, Image, Job, Lora, Project, Round, Webhook
 
+# Putting a query together takes longer than to ask it.
+_PROJECT = select(Project).where(Project.id == bindparam("wanted"), Project.user_id == bindparam("owner"))
+_PROJECT_LOCKED = _PROJECT.with_for_update()
+_SHOWN_JOB = select(*(getattr(Job, column.key).label(column.key) for column in inspect(Job).column_attrs)).where(
+    Job.id == bindparam("part"), Project.id == Job.project_id, Project.user_id == bindparam("owner")
+)
+
 Row = TypeVar("Row", Project, Image, Job, Lora, Round)
 
 
 def project(session: Session, project_id: str) -> Project:
-    query = select(Project).where(Project.id == project_id, Project.user_id == context.user().id)
-    found = session.scalar(query.with_for_update() if session is context.current_writing() else query)
+    query = _PROJECT_LOCKED if session is context.current_writing() else _PROJECT
+    found = session.scalar(query, {"wanted": project_id, "owner": context.user().id})
     if found is None:
         raise NotFound(f"there is no project {project_id}")
     return found
@@ -34,6 +41,14 @@ def image(session: Session, image_id: str) -> Image:
 
 def job(session: Session, job_id: str) -> Job:
     return _part(session, Job, job_id, "job")
+
+
+def shown_job(job_id: str) -> Job:
+    """A job to be shown, as plain values. It is what clients ask for most."""
+    found = context.runtime().db.row(_SHOWN_JOB, part=job_id, owner=context.user().id)
+    if found is None:
+        raise NotFound(f"there is no job {job_id}")
+    return cast(Job, found)
 
 
 def lora(session: Session, lora_id: str) -> Lora:
@@ -79,7 +94,7 @@ def _part(session: Session, model: type[Row], id_: str, noun: str) -> Row:
 
 @cache
 def _mine(model: Any, *, lock: bool = False) -> Select[Any]:
-    """A part of a project of its owner, or that project's lock. Putting a query together takes as long as to ask it."""
+    """A part of a project of its owner, or that project's lock."""
     query = select(Project.id).with_for_update(of=Project) if lock else select(model)
     return query.where(
         model.id == bindparam("part"), Project.id == model.project_id, Project.user_id == bindparam("owner")

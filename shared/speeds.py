@@ -6,14 +6,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from shared.catalog import JOB_KINDS
 from shared.db import clock, utcnow
-from shared.lifecycle import TERMINAL_JOB_STATES, JobState
+from shared.lifecycle import JobState
 from shared.models import Job, Project, Worker
 from shared.settings import Settings
 
@@ -56,30 +57,29 @@ class Wait:
 
 
 def wait(session: Session, job: Job, place: int | None, settings: Settings) -> Wait:
-    """What to tell somebody who waits for a job, if nobody else comes."""
-    if job.state in TERMINAL_JOB_STATES:
-        return Wait()
-    whole = measured(session, session.get_one(Project, job.project_id).base_model).of_job(
-        job.kind, job.params, job.inputs
-    )
+    """What to tell somebody who waits for a job that has not ended, if nobody else comes."""
+    whole = measured(session, job.inputs.get("base_model", "")).of_job(job.kind, job.params, job.inputs)
     if job.state == JobState.RUNNING:
         left = (job.progress or {}).get("seconds_left")
         if left is None and whole is not None and job.started_at is not None:
             left = max(0.0, whole - (utcnow() - job.started_at).total_seconds())
         return Wait(to_start=0.0, to_finish=left)
-    slots = session.scalar(
-        select(func.sum(Worker.slots)).where(
-            Worker.queue == job.queue, Worker.seen_at > clock(-settings.worker_seen_seconds)
-        )
-    )
     mean = _kept(session, f"queue {job.queue}", lambda: _mean_of_queue(session, job.queue))
-    busy = session.scalar(select(func.count()).where(Job.queue == job.queue, Job.state == JobState.RUNNING)) or 0
+    slots, busy = session.execute(_slots_and_busy(job.queue, settings)).one()
     if not slots or mean is None:
         return Wait()
     # A slot that is busy is, on the mean, half through.
     before = max(0.0, (place or 0) + 1 - (slots - busy)) - (0.5 if busy >= slots else 0.0)
     to_start = round(max(0.0, before) * mean / slots, 1)
     return Wait(to_start=to_start, to_finish=None if whole is None else round(to_start + whole, 1))
+
+
+@cache
+def _slots_and_busy(queue: str, settings: Settings) -> Select[Any]:
+    live = (Worker.queue == queue, Worker.seen_at > clock(-settings.worker_seen_seconds))
+    slots = select(func.sum(Worker.slots)).where(*live).scalar_subquery()
+    busy = select(func.count()).where(Job.queue == queue, Job.state == JobState.RUNNING).scalar_subquery()
+    return select(slots, busy)
 
 
 def measured(session: Session, base_model: str) -> Speed:

@@ -7,14 +7,15 @@ import threading
 import time
 from typing import Any
 
+from flask import request
 from sqlalchemy import select
 
 from api import filters, owned
 from api.blueprint import Blueprint
-from api.context import reading, release, writing
+from api.context import reading, writing
 from api.pagination import PageQuery, page, page_of
 from api.schemas.images import ImageSchema
-from api.schemas.jobs import JobQuery, JobSchema, PreferHeader
+from api.schemas.jobs import JobQuery, JobSchema
 from shared import rounds
 from shared.lifecycle import TERMINAL_JOB_STATES, JobState
 from shared.models import Image, Job
@@ -24,6 +25,14 @@ blp = Blueprint("jobs", __name__, url_prefix="/v1", description="Work: waiting, 
 MAX_WAIT_SECONDS = 60
 LOOK_EVERY_SECONDS = 0.25
 MAX_WAITERS = 8  # requests of this process that may hold a thread and do nothing
+
+PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "example": "wait=30"},
+    "description": "`wait=N`: hold the answer back until the job has ended, for N seconds at most (up to 60).",
+}
 
 _waiters = threading.BoundedSemaphore(MAX_WAITERS)
 
@@ -45,15 +54,15 @@ def list_jobs(query: dict[str, Any]) -> Any:
 @blp.needs("projects:read")
 @blp.fails(404)
 @blp.etag
-@blp.arguments(PreferHeader, location="headers")
+@blp.header(PREFER)
 @blp.response(200, JobSchema)
-def get_job(headers: dict[str, Any], job_id: str) -> Any:
+def get_job(job_id: str) -> Any:
     """Show a job: its state, progress, place in the queue or error
 
     With `Prefer: wait=N` the answer comes when the job has ended, or after N seconds as it is then.
     """
-    job = owned.job(reading(), job_id)
-    seconds = _wanted_wait(headers.get("prefer", ""))
+    job = owned.shown_job(job_id)
+    seconds = _wanted_wait(request.headers.get("Prefer", ""))
     if seconds and job.state not in TERMINAL_JOB_STATES and _waiters.acquire(blocking=False):
         try:
             job = _wait(job_id, seconds)
@@ -98,8 +107,7 @@ def _wait(job_id: str, seconds: int) -> Job:
     """The job when it has ended or the time is up. No connection is held in between."""
     deadline = time.monotonic() + seconds
     while True:
-        release()
         time.sleep(max(0.0, min(LOOK_EVERY_SECONDS, deadline - time.monotonic())))
-        job = owned.job(reading(), job_id)
+        job = owned.shown_job(job_id)
         if job.state in TERMINAL_JOB_STATES or time.monotonic() >= deadline:
             return job

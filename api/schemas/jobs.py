@@ -14,6 +14,7 @@ from api.schemas.choices import Framing, JobKind, JobState, View
 from api.schemas.fields import Answer, Id, Links, Metadata, Moment, Query, Real, Schema, Text, Whole
 from api.schemas.plans import MAX_SEED, GenerateParamsSchema
 from shared import jobs, speeds
+from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import Job
 
 COLUMNS = tuple(column.key for column in inspect(Job).column_attrs)
@@ -62,10 +63,11 @@ class JobSchema(Answer):
 
     @pre_dump
     def _foresee(self, job: Job, **_: Any) -> dict[str, Any]:
-        """Beside the row, what is to be expected of it."""
-        session = reading()
-        place = jobs.place(session, job)
-        wait = speeds.wait(session, job, place, runtime().settings)
+        """Beside the row, what is to be expected of it: of one that has ended, nothing."""
+        place, wait = None, speeds.Wait()
+        if job.state not in TERMINAL_JOB_STATES:
+            place = jobs.place(reading(), job)
+            wait = speeds.wait(reading(), job, place, runtime().settings)
         columns = {name: getattr(job, name) for name in COLUMNS}
         foreseen = {"place": place, "seconds_to_start": wait.to_start, "seconds_to_finish": wait.to_finish}
         return columns | foreseen
@@ -101,16 +103,3 @@ class GenerationSchema(Schema):
     params = fields.Nested(GenerateParamsSchema)
     priority = Whole(-100, 100, load_default=0, metadata={"description": "Among your own jobs: higher goes first."})
     metadata = Metadata()
-
-
-class PreferHeader(Schema):
-    class Meta:
-        unknown = "exclude"
-
-    prefer = fields.String(
-        data_key="Prefer",
-        metadata={
-            "description": "`wait=N`: hold the answer back until the job has ended, for N seconds at most (up to 60).",
-            "example": "wait=30",
-        },
-    )
