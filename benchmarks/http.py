@@ -105,7 +105,7 @@ def servers() -> Iterator[Ask]:
             "BOOTLORA_REQUESTS_PER_MINUTE": "1000000",
             "BOOTLORA_SUBMITS_PER_MINUTE": "1000000",
         }
-        with _gunicorn("api.wsgi:app", environment) as ours, _gunicorn("benchmarks.http:bare", environment) as theirs:
+        with gunicorn("api.wsgi:app", environment) as ours, gunicorn("benchmarks.http:bare", environment) as theirs:
             yield Ask(ours, theirs, key, job_id)
 
 
@@ -125,12 +125,13 @@ def _scene(url: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _gunicorn(app: str, environment: dict[str, str]) -> Iterator[int]:
+def gunicorn(app: str, environment: dict[str, str], threads: str = THREADS) -> Iterator[int]:
+    """A server in a process of its own; its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--no-control-socket"]
-    command += ["--worker-class", "gthread", "--threads", THREADS, app]
+    command += ["--worker-class", "gthread", "--threads", threads, app]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait(port)
