@@ -30,7 +30,7 @@ def of(session: Session, project: Project, user: User, settings: Settings) -> di
                 "train_images": have,
                 "train_steps": steps,
                 "pictures": pictures,
-                "seconds": speed.seconds(train_steps=steps, pictures=pictures),
+                "seconds": speed.seconds(passes=speeds.passes(plan["train"]), pictures=pictures),
             }
         )
         have = max(have, plan["target"]) if style else have

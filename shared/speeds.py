@@ -26,23 +26,28 @@ T = TypeVar("T")
 _found: dict[tuple[str, str], tuple[float, Any]] = {}
 
 
+def passes(params: dict[str, Any]) -> int:
+    """Batches that a training goes through: at each step one, and another where there are pictures of others."""
+    return int(params.get("train_steps", 0)) * (2 if params.get("prior_images") else 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Seconds for one step of training and for one picture, loading and storing included. None: not known yet."""
+    """Seconds for one pass of a training and for one picture, loading and storing included. None: not known yet."""
 
-    train_step: float | None
+    train_pass: float | None
     picture: float | None
 
-    def seconds(self, *, train_steps: int = 0, pictures: int = 0) -> float | None:
+    def seconds(self, *, passes: int = 0, pictures: int = 0) -> float | None:
         """How long so much work would take."""
-        if (train_steps and self.train_step is None) or (pictures and self.picture is None):
+        if (passes and self.train_pass is None) or (pictures and self.picture is None):
             return None
-        return round(train_steps * (self.train_step or 0.0) + pictures * (self.picture or 0.0), 1)
+        return round(passes * (self.train_pass or 0.0) + pictures * (self.picture or 0.0), 1)
 
     def of_job(self, kind: str, params: dict[str, Any], inputs: dict[str, Any]) -> float | None:
         """How long a whole job takes."""
         if kind == "train":
-            return self.seconds(train_steps=params.get("train_steps", 0)) or None
+            return self.seconds(passes=passes(params)) or None
         if kind == "generate":
             return self.seconds(pictures=len(inputs.get("pictures", ()))) or None
         return None
@@ -89,8 +94,8 @@ def measured(session: Session, base_model: str) -> Speed:
 
 def _measure(session: Session, base_model: str) -> Speed:
     return Speed(
-        train_step=_mean(
-            (job.started_at, job.finished_at, job.params.get("train_steps"))
+        train_pass=_mean(
+            (job.started_at, job.finished_at, passes(job.params))
             for job in _latest(session, base_model, "train")
         ),
         picture=_mean(
