@@ -51,6 +51,7 @@ from workers.diffusion import families
 
 UPLOAD_PIXELS = 512
 SEEDS_PER_VIEW = 4
+KINDS = ("true_renders", "base", "four_crops", "crops_and_others", "upper_bound", "method")
 ATTRIBUTES = (
     "hair", "hair_style", "eyes", "ears", "fur", "tail", "outfit", "outfit_color", "bottom", "bottom_color",
     "accessory", "accessory_color",
@@ -120,9 +121,10 @@ class Bench:
             pixels = [np.asarray(cropping.fit(image, (size, size))) for image in drawn]
             save_sheet(self.sheets / f"{name}.png", pixels, SEEDS_PER_VIEW)
 
-    def trained(self, subject: Subject, name: str) -> Judgement:
+    def trained(self, subject: Subject, name: str, **changes: Any) -> Judgement:
         """By one character round on what is known of her."""
-        lora = self.method.train(subject, self.method.plan["rounds"][-1], f"{self.trigger}-{name}")
+        last = self.method.plan["rounds"][-1]
+        lora = self.method.train(subject, {**last, "train": {**last["train"], **changes}}, f"{self.trigger}-{name}")
         return self.ask(lora, self.trigger)
 
     def measure(self, only: Sequence[str] = ()) -> dict[str, Judgement]:
@@ -135,7 +137,9 @@ class Bench:
         if not only or "base" in only:
             found["base"] = self.ask(None, self.trigger)
         if not only or "four_crops" in only:
-            found["four_crops"] = self.trained(subject, "crops")
+            found["four_crops"] = self.trained(subject, "crops", prior_images=0)
+        if not only or "crops_and_others" in only:
+            found["crops_and_others"] = self.trained(subject, "crops-others")
         if not only or "upper_bound" in only:
             found["upper_bound"] = self.trained(truth, "truth")
         if not only or "method" in only:
@@ -192,10 +196,10 @@ def figures(measured: list[dict[str, Judgement]], first_view: str = "front") -> 
     def excess(kind: str) -> list[float]:
         return [m[kind].mean(unseen) - m["base"].mean(unseen) for m in measured]
 
-    ours, crops, best = (statistics.mean(excess(kind)) for kind in ("method", "four_crops", "upper_bound"))
-    yield line(
-        "unseen_views_vs_four_crops", ours / max(crops, 0.01), 2, excess("method"), {"method": ours, "crops": crops}
-    )
+    kinds = ("method", "four_crops", "crops_and_others", "upper_bound")
+    ours, crops, others, best = (statistics.mean(excess(kind)) for kind in kinds)
+    above_base = {"method": ours, "crops": crops, "crops beside pictures of others": others}
+    yield line("unseen_views_vs_four_crops", ours / max(crops, 0.01), 2, excess("method"), above_base)
     yield line("bootstrap_vs_upper_bound", ours / max(best, 0.01), 0.9, excess("method"), {"upper_bound": best})
     leak = statistics.mean(m["method_untriggered"].mean(views) for m in measured)
     yield line("attributes_without_trigger", leak, None, [], {}, better="lower")
@@ -248,9 +252,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="characters measured at once")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--practice", action="store_true", help="characters that presets may be tuned on")
-    parser.add_argument(
-        "--only", nargs="*", default=[], choices=["true_renders", "base", "four_crops", "upper_bound", "method"]
-    )
+    parser.add_argument("--only", nargs="*", default=[], choices=KINDS)
     parser.add_argument("--set", nargs="*", default=[], metavar="KIND.PATH=JSON", help="change the plan")
     parser.add_argument("--base", type=Path, help="another folder of weights than the one that ships")
     parser.add_argument("--sheets", type=Path, help="a folder to keep what is drawn in")
