@@ -95,8 +95,7 @@ def measured(session: Session, base_model: str) -> Speed:
 def _measure(session: Session, base_model: str) -> Speed:
     return Speed(
         train_pass=_mean(
-            (job.started_at, job.finished_at, passes(job.params))
-            for job in _latest(session, base_model, "train")
+            (job.started_at, job.finished_at, passes(job.params)) for job in _latest(session, base_model, "train")
         ),
         picture=_mean(
             (job.started_at, job.finished_at, len(job.inputs.get("pictures", ())))
