@@ -54,9 +54,9 @@ def straight(base, examples, params):
 
 
 def test_a_lora_learns_its_pictures(chibi, examples):
-    params = TrainParams(train_steps=16, batch_size=4, rank=4, alpha=4.0, learning_rate=4e-3, lora_modules="all")
+    params = TrainParams(train_steps=32, batch_size=4, rank=4, alpha=4.0, learning_rate=4e-3, lora_modules="all")
     losses = train_lora(chibi, examples, params).losses
-    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+    assert sum(losses[-4:]) < 0.85 * sum(losses[:4])
 
 
 def test_the_same_seed_trains_the_same_lora(base, examples, params, straight):
