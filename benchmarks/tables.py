@@ -26,7 +26,7 @@ from benchmarks import crowd
 from benchmarks.figure import figure
 from benchmarks.webhooks import SECRET, make_runtime
 from embedded.supervisor import Supervisor
-from shared import jobs, users
+from shared import jobs, turns, users
 from shared.models import Job
 from shared.runtime import Runtime
 from tests import servers
@@ -67,9 +67,9 @@ class Side:
         began = time.perf_counter()
         for _ in range(TIMES):
             with self.runtime.db.transaction() as session:
-                if jobs.free_slots(session, "gpu", self.runtime.settings) <= 0:
+                if turns.free_slots(session, "gpu", self.runtime.settings) <= 0:
                     raise RuntimeError("no slot is free")
-                job = jobs.take_next(session, "gpu", self.runtime.settings)
+                job = turns.take_next(session, "gpu", self.runtime.settings)
                 if job is None:
                     raise RuntimeError("nothing waits")
                 ids.append(job.id)

@@ -166,7 +166,7 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     __table_args__ = (
-        Index("jobs_waiting", "state", "queue", "user_id", desc("priority"), "id"),  # as jobs.take_next takes them
+        Index("jobs_waiting", "state", "queue", "user_id", desc("priority"), "id"),  # as turns.take_next takes them
         Index("jobs_dispatched", "state", "queue", "dispatched_at"),
         Index("jobs_latest", "state", "queue", "id"),
         Index("jobs_by_project", "project_id", "created_at", "id"),

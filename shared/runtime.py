@@ -10,15 +10,15 @@ from typing import Protocol
 import structlog
 from sqlalchemy.orm import Session
 
-from shared import catalog, jobs, rounds
+from shared import catalog, jobs, rounds, turns
 from shared.broker import Broker
 from shared.catalog import BaseModel
 from shared.db import Database
 from shared.errors import Unavailable
-from shared.jobs import Turn
 from shared.secrets import Vault
 from shared.settings import Settings
 from shared.storage import Storage, storage_from_url
+from shared.turns import Turn
 
 log = structlog.get_logger()
 
@@ -69,8 +69,8 @@ class Runtime:
         """All of it or nothing. What can be handed out now is, as its last act; the messages follow the commit."""
         with self.db.transaction() as session:
             yield session
-            turns = {queue: self._turns(session, queue, patient=False) for queue in session.info.get("awake", ())}
-        for queue, taken in turns.items():
+            handed_out = {queue: self._turns(session, queue, patient=False) for queue in session.info.get("awake", ())}
+        for queue, taken in handed_out.items():
             self._send_or_leave_it(queue, taken)
 
     def dispatch(self) -> int:
@@ -98,7 +98,7 @@ class Runtime:
         return self._send(taken or [])
 
     def _turns(self, session: Session, queue: str, *, patient: bool) -> list[Turn] | None:
-        return jobs.hand_out(session, queue, self.settings, patient=patient)
+        return turns.hand_out(session, queue, self.settings, patient=patient)
 
     def _send(self, taken: list[Turn]) -> int:
         for sent, turn in enumerate(taken):
@@ -110,14 +110,14 @@ class Runtime:
                 return sent
         return len(taken)
 
-    def _unsend(self, turns: list[Turn]) -> None:
+    def _unsend(self, unsent: list[Turn]) -> None:
         with self.db.transaction() as session:
-            for turn in turns:
-                jobs.unsend(session, turn.id, turn.attempt)
+            for turn in unsent:
+                turns.unsend(session, turn.id, turn.attempt)
 
     def _anything_waits(self, queue: str) -> bool:
         with self.db.reading() as session:
-            return jobs.anything_waits(session, queue, self.settings)
+            return turns.anything_waits(session, queue, self.settings)
 
     def reap(self) -> int:
         """Put back, or fail, the jobs whose workers are lost. Returns how many there were."""

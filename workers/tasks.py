@@ -21,7 +21,7 @@ import psutil
 import structlog
 from celery import signals
 
-from shared import jobs, logs, reconcile, retention
+from shared import jobs, logs, reconcile, retention, turns
 from shared.broker import TASK, make_celery
 from shared.runtime import Runtime
 from shared.settings import Settings
@@ -97,7 +97,7 @@ class Node:
 
     def unclaimed(self) -> set[tuple[str, int]]:
         with self.runtime.db.reading() as session:
-            return jobs.unclaimed(session, self.queue)
+            return turns.unclaimed(session, self.queue)
 
     def collect_orphans(self) -> None:
         reconcile.collect(self.runtime, grace_seconds=settings.orphan_grace_seconds)
@@ -124,7 +124,7 @@ class Node:
         """A message that came too late: let it be sent to another worker."""
         with self.runtime.transaction() as session:
             jobs.check_out(session, self.name)
-            jobs.unsend(session, job_id, attempt)
+            turns.unsend(session, job_id, attempt)
             jobs.wake(session, self.queue)
 
     def stop(self) -> None:

@@ -13,7 +13,7 @@ from api.pagination import PageQuery
 from api.schemas.choices import Framing, JobKind, JobState, View
 from api.schemas.fields import Answer, Id, Links, Metadata, Moment, Query, Real, Schema, Text, Whole
 from api.schemas.plans import MAX_SEED, GenerateParamsSchema
-from shared import jobs, speeds
+from shared import speeds, turns
 from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import Job
 
@@ -66,7 +66,7 @@ class JobSchema(Answer):
         """Beside the row, what is to be expected of it: of one that has ended, nothing."""
         place, wait = None, speeds.Wait()
         if job.state not in TERMINAL_JOB_STATES:
-            place = jobs.place(reading(), job)
+            place = turns.place(reading(), job)
             wait = speeds.wait(reading(), job, place, runtime().settings)
         columns = {name: getattr(job, name) for name in COLUMNS}
         foreseen = {"place": place, "seconds_to_start": wait.to_start, "seconds_to_finish": wait.to_finish}

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from api.app import create_app
 from benchmarks import crowd
-from shared import jobs, speeds, users
+from shared import jobs, speeds, turns, users
 from shared.admin import upgrade
 from shared.db import utcnow
 from shared.models import Job
@@ -61,8 +61,8 @@ def claim(session: Session, runtime: Runtime) -> None:
 
 
 def take_next(session: Session, runtime: Runtime) -> None:
-    assert jobs.free_slots(session, "gpu", runtime.settings) > 0
-    assert jobs.take_next(session, "gpu", runtime.settings)
+    assert turns.free_slots(session, "gpu", runtime.settings) > 0
+    assert turns.take_next(session, "gpu", runtime.settings)
 
 
 def foresee(session: Session, runtime: Runtime) -> None:
@@ -76,7 +76,7 @@ WORK: dict[str, Callable[[Session, Runtime], Any]] = {
     "foresee": foresee,
     "reap": lambda session, runtime: jobs.overdue(session),
     "held by a worker": lambda session, runtime: jobs.held_by(session, "gpu@one"),
-    "sent": lambda session, runtime: jobs.unclaimed(session, "gpu"),
+    "sent": lambda session, runtime: turns.unclaimed(session, "gpu"),
 }
 
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, text
 
-from shared import jobs
+from shared import jobs, turns
 from shared.db import utcnow
 from shared.models import Job
 from tests.factories import make_job, make_project, make_user
@@ -25,11 +25,11 @@ def test_a_place_is_what_the_queue_then_does(session_of, runtime):
                 make_job(session, project, priority=priority)
     with session_of() as session:
         waiting = session.query(jobs.Job).all()
-        places = {job.id: jobs.place(session, job) for job in waiting}
+        places = {job.id: turns.place(session, job) for job in waiting}
     taken = []
     while True:
         with session_of() as session:
-            job = jobs.take_next(session, "gpu", settings)
+            job = turns.take_next(session, "gpu", settings)
             if job is None:
                 break
             taken.append(job.id)

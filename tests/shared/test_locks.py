@@ -89,6 +89,9 @@ def test_a_request_that_has_the_project_gets_its_jobs_whatever_a_worker_is_doing
             jobs.cancel(session, session.get_one(Job, job.id))
         with suppress(LostLease):
             worker.result()
+    with runtime.db.reading() as session:
+        cancelled = session.get_one(Job, job.id)
+        assert cancelled.state == "cancelled" or cancelled.cancel_requested_at is not None
 
 
 @pytest.mark.parametrize("others", [[], ["gpu@two"]])

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import select, update
 
-from shared import jobs, projects, rounds
+from shared import jobs, projects, rounds, turns
 from shared.db import clock
 from shared.errors import Conflict
 from shared.lifecycle import TERMINAL_JOB_STATES, JobState, ProjectState
@@ -41,7 +41,7 @@ class Broker(RecordingBroker):
     def send(self, queue: str, job_id: str, attempt: int) -> None:
         super().send(queue, job_id, attempt)
         with self.runtime.db.reading() as session:
-            assert jobs.free_slots(session, queue, self.runtime.settings) >= 0, "more was handed out than can be taken"
+            assert turns.free_slots(session, queue, self.runtime.settings) >= 0, "more was handed out than can be taken"
 
 
 class Machine(RuleBasedStateMachine):
@@ -245,8 +245,8 @@ class Machine(RuleBasedStateMachine):
     @rule(queue=st.sampled_from(["gpu", "io"]))
     def a_dispatcher_dies_before_it_sends(self, queue: str) -> None:
         with self.runtime.db.transaction() as session:
-            if jobs.free_slots(session, queue, self.runtime.settings) > 0:
-                jobs.take_next(session, queue, self.runtime.settings)
+            if turns.free_slots(session, queue, self.runtime.settings) > 0:
+                turns.take_next(session, queue, self.runtime.settings)
 
     @rule(down=st.booleans())
     def the_broker_goes_or_comes(self, down: bool) -> None:

@@ -1,0 +1,203 @@
+"""Turns: whose waiting job is handed out next, to which free slot, and how many stand before it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from shared.db import clock
+from shared.lifecycle import JobState
+from shared.models import Job, User, Worker
+from shared.settings import Settings
+
+MAX_COUNTED = 1_000  # waiting jobs of a queue, beyond which nobody is told a place
+
+# For updates that needn't be told to rows which the session has loaded: that costs the same again.
+_jobs, _users = Job.__table__, User.__table__
+
+
+class Turn(NamedTuple):
+    """A message to send: it is this job's turn."""
+
+    queue: str
+    id: str
+    attempt: int
+
+
+def hand_out(session: Session, queue: str, settings: Settings, *, patient: bool) -> list[Turn] | None:
+    """The jobs whose turn it is, as many as live workers have free slots; None when others are handing out.
+
+    They are marked as dispatched; their messages are sent after the commit. If one is lost, the mark grows old
+    and the job's turn comes again.
+    """
+    slots = _slots(session, queue, settings, patient=patient)
+    if slots is None:
+        return None
+    free = slots - _busy(session, queue, settings)
+    taken: list[Turn] = []
+    while len(taken) < free and (turn := take_next(session, queue, settings)):
+        taken.append(turn)
+    return taken
+
+
+def take_next(session: Session, queue: str, settings: Settings) -> Turn | None:
+    """The job whose turn it is: of the user served least recently, the most urgent, the oldest."""
+    taken = session.execute(_marking(queue, settings)).one_or_none()
+    if taken is None:
+        return None
+    session.execute(_SERVED, {"whose": taken.user_id})
+    return Turn(queue, taken.id, taken.attempt)
+
+
+def free_slots(session: Session, queue: str, settings: Settings) -> int:
+    """How many more jobs the live workers of a queue can take right now."""
+    return (_slots(session, queue, settings, patient=True) or 0) - _busy(session, queue, settings)
+
+
+def anything_waits(session: Session, queue: str, settings: Settings) -> bool:
+    """Whether there is a job to hand out, and so a reason to hold up other writers."""
+    return session.scalar(_one_that_waits(queue, settings)) is not None
+
+
+def unclaimed(session: Session, queue: str) -> set[tuple[str, int]]:
+    """Jobs, and their attempts, for which a message is under way."""
+    sent = select(Job.id, Job.attempt).where(
+        Job.queue == queue, Job.state == JobState.QUEUED, Job.dispatched_at <= clock()
+    )
+    return {(job_id, attempt) for job_id, attempt in session.execute(sent)}
+
+
+def unsend(session: Session, job_id: str, attempt: int) -> None:
+    """The message of a dispatched job could not be sent, or was declined; its turn comes again at once."""
+    session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.state == JobState.QUEUED, Job.attempt == attempt)
+        .values(dispatched_at=None)
+    )
+
+
+def place(session: Session, job: Job) -> int | None:
+    """How many jobs stand before a waiting job, if nobody else comes. None when it doesn't wait.
+
+    Users take turns, as `take_next` has it: before my second job each other user has had one or two of theirs.
+    """
+    if job.state != JobState.QUEUED:
+        return None
+    turns = _turns(session, job.queue)
+    if sum(turns.values()) >= MAX_COUNTED or job.user_id not in turns:
+        return None  # too many to tell, or it has just been taken
+    before = _mine_before(session, job) if turns[job.user_id] > 1 else 0
+    users = list(turns)
+    first = users[: users.index(job.user_id)]
+    return before + sum(min(turns[user], before + (user in first)) for user in users if user != job.user_id)
+
+
+def _mine_before(session: Session, job: Job) -> int:
+    sooner = or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id))
+    same = (Job.state == JobState.QUEUED, Job.queue == job.queue, Job.user_id == job.user_id)
+    return session.scalar(select(func.count()).where(*same, sooner)) or 0
+
+
+def _turns(session: Session, queue: str) -> dict[str, int]:
+    """How many jobs each user has waiting, in the order of their turns. Looked up once for each session."""
+    known: dict[str, dict[str, int]] = session.info.setdefault("turns", {})
+    if queue not in known:
+        known[queue] = dict(iter(session.execute(_counted_by_user(queue))))
+    return known[queue]
+
+
+def _slots(session: Session, queue: str, settings: Settings, *, patient: bool) -> int | None:
+    """Those of all live workers. None: there are none, or others are handing out to them.
+
+    Dispatchers take turns, by the rows of the workers that they hand out to: two would both count the last slot.
+    Who has rows for which the others may wait must not wait for them in turn, and so is not patient.
+    """
+    mine = list(session.execute(_live_workers(queue, settings, patient)))
+    if not mine or (not patient and len(mine) < mine[0].number):
+        return None
+    return sum(worker.slots for worker in mine)
+
+
+def _busy(session: Session, queue: str, settings: Settings) -> int:
+    return session.scalar(_counting_busy(queue, settings)) or 0
+
+
+# The clock asks these each second, and each submit does: putting them together takes as long as the answer.
+
+
+@cache
+def _counted_by_user(queue: str) -> Select[str, int]:
+    waiting = select(Job.user_id).where(Job.state == JobState.QUEUED, Job.queue == queue).limit(MAX_COUNTED).subquery()
+    counted = select(User.id, func.count()).join(waiting, waiting.c.user_id == User.id)
+    return counted.group_by(User.id, User.served_at).order_by(User.served_at, User.id)
+
+
+@cache
+def _occupies(queue: str, settings: Settings) -> ColumnElement[bool]:
+    """Jobs that hold a slot, or will in a moment. Each half names the queue, for each goes along an index."""
+    sent = _jobs.c.dispatched_at > clock(-settings.redispatch_seconds)
+    return or_(
+        and_(_jobs.c.state == JobState.RUNNING, _jobs.c.queue == queue),
+        and_(_jobs.c.state == JobState.QUEUED, _jobs.c.queue == queue, sent),
+    )
+
+
+@cache
+def _waits(queue: str, settings: Settings) -> ColumnElement[bool]:
+    """Jobs to hand out: never sent, or so long ago that the message must be lost."""
+    sent_at = _jobs.c.dispatched_at
+    unsent = or_(sent_at.is_(None), sent_at < clock(-settings.redispatch_seconds))
+    return and_(_jobs.c.state == JobState.QUEUED, _jobs.c.queue == queue, unsent)
+
+
+@cache
+def _one_that_waits(queue: str, settings: Settings) -> Select[str]:
+    return select(Job.id).where(_waits(queue, settings)).limit(1)
+
+
+@cache
+def _live_workers(queue: str, settings: Settings, patient: bool) -> Select[int, int]:
+    alive = (Worker.queue == queue, Worker.seen_at > clock(-settings.worker_seen_seconds))
+    number = select(func.count()).where(*alive).correlate(None).scalar_subquery()
+    live = select(Worker.slots, number.label("number")).where(*alive).order_by(Worker.name)
+    return live.with_for_update(of=Worker, skip_locked=not patient)
+
+
+@cache
+def _counting_busy(queue: str, settings: Settings) -> Select[int]:
+    return select(func.count()).where(_occupies(queue, settings))
+
+
+@cache
+def _next_user(queue: str, settings: Settings) -> Select[str]:
+    counted = (
+        select(_jobs.c.user_id, func.count().label("jobs")).where(_occupies(queue, settings)).group_by(_jobs.c.user_id)
+    )
+    busy = counted.subquery()
+    allowed = func.coalesce(_users.c.max_running_jobs, settings.max_running_jobs)
+    return (
+        select(_users.c.id)
+        .outerjoin(busy, busy.c.user_id == _users.c.id)
+        .where(
+            func.coalesce(busy.c.jobs, 0) < allowed,
+            exists().where(_waits(queue, settings), _jobs.c.user_id == _users.c.id),
+        )
+        .order_by(_users.c.served_at, _users.c.id)
+        .limit(1)
+    )
+
+
+@cache
+def _marking(queue: str, settings: Settings) -> Any:
+    whose = _next_user(queue, settings).scalar_subquery()
+    theirs = select(_jobs.c.id).where(_waits(queue, settings), _jobs.c.user_id == whose)
+    first = theirs.order_by(_jobs.c.priority.desc(), _jobs.c.id)
+    next_one = _jobs.c.id == first.limit(1).correlate(None).scalar_subquery()
+    marked = update(_jobs).where(next_one, _waits(queue, settings)).values(dispatched_at=clock())
+    return marked.returning(_jobs.c.id, _jobs.c.attempt, _jobs.c.user_id)
+
+
+_SERVED = update(_users).where(_users.c.id == bindparam("whose")).values(served_at=clock())
