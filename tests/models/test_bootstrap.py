@@ -1,7 +1,7 @@
 """The method in little, on the base that ships: does the trigger alone bring her back from sides that nobody has shown?
 
-One style round and half the steps, two held-out characters whom `make bench` does not use. The bounds are far below
-what the method reaches, and above what it reaches with a step of it broken.
+One style round and half the steps, two held-out characters whom `make bench` does not use. The bounds are for
+what the eye would see at once: that nothing is learned, that the front is copied, that the trigger carries nothing.
 """
 
 from __future__ import annotations
