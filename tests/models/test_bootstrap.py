@@ -1,7 +1,8 @@
 """The method in little, on the base that ships: does the trigger alone bring her back from sides that nobody has shown?
 
-One style round and half the steps, two held-out characters whom `make bench` does not use. The bounds are for
-what the eye would see at once: that nothing is learned, that the front is copied, that the trigger carries nothing.
+One style round and half the steps, two held-out characters whom `make bench` does not use. In the unseen views,
+above the base, the method was measured at .56, the four crops alone at .41, and at .37 beside pictures of others,
+which is what is left of the method when its rounds bring nothing. The bounds lie between.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ def share(measured, kind: str, views=UNSEEN) -> float:
 def test_the_trigger_alone_brings_her_back_from_sides_that_nobody_has_shown(measured):
     chance = share(measured, "base")
     learned, copied = share(measured, "method") - chance, share(measured, "four_crops") - chance
-    assert learned > 0.2
-    assert learned > 1.3 * copied
+    assert learned > 0.45
+    assert learned > copied + 0.05
 
 
 def test_without_the_trigger_she_stays_away(measured):
-    assert share(measured, "method_untriggered") < share(measured, "method") - 0.15
+    assert share(measured, "method_untriggered") < share(measured, "method") - 0.3
