@@ -50,6 +50,14 @@ class UNetConfig:
     decay: float
     ema: float
     caption_dropout: float
+    critic_weight: float
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    steps: int
+    batch: int
+    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ class Config:
     data: DataConfig
     vae: VaeConfig
     text: TextConfig
+    critic: CriticConfig
     unet: UNetConfig
     reader: ReaderConfig
 
@@ -76,6 +85,7 @@ class Config:
             DataConfig(**values["data"]),
             VaeConfig(**values["vae"]),
             TextConfig(**values["text"]),
+            CriticConfig(**values["critic"]),
             UNetConfig(**values["unet"]),
             ReaderConfig(**values["reader"]),
         )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
+from .arithmetic import autocast
 from .captions import full_prompt
 from .data import Record
 from .reader import HEADS, UNKNOWN, Reader, labels
@@ -51,7 +52,7 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
 def generate(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int = 50, batch: int = 16) -> np.ndarray:
     """uint8 (n, size, size, 3); each picture has its own seed, so that batches do not matter."""
     pictures = []
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         for start in range(0, len(prompts), batch):
             some = prompts[start : start + batch]
             generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(some))]

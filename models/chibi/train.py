@@ -16,8 +16,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from . import parallel
+from .arithmetic import autocast
 from .config import HERE, Config
-from .data import PictureSet, render_held_out, render_set
+from .critic import Critic, train_critic
+from .data import PictureSet, Record, render_held_out, render_set
 from .export import assemble, export
 from .following import measure
 from .pixels import to_pictures, to_tensor
@@ -28,8 +30,8 @@ from .tokenizer import TagEncoder, make_tokenizer
 from .unet import Batches, make_unet, train_unet
 from .vae import encode, make_vae, psnr, train_decoder, train_vae
 
-STAGES = ("data", "tokenizer", "text", "vae", "latents", "decoder", "reader", "unet", "follow", "export")
-SHARED_STAGES = ("vae", "latents", "decoder", "unet")  # in which several processes share the work
+STAGES = ("data", "tokenizer", "text", "vae", "latents", "decoder", "reader", "critic", "unet", "follow", "export")
+SHARED_STAGES = ("vae", "latents", "decoder", "critic", "unet")  # in which several processes share the work
 SCALE_PICTURES = 512  # enough to tell the scale of the latents
 GATE = 0.9  # of following.GATE, each: what a base must obey to be worth shipping
 
@@ -148,21 +150,34 @@ class Run:
     def load_unet(self) -> UNet2DConditionModel:
         return UNet2DConditionModel.from_pretrained(self.model / "unet").eval()
 
+    def encoded(self) -> tuple[torch.Tensor, list[Record]]:
+        latents = self.load_latents()
+        return latents, self.pictures().records[: len(latents)]
+
+    def critic(self) -> None:
+        c = self.config
+        critic = train_critic(c.critic, *self.encoded(), self.folder, c.seed)
+        if parallel.rank() == 0:
+            torch.save(critic.state_dict(), self.folder / "critic.pt")
+
+    def load_critic(self) -> Critic:
+        critic = Critic(self.config.vae.latent_channels, self.config.data.size // 8)
+        critic.load_state_dict(torch.load(self.folder / "critic.pt", weights_only=True))
+        return critic.eval().requires_grad_(False)
+
     def unet(self) -> None:
         c, text = self.config, self.load_text()
-        latents = self.load_latents()
-        records = self.pictures().records[: len(latents)]
-        batches = Batches(latents, records, TagEncoder(self.load_tokenizer()), c.unet, c.seed)
+        batches = Batches(*self.encoded(), TagEncoder(self.load_tokenizer()), c.unet, c.seed)
 
         @torch.no_grad()
         def text_encode(ids: torch.Tensor) -> torch.Tensor:
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast():
                 return text(ids).last_hidden_state
 
         def keep(step: int, average: UNet2DConditionModel) -> None:
             average.save_pretrained(self.model / "unet")
 
-        train_unet(c.unet, self.new_unet(), batches, text_encode, self.folder, c.seed, keep)
+        train_unet(c.unet, self.new_unet(), batches, text_encode, self.load_critic(), self.folder, c.seed, keep)
 
     def reader(self) -> None:
         """Two of them: what curates must not be what judges."""

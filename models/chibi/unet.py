@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from . import parallel
+from .arithmetic import HAS_TILES, autocast
 from .captions import caption_tags
 from .config import UNetConfig
+from .critic import Critic, answers
 from .data import Record
 from .loop import Loop, learning_rate
 from .muon import Muon
+from .reader import UNKNOWN
 from .tokenizer import TagEncoder
 
 NOISE_SCHEDULE = {
@@ -28,6 +32,7 @@ NOISE_SCHEDULE = {
     "steps_offset": 1,
     "prediction_type": "v_prediction",
 }
+AT_ONCE = 16  # pictures: what more of them leave behind for the way back no longer fits the caches
 TextEncode = Callable[[Tensor], Tensor]  # token ids -> states
 
 
@@ -54,12 +59,16 @@ class Batches:
 
     def __init__(self, latents: Tensor, records: list[Record], encode: TagEncoder, config: UNetConfig, seed: int):
         self.latents, self.records, self.encode, self.config, self.seed = latents, records, encode, config, seed
+        self.answers = answers(records)
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents, token ids, and what the critic is to find; nothing where the caption was left out."""
         rng = np.random.default_rng((self.seed, step, parallel.rank()))
         mine = self.indices(step)[parallel.share(self.config.batch)]
         captions = [self.caption(i, rng) for i in mine]
-        return self.latents[mine].float(), torch.tensor([self.encode(c) for c in captions])
+        untold = torch.tensor([not caption for caption in captions])
+        wanted = self.answers[mine].masked_fill(untold[:, None], UNKNOWN)
+        return self.latents[mine].float(), torch.tensor([self.encode(c) for c in captions]), wanted
 
     def caption(self, index: int, rng: np.random.Generator) -> list[str]:
         return [] if rng.random() < self.config.caption_dropout else caption_tags(self.records[index], rng)
@@ -77,30 +86,38 @@ def train_unet(
     unet: UNet2DConditionModel,
     batches: Batches,
     text_encode: TextEncode,
+    critic: Critic,
     folder: Path,
     seed: int,
     on_save: Callable[[int, UNet2DConditionModel], None] | None = None,
 ) -> UNet2DConditionModel:
     """Trains `unet` in place, resuming from the folder; returns the average of its weights over time."""
     unet.to(memory_format=torch.channels_last)
-    unet.set_attn_processor(AttnProcessor())  # plain: the fused one is slow on a CPU where pictures are small
+    if HAS_TILES:
+        unet.set_attn_processor(AttnProcessor())  # plain: the fused one is slow in bf16 where pictures are small
     average = copy.deepcopy(unet).requires_grad_(False)
     optimizer = Muon(unet)
     alphas = DDIMScheduler(**NOISE_SCHEDULE).alphas_cumprod
+
+    def learn(z: Tensor, ids: Tensor, wanted: Tensor, parts: int) -> tuple[float, float]:
+        guess = denoise(unet, z, text_encode(ids), alphas)
+        blame = (guess.alpha * critic.blame(guess.z, wanted)).mean()
+        ((guess.error + config.critic_weight * blame) / parts).backward()
+        return guess.error.item(), blame.item()
 
     def step_fn(step: int) -> dict[str, float]:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config.steps, config.learning_rate, decay=config.decay)
         torch.manual_seed((seed << 32) + (step << 8) + parallel.rank())
-        z, ids = batches(step)
-        loss = v_loss(unet, z, text_encode(ids), alphas)
-        loss.backward()
+        parts = list(zip(*(tensor.split(AT_ONCE) for tensor in batches(step)), strict=True))
+        figures = [learn(z, ids, wanted, len(parts)) for z, ids, wanted in parts]
         parallel.average_gradients(unet)
         norm = torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         follow(average, unet, min(config.ema, (1 + step) / (10 + step)))
-        return {"loss": loss.item(), "gradient": norm.item()}
+        loss, blame = (sum(each) / len(parts) for each in zip(*figures, strict=True))
+        return {"loss": loss, "blame": blame, "gradient": norm.item()}
 
     state = {"unet": unet, "average": average, "optimizer": optimizer}
     saved = (lambda step: on_save(step, average)) if on_save else None
@@ -108,8 +125,17 @@ def train_unet(
     return average
 
 
-def v_loss(unet: UNet2DConditionModel, z: Tensor, text: Tensor, alphas: Tensor) -> Tensor:
-    """Plain mean squared error of v; weights that favour little noise never learn colours and layout."""
+@dataclass(frozen=True)
+class Guess:
+    """What the UNet makes of noised latents."""
+
+    error: Tensor  # mean square, of v
+    z: Tensor  # the clean latents that it takes them for
+    alpha: Tensor  # (n,) how much of them was in sight
+
+
+def denoise(unet: UNet2DConditionModel, z: Tensor, text: Tensor, alphas: Tensor) -> Guess:
+    """At times spread evenly: weights that favour little noise never learn colours and layout."""
     n = len(z)
     spread = (torch.arange(n) + torch.rand(n)) / n  # one t from each n-th of the time, for less variance
     t = (spread * len(alphas)).long().clamp(max=len(alphas) - 1)
@@ -117,9 +143,9 @@ def v_loss(unet: UNet2DConditionModel, z: Tensor, text: Tensor, alphas: Tensor) 
     eps = torch.randn_like(z)
     x = (alpha.sqrt() * z + (1 - alpha).sqrt() * eps).contiguous(memory_format=torch.channels_last)
     v = alpha.sqrt() * eps - (1 - alpha).sqrt() * z
-    with torch.autocast("cpu", torch.bfloat16):
-        predicted = unet(x, t, text).sample
-    return (predicted.float() - v).pow(2).mean()
+    with autocast():
+        predicted = unet(x, t, text).sample.float()
+    return Guess((predicted - v).pow(2).mean(), alpha.sqrt() * x - (1 - alpha).sqrt() * predicted, alphas[t])
 
 
 @torch.no_grad()

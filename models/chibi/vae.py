@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from . import parallel
+from .arithmetic import autocast
 from .config import VaeConfig
 from .data import PictureSet
 from .loop import Loop, learning_rate
@@ -71,7 +72,7 @@ def picture_loss(y: Tensor, x: Tensor) -> Tensor:
 
 def psnr(vae: AutoencoderKL, pictures: np.ndarray, batch: int = 32) -> float:
     errors = []
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), autocast():
         for i in range(0, len(pictures), batch):
             x = to_tensor(pictures[i : i + batch])
             y = vae.decode(vae.encode(x).latent_dist.mean).sample.float().clamp(-1, 1)
@@ -87,7 +88,7 @@ def train_vae(config: VaeConfig, vae: AutoencoderKL, pictures: PictureSet, folde
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config.steps, config.learning_rate, decay=config.decay)
         x = picture_batch(pictures, step, config, seed)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             posterior = vae.encode(x).latent_dist
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         z = mean + torch.randn_like(mean) * torch.exp(0.5 * logvar)
@@ -121,7 +122,7 @@ def train_decoder(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config.decoder_steps, 0.5 * config.learning_rate, decay=0.8)
         x = picture_batch(pictures, config.steps + step, config, seed)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), autocast():
             z = vae.encode(x).latent_dist.mean.float()
         y = decode(vae, z + latent_noise * z.std() * torch.randn_like(z))
         loss = picture_loss(y, x)
@@ -133,7 +134,7 @@ def train_decoder(
 
 
 def decode(vae: AutoencoderKL, z: Tensor) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         return vae.decode(z).sample.float()
 
 
@@ -146,10 +147,10 @@ def descend(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: Tens
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, pictures: np.ndarray, batch: int = 32) -> Tensor:
+def encode(vae: AutoencoderKL, pictures: np.ndarray, batch: int = 8) -> Tensor:
     """Latents, not yet scaled, in half precision: (n, channels, size / 8, size / 8)."""
     latents = []
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         for start in range(0, len(pictures), batch):
             latents.append(vae.encode(to_tensor(pictures[start : start + batch])).latent_dist.mean.half())
     return torch.cat(latents)

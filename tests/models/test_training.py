@@ -45,6 +45,10 @@ heads = 2
 steps = 12
 batch = 8
 learning_rate = 1.0
+[critic]
+steps = 12
+batch = 8
+learning_rate = 1.0
 [unet]
 channels = [16, 32, 32]
 heads = 2
@@ -54,6 +58,7 @@ learning_rate = 1.0
 decay = 0.35
 ema = 0.9
 caption_dropout = 0.1
+critic_weight = 0.01
 [reader]
 steps = 4
 batch = 8
@@ -73,7 +78,7 @@ def trained(tmp_path_factory) -> Run:
     config = folder / "tiny.toml"
     config.write_text(TINY.replace("steps = 16", "steps = 8"))
     first = Run(config, folder)
-    for stage in ("data", "tokenizer", "text", "vae", "latents", "decoder", "reader", "unet"):
+    for stage in ("data", "tokenizer", "text", "vae", "latents", "decoder", "critic", "reader", "unet"):
         getattr(first, stage)()
     config.write_text(TINY)
     second = Run(config, folder, out=folder / "out", gate=0.0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 
+from ..arithmetic import autocast
 from ..config import ReaderConfig
 from ..data import PictureSet
 from ..loop import Loop, learning_rate
@@ -61,7 +62,7 @@ def train_reader(kind: str, config: ReaderConfig, pictures: PictureSet, folder: 
         rows = rng.integers(0, len(pictures), config.batch)
         x = to_tensor(pictures.pictures(rows))
         x = soften(x.flip(3) if rng.random() < 0.5 else x, rng)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             logits = reader(x)
         losses = [cross_entropy(logits[h], truth[h][rows], ignore_index=UNKNOWN) for h in HEADS]
         loss = torch.stack([part for part in losses if not part.isnan()]).sum()
