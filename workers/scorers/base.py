@@ -27,6 +27,13 @@ class Scorer(Protocol):
     """Judges candidates by pictures that are known to show her."""
 
     def score(
-        self, references: Sequence[Image.Image], candidates: Sequence[Image.Image], views: Sequence[str | None]
+        self,
+        references: Sequence[Image.Image],
+        candidates: Sequence[Image.Image],
+        views: Sequence[str | None],
+        feature_tags: Sequence[str] = (),
     ) -> list[Score]:
-        """One score for each candidate, in order; `views` are those asked for, names from catalog.VIEWS."""
+        """One score for each candidate, in order; `views` are those asked for, names from catalog.VIEWS.
+
+        `feature_tags` are the user's own words about her.
+        """
