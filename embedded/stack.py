@@ -147,6 +147,8 @@ class Stack:
         # Its threads wait for each other asleep: spinning, they take turns with all else that wants the cores,
         # and a step of training took eight seconds in place of one on two busy cores.
         more = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+        # Large tensors come and go: kept by malloc, not given back to the system each time, they cost a fifth less.
+        more |= {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
         return self._worker("gpu", 1, "prefork", GPU_STOP_SECONDS, more)
 
     def _io_worker(self) -> Program:

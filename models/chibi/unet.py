@@ -101,7 +101,7 @@ def train_unet(
 
     def learn(z: Tensor, ids: Tensor, wanted: Tensor, parts: int) -> tuple[float, float]:
         guess = denoise(unet, z, text_encode(ids), alphas)
-        blame = (guess.alpha * critic.blame(guess.z, wanted)).mean()
+        blame = (guess.alpha.sqrt() * critic.blame(guess.z, wanted)).mean()
         ((guess.error + config.critic_weight * blame) / parts).backward()
         return guess.error.item(), blame.item()
 

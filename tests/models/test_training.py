@@ -10,6 +10,7 @@ from torch import distributed
 
 from models.chibi import parallel
 from models.chibi.captions import caption_tags, invented_name
+from models.chibi.critic import answers
 from models.chibi.following import generate, load_pipeline
 from models.chibi.loop import Loop, learning_rate
 from models.chibi.muon import Muon, orthogonal
@@ -103,6 +104,19 @@ def test_a_stopped_training_goes_on_where_it_was(trained):
 def test_losses_fall(trained):
     first, last = figures(trained, "unet")
     assert last["loss"] < first["loss"]
+
+
+def test_the_unet_hears_the_critic_only_of_what_was_asked(trained):
+    critic = trained.load_critic()
+    latents, records = trained.encoded()
+    z, wanted = latents[:4].float().requires_grad_(), answers(records[:4])
+    wanted[0] = UNKNOWN  # a picture whose caption was left out
+    blame = critic.blame(z, wanted)
+    assert blame[0] == 0
+    assert (blame[1:] > 0).all()
+    blame.sum().backward()
+    assert [bool(gradient.abs().sum() > 0) for gradient in z.grad] == [False, True, True, True]
+    assert not any(p.requires_grad for p in critic.parameters())
 
 
 def test_what_is_exported_is_a_plain_pipeline_that_draws(trained):
