@@ -63,7 +63,6 @@ def test_the_figures_of_the_bench():
         "method": judgement(1.0, 0.8),
         "method_untriggered": judgement(0.3, 0.3),
         "four_crops": judgement(1.0, 0.3),
-        "crops_and_others": judgement(1.0, 0.5),
         "upper_bound": judgement(1.0, 0.9),
         "base": judgement(0.2, 0.1),
         "true_renders": judgement(1.0, 0.9),
