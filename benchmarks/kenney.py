@@ -4,7 +4,7 @@ Each is known by the picture from the front. What the trigger alone then draws f
 true pictures of those sides, by the cosine of the judge's features; beside it LoRAs of the four crops alone, the base,
 and, as the best there could be, the other true pictures of the same character.
 
-    python -m benchmarks.kenney
+    python -m benchmarks.kenney [NAME...]
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def measure(method: Method, judge: Reader, name: str, sheets: Path | None) -> di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CHARACTERS)}; all, if none is named")
     parser.add_argument("--set", nargs="*", default=[], metavar="KIND.PATH=JSON", help="change the plan")
     parser.add_argument("--base", type=Path, help="another folder of weights than the one that ships")
     parser.add_argument("--sheets", type=Path, help="a folder to keep what is drawn in")
@@ -97,7 +98,7 @@ def main() -> None:
     plan, judge = changed(plans.resolve(None, row), arguments.set), Reader.load(FOLDER, "judge")
     with tempfile.TemporaryDirectory() as scratch:
         method = Method(families.load(row), plan, Path(scratch))
-        for name in CHARACTERS:
+        for name in arguments.names or CHARACTERS:
             found = measure(method, judge, name, arguments.sheets)
             unseen = {kind: statistics.mean(views[v] for v in POSES if v != "front") for kind, views in found.items()}
             shown = {kind: {view: round(x, 3) for view, x in views.items()} for kind, views in found.items()}
