@@ -15,7 +15,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 from shared import json_text
-from shared.lookups import Lookups
+from shared.prepared import Lookups
 
 # A server that has gone without a word must not hold a thread for ever: seconds, then milliseconds (libpq's units).
 PATIENCE = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 15, "keepalives_interval": 5}

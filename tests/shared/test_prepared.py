@@ -1,15 +1,27 @@
-"""Look-ups that go past SQLAlchemy say the same as those that don't."""
+"""What goes straight to the driver says the same as what goes through SQLAlchemy."""
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, select
+from datetime import UTC, datetime
 
-from shared.models import Job, Project
+import pytest
+from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from shared import prepared
+from shared.models import AuditEntry, Job, Project, User
 from tests.factories import make_job
 
 JOB = select(Job.id, Job.params, Job.created_at, Job.started_at, Project.name.label("whose")).where(
     Job.id == bindparam("wanted"), Project.id == Job.project_id
 )
+CHANGED = (
+    update(Job.__table__)
+    .where(Job.__table__.c.id == bindparam("wanted"))
+    .returning(Job.__table__.c.params, Job.__table__.c.started_at)
+)
+WORK = {"queue": "gpu", "params": {}, "inputs": {}}
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def test_a_row_reads_as_one_of_a_session(runtime, project):
@@ -43,3 +55,23 @@ def test_a_connection_that_has_gone_is_replaced(runtime, project):
     connection.close()
     assert runtime.db.row(JOB, wanted=job.id).id == job.id
     assert connection not in runtime.db._lookups._idle
+
+
+def test_a_statement_writes_and_reads_as_one_of_a_session(runtime, project):
+    with runtime.transaction() as session:
+        session.add(Job(id="job_0", user_id=project.user_id, project_id=project.id, kind="generate", **WORK))
+        (changed,) = prepared.run(session, CHANGED, wanted="job_0", params={"a": ["ä"]}, started_at=NOON)
+        assert changed == ({"a": ["ä"]}, NOON)
+        assert session.get_one(Job, "job_0", populate_existing=True).params == {"a": ["ä"]}
+        assert prepared.one(session, CHANGED, wanted="job_1", params={}, started_at=None) is None
+
+
+def test_a_value_that_is_not_given_is_missed(session):
+    with pytest.raises(KeyError):
+        prepared.run(session, insert(AuditEntry.__table__), action="without an id")
+
+
+def test_an_error_of_the_driver_is_told_as_sqlalchemy_tells_it(session, user):
+    row = {"user_id": user.id, "name": user.name, "served_at": NOON, "created_at": NOON, "gpu_seconds": 0.0}
+    with pytest.raises(IntegrityError):
+        prepared.run(session, insert(User.__table__), id=user.id, role="member", **row)
