@@ -15,7 +15,7 @@ from kombu import Queue
 from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
 from redis.retry import Retry
 
 from shared import json_text
@@ -130,4 +130,5 @@ def _connect(url: str) -> Redis | None:
     """Redis, or None when the broker is something else. A connection that broke while idle is replaced at once."""
     if not url.startswith(("redis://", "rediss://")):
         return None
-    return Redis.from_url(url, retry=Retry(NoBackoff(), 1), **PATIENCE)  # type: ignore[no-any-return]
+    again = Retry(NoBackoff(), 1, supported_errors=(ConnectionError,))  # a silent one is waited for once
+    return Redis.from_url(url, retry=again, **PATIENCE)  # type: ignore[no-any-return]

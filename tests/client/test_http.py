@@ -158,6 +158,6 @@ def test_a_proxy_of_the_environment_is_used(service: Service, monkeypatch: pytes
     service.script = [Answer({"name": "me"})]
     assert Bootlora("http://outside.example", "btl_test").me() == {"name": "me"}
     assert service.requests[0].headers["proxy-authorization"].startswith("Basic ")
-    with pytest.raises(ApiError, match="nothing answers at inside.example"):
+    with pytest.raises(ApiError, match=r"nothing answers at inside\.example"):
         Bootlora("http://inside.example", "btl_test").me()
     assert len(service.requests) == 1
