@@ -1,7 +1,7 @@
 """Statements that are asked with every request: put together once, then straight to the driver.
 
 SQLAlchemy takes several times longer to send a small statement than the database to do it. What is sent here must be a
-constant of the program, or it would be put together each time and kept for ever.
+constant of the program, sent with the same names each time, or it would be put together each time and kept for ever.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Prepared:
         self._writers = _converters(types, dialect, "bind_processor")
         # A column's default in Python is not looked for: whoever sends the statement gives it.
         needed = {column.key for column in compiled.prefetch} | set(given)
+        needed |= {name for bind, name in compiled.bind_names.items() if bind.required}
         fixed = {name: value for name, value in compiled.params.items() if name not in needed}
         self._constants = {name: self._written(name, value) for name, value in fixed.items()}
         readers = _converters(dict(enumerate(each.type for each in columns)), dialect, "result_processor", None)

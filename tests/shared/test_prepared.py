@@ -69,6 +69,8 @@ def test_a_statement_writes_and_reads_as_one_of_a_session(runtime, project):
 def test_a_value_that_is_not_given_is_missed(session):
     with pytest.raises(KeyError):
         prepared.run(session, insert(AuditEntry.__table__), action="without an id")
+    with pytest.raises(KeyError):
+        prepared.run(session, JOB, wnated="job_1")
 
 
 def test_an_error_of_the_driver_is_told_as_sqlalchemy_tells_it(session, user):
