@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 import uuid
+from typing import Any
 
 import structlog
 from flask import Flask, Response, g, request
+from flask.json.provider import DefaultJSONProvider
 
 from api import converters, document, limits, metrics, problems
 from api.routes import (
@@ -25,6 +27,7 @@ from api.routes import (
     users,
     webhooks,
 )
+from shared import json_text
 from shared.runtime import Runtime
 
 log = structlog.get_logger()
@@ -33,10 +36,15 @@ RESOURCES = (service, projects, images, datasets, rounds, loras, jobs, events, w
 UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked every few seconds by machines
 
 
+class Json(DefaultJSONProvider):
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        return json_text.write(obj)
+
+
 def create_app(runtime: Runtime) -> Flask:
     app = Flask("api", static_folder=None)
     app.extensions["bootlora"] = runtime
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json = Json(app)
     app.config["MAX_FORM_PARTS"] = 20
     app.url_map.converters["id"] = converters.Id
     app.before_request(_begin)

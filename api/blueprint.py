@@ -205,7 +205,7 @@ def answered(view: Callable[..., Any]) -> Callable[..., Any]:
                     _remember(view.__name__)
         except idempotency.Replay as earlier:
             return earlier.answer()
-        return answer.make_conditional(request) if marks.get("etag") else answer
+        return etags.conditional(answer) if marks.get("etag") else answer
 
     return whole
 

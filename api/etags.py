@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
 from flask import Response, request
 from flask_smorest.utils import get_appcontext
 from marshmallow import Schema
 
+from shared import json_text
 from shared.errors import PreconditionFailed, PreconditionRequired
 
 # Presigned links differ each time they are made, and say nothing about the thing itself. A URL that doesn't expire is
 # a webhook's own.
 EXPIRY = frozenset({"url_expires_at", "expires_at"})
 VOLATILE = EXPIRY | {"url"}
+
+CONDITIONAL = (
+    *("HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE"),
+    "HTTP_RANGE",
+)
 
 ETAG = {"schema": {"type": "string"}, "description": "Names this version. Send it as If-Match when you change it."}
 IF_MATCH = {
@@ -30,7 +35,10 @@ IF_MATCH = {
 
 def of(shown: Any) -> str:
     """The tag of a representation."""
-    return hashlib.sha256(json.dumps(_lasting(shown), sort_keys=True).encode()).hexdigest()[:32]
+    text = json_text.write(shown, sort_keys=True)
+    if any(name in text for name in EXPIRY):
+        text = json_text.write(_lasting(shown), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def put_on(answer: Response) -> None:
@@ -38,6 +46,13 @@ def put_on(answer: Response) -> None:
     shown = get_appcontext().get("result_dump")
     if shown is not None and 200 <= answer.status_code < 300:
         answer.set_etag(of(shown))
+
+
+def conditional(answer: Response) -> Response:
+    """304, or a part, if that is what was asked for."""
+    if any(name in request.environ for name in CONDITIONAL):
+        answer.make_conditional(request)
+    return answer
 
 
 def require() -> None:

@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Engine, Row, Select, create_engine, event, literal
+from sqlalchemy import JSON, DateTime, Engine, Select, create_engine, event, literal
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
+
+from shared import json_text
+from shared.prepared import Lookups
 
 # A server that has gone without a word must not hold a thread for ever: seconds, then milliseconds (libpq's units).
 PATIENCE = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 15, "keepalives_interval": 5}
@@ -68,11 +71,11 @@ def make_engine(url: str) -> Engine:
     SQLite: WAL, and every writing transaction begins IMMEDIATE. A deferred one that has read can't
     become a writer once another wrote: SQLite refuses at once, whatever the timeout.
     """
+    common: dict[str, Any] = {"pool_size": 10, "max_overflow": 20}
+    common |= {"json_serializer": json_text.write, "json_deserializer": json_text.read}
     if not url.startswith("sqlite"):
-        return create_engine(
-            url, connect_args=PATIENCE, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_recycle=1800
-        )
-    engine = create_engine(url, connect_args={"timeout": 30}, pool_size=10, max_overflow=20)
+        return create_engine(url, connect_args=PATIENCE, pool_pre_ping=True, pool_recycle=1800, **common)
+    engine = create_engine(url, connect_args={"timeout": 30}, **common)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, record: Any) -> None:
@@ -96,8 +99,7 @@ class Database:
         self.engine = make_engine(url)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
         self._readers = sessionmaker(self.engine.execution_options(begin="BEGIN"), expire_on_commit=False)
-        alone = {"begin": ""} if self.engine.dialect.name == "sqlite" else {"isolation_level": "AUTOCOMMIT"}
-        self._lookups = self.engine.execution_options(**alone)
+        self._lookups = Lookups(self.engine)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -111,10 +113,14 @@ class Database:
         with self._readers() as session:
             yield session
 
-    def row(self, query: Select[Any], **values: Any) -> Row[Any] | None:
-        """One row, as it has been committed by now. Without a session and a transaction, which cost twice as much."""
-        with self._lookups.connect() as connection:
-            return connection.execute(query, values).one_or_none()
+    def row(self, query: Select[Any], **values: str) -> Any | None:
+        """One row, as it has been committed by now. Without a session and a transaction, which cost many times more."""
+        try:
+            return self._lookups.row(query, values)
+        except self._lookups.errors:  # as a rule a connection that has gone meanwhile; if not, here is who can tell
+            with self.reading() as session:
+                return session.execute(query, values).one_or_none()
 
     def dispose(self) -> None:
+        self._lookups.close()
         self.engine.dispose()

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from shared import events
+from shared import events, prepared
 from shared.catalog import JOB_KINDS
 from shared.db import clock, utcnow
 from shared.errors import Conflict, NotFound, TooMany
@@ -74,8 +74,7 @@ def enqueue(
         labels=labels if labels is not None else project.labels,
         checkpoint=checkpoint,
     )
-    session.add(job)
-    session.flush()
+    prepared.add(session, job)
     wake(session, job.queue)
     return job
 
@@ -88,7 +87,7 @@ def wake(session: Session, queue: str) -> None:
 def check_cap(session: Session, user: User, settings: Settings) -> None:
     """Refuse another GPU job when this user has as many waiting as they may."""
     allowed = user.max_queued_jobs if user.max_queued_jobs is not None else settings.max_queued_jobs
-    waiting = session.scalar(_WAITING_ON_GPU, {"whose": user.id})
+    waiting = prepared.scalar(session, _WAITING_ON_GPU, whose=user.id)
     if (waiting or 0) >= allowed:
         raise TooMany(
             f"{waiting} of your jobs are waiting and {allowed} may; come back when some have run",
@@ -107,8 +106,8 @@ def claim(session: Session, job_id: str, attempt: int, worker: str, lease_second
     """Take a waiting job, or None when it isn't this attempt's turn any more."""
     token = secrets.token_hex(16)
     _lock_project(session, job_id)
-    named = {"wanted": job_id, "its_attempt": attempt, "worker": worker, "lease_token": token}
-    if not _one(session.execute(_taking(lease_seconds), named)):
+    taking = _taking(lease_seconds)
+    if not prepared.run(session, taking, wanted=job_id, its_attempt=attempt, worker=worker, lease_token=token):
         return None
     job = session.get_one(Job, job_id, populate_existing=True)
     events.of_job(session, job, "job.started")
@@ -282,7 +281,7 @@ def check_out(session: Session, name: str) -> None:
 
 def _lock_project(session: Session, job_id: str) -> None:
     """Its row before the job's, as requests lock them: in another order two would wait for each other."""
-    session.execute(_PROJECT_OF, {"wanted": job_id})
+    prepared.run(session, _PROJECT_OF, wanted=job_id)
 
 
 @cache
@@ -293,6 +292,7 @@ def _taking(lease_seconds: float) -> Any:
         update(_jobs)
         .where(_jobs.c.id == bindparam("wanted"), *waiting)
         .values(state=JobState.RUNNING, lease_until=clock(lease_seconds), started_at=since)
+        .returning(_jobs.c.id)
     )
 
 

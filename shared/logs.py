@@ -10,6 +10,8 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+from shared import json_text
+
 SECRET_WORDS = ("authorization", "secret", "api_key", "password", "signature")
 
 
@@ -45,7 +47,9 @@ def configure(log_format: str) -> None:
     """Set up structlog and the standard library alike. `log_format` is json or console."""
     # Plain tracebacks: rich ones show the values of variables, and so every secret.
     console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    renderer: Any = console if log_format == "console" else structlog.processors.JSONRenderer()
+    renderer: Any = (
+        console if log_format == "console" else structlog.processors.JSONRenderer(serializer=json_text.write)
+    )
     common: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

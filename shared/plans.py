@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from shared import captions
@@ -70,8 +71,13 @@ def generate_params(base_model: BaseModel, given: dict[str, Any] | None) -> dict
 
 def _explicit(params: Any, defaults: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
     chosen = {name: value for name, value in (given or {}).items() if value is not None}
-    known = {field.name for field in fields(params)}
-    return dict(vars(params(**{name: value for name, value in (defaults | chosen).items() if name in known})))
+    known = {name: value for name, value in (defaults | chosen).items() if name in _names(params)}
+    return dict(vars(params(**known)))
+
+
+@cache
+def _names(params: Any) -> set[str]:
+    return {field.name for field in fields(params)}
 
 
 def visible(feature_tags: list[str], view: str | None, framing: str | None) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from shared import prepared
 from shared.db import clock
 from shared.lifecycle import JobState
 from shared.models import Job, User, Worker
@@ -45,10 +46,10 @@ def hand_out(session: Session, queue: str, settings: Settings, *, patient: bool)
 
 def take_next(session: Session, queue: str, settings: Settings) -> Turn | None:
     """The job whose turn it is: of the user served least recently, the most urgent, the oldest."""
-    taken = session.execute(_marking(queue, settings)).one_or_none()
+    taken = prepared.one(session, _marking(queue, settings))
     if taken is None:
         return None
-    session.execute(_SERVED, {"whose": taken.user_id})
+    prepared.run(session, _SERVED, whose=taken.user_id)
     return Turn(queue, taken.id, taken.attempt)
 
 
@@ -105,7 +106,7 @@ def _turns(session: Session, queue: str) -> dict[str, int]:
     """How many jobs each user has waiting, in the order of their turns. Looked up once for each session."""
     known: dict[str, dict[str, int]] = session.info.setdefault("turns", {})
     if queue not in known:
-        known[queue] = dict(iter(session.execute(_counted_by_user(queue))))
+        known[queue] = dict(prepared.run(session, _counted_by_user(queue)))
     return known[queue]
 
 
@@ -115,14 +116,14 @@ def _slots(session: Session, queue: str, settings: Settings, *, patient: bool) -
     Dispatchers take turns, by the rows of the workers that they hand out to: two would both count the last slot.
     Who has rows for which the others may wait must not wait for them in turn, and so is not patient.
     """
-    mine = list(session.execute(_live_workers(queue, settings, patient)))
+    mine = prepared.run(session, _live_workers(queue, settings, patient))
     if not mine or (not patient and len(mine) < mine[0].number):
         return None
     return sum(worker.slots for worker in mine)
 
 
 def _busy(session: Session, queue: str, settings: Settings) -> int:
-    return session.scalar(_counting_busy(queue, settings)) or 0
+    return prepared.scalar(session, _counting_busy(queue, settings)) or 0
 
 
 # The clock asks these each second, and each submit does: putting them together takes as long as the answer.

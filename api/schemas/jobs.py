@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import fields, pre_dump
+from marshmallow import fields, post_dump
 from marshmallow.validate import Length
-from sqlalchemy import inspect
 
 from api.context import reading, runtime
 from api.pagination import PageQuery
@@ -16,8 +15,6 @@ from api.schemas.plans import MAX_SEED, GenerateParamsSchema
 from shared import speeds, turns
 from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import Job
-
-COLUMNS = tuple(column.key for column in inspect(Job).column_attrs)
 
 
 class FailureSchema(Answer):
@@ -61,16 +58,14 @@ class JobSchema(Answer):
         stream="/v1/jobs/{it.id}/events/stream",
     )
 
-    @pre_dump
-    def _foresee(self, job: Job, **_: Any) -> dict[str, Any]:
+    @post_dump(pass_original=True)
+    def _foresee(self, shown: dict[str, Any], job: Job, **_: Any) -> dict[str, Any]:
         """Beside the row, what is to be expected of it: of one that has ended, nothing."""
         place, wait = None, speeds.Wait()
         if job.state not in TERMINAL_JOB_STATES:
             place = turns.place(reading(), job)
             wait = speeds.wait(reading(), job, place, runtime().settings)
-        columns = {name: getattr(job, name) for name in COLUMNS}
-        foreseen = {"place": place, "seconds_to_start": wait.to_start, "seconds_to_finish": wait.to_finish}
-        return columns | foreseen
+        return shown | {"place": place, "seconds_to_start": wait.to_start, "seconds_to_finish": wait.to_finish}
 
 
 class JobQuery(PageQuery, Query):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 from flask import Flask
@@ -19,6 +20,7 @@ from shared import jobs, speeds, turns, users
 from shared.admin import upgrade
 from shared.db import utcnow
 from shared.models import Job
+from shared.prepared import Prepared
 from shared.runtime import Runtime
 from tests.api.conftest import SECRET, Caller, make_runtime
 
@@ -118,9 +120,15 @@ def watched(runtime: Runtime) -> Iterator[list[tuple[str, Any]]]:
     def note(connection: Any, cursor: Any, statement: str, values: Any, *rest: Any) -> None:
         sent.append((statement, values))
 
+    def noted(self: Prepared, connection: Any, values: dict[str, Any]) -> list[Any]:
+        sent.append((self.text, self.parameters(values)))
+        return execute(self, connection, values)
+
+    execute = Prepared.execute
     event.listen(runtime.db.engine, "before_cursor_execute", note)
     try:
-        yield sent
+        with mock.patch.object(Prepared, "execute", noted):
+            yield sent
     finally:
         event.remove(runtime.db.engine, "before_cursor_execute", note)
 
@@ -131,7 +139,7 @@ def assert_bounded(runtime: Runtime, statements: list[tuple[str, Any]]) -> None:
     for statement, values in about_jobs:
         with runtime.db.engine.connect() as connection:
             check = check_sqlite if connection.dialect.name == "sqlite" else check_postgres
-            check(connection, statement, values)
+            check(connection, statement, values if isinstance(values, dict) else tuple(values))
             connection.rollback()
 
 
