@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import time
 import uuid
@@ -12,11 +11,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urlsplit
 
-import certifi
-import urllib3
+import requests
+import requests.auth
 
 BUSY = {429, 502, 503, 504}  # the same request may succeed later
 IN_PROGRESS = "idempotency_in_progress"  # an earlier try of this very request is still being worked on
@@ -26,8 +24,6 @@ FIRST_PAUSE_SECONDS = 0.5  # doubled after each try that nobody answered
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 CHUNK_BYTES = 1 << 16
-# Tries are ours to count; see _patiently.
-REDIRECTS = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=5)
 
 T = TypeVar("T")
 
@@ -49,20 +45,29 @@ class ApiError(Exception):
         return "; ".join(places)
 
 
+class Bearer(requests.auth.AuthBase):
+    """The API key. As `auth` rather than a header, because a .netrc replaces a mere header."""
+
+    def __init__(self, api_key: str):
+        self.api_key = api_key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self.api_key}"
+        return request
+
+
 class Http:
     """Requests to one service with one API key."""
 
     def __init__(self, url: str, api_key: str):
         self.url = url.rstrip("/")
-        self._key = api_key
-        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._session = requests.Session()
+        self._key = Bearer(api_key)
 
     def get(self, path: str, *, wait_seconds: float = 0, **params: Any) -> Any:
         """What is at a path. `wait_seconds`: for how long the service may hold the answer back until there is news."""
         wait = {"Prefer": f"wait={int(wait_seconds)}"} if wait_seconds >= 1 else {}
-        known = {name: value for name, value in params.items() if value is not None}
-        asked = f"{path}?{urlencode(known, doseq=True)}" if known else path
-        return self._call("GET", asked, headers=wait, patience=wait_seconds).json()
+        return self._call("GET", path, headers=wait, params=params, patience=wait_seconds).json()
 
     def pages(self, path: str, **params: Any) -> Iterator[Any]:
         """The items of a list, page after page."""
@@ -75,14 +80,14 @@ class Http:
 
     def post(self, path: str, body: Any = None, **form: Any) -> Any:
         """Create or start something; `form` (files, data) instead of `body` makes it multipart."""
-        return _body(self._call("POST", path, **_content(body or {}, form)))
+        return _body(self._call("POST", path, **(form or {"json": body or {}})))
 
     def change(
         self, method: str, path: str, body: Any = None, *, etag: str | None = None, read: str | None = None, **form: Any
     ) -> Any:
         """Change what is at a path, as it was when `etag` was read; without one, as it is now (read from `read`)."""
         etag = etag or self.etag(read or path)
-        return _body(self._call(method, path, headers={"If-Match": etag}, **_content(body, form)))
+        return _body(self._call(method, path, headers={"If-Match": etag}, **(form or {"json": body})))
 
     def etag(self, path: str) -> str:
         return self._call("GET", path).headers.get("ETag", "*")
@@ -99,62 +104,40 @@ class Http:
         finally:
             part.unlink(missing_ok=True)
 
-    def _call(self, method: str, path: str, *, patience: float = 0, **request: Any) -> urllib3.BaseHTTPResponse:
-        headers = {"Accept": "application/json", "Authorization": f"Bearer {self._key}", **request.pop("headers", {})}
+    def _call(self, method: str, path: str, *, patience: float = 0, **request: Any) -> requests.Response:
+        headers = {"Accept": "application/json", **request.pop("headers", {})}
         if method != "GET":
             headers["Idempotency-Key"] = str(uuid.uuid4())  # the same for every try: it is done once
-        return _patiently(lambda: self._send(method, self.url + path, patience, headers=headers, **request))
+        request |= {"auth": self._key, "headers": headers, "timeout": (CONNECT_SECONDS, READ_SECONDS + patience)}
+        return _patiently(lambda: self._send(method, self.url + path, **request))
 
-    def _send(self, method: str, url: str, patience: float = 0, **request: Any) -> urllib3.BaseHTTPResponse:
-        timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS + patience)
+    def _send(self, method: str, url: str, **request: Any) -> requests.Response:
         try:
-            answer = self._pool(url).request(method, url, timeout=timeout, retries=REDIRECTS, **request)
-        except urllib3.exceptions.HTTPError as error:
+            answer = self._session.request(method, url, **request)
+        except (requests.ConnectionError, requests.Timeout) as error:
             raise _Again(_unheard(url, error)) from error
-        if answer.status < 400:
+        if answer.ok:
             return answer
         problem = _problem(answer)
-        if answer.status in BUSY or problem.code == IN_PROGRESS:
+        if answer.status_code in BUSY or problem.code == IN_PROGRESS:
             raise _Again(problem, answer.headers.get("Retry-After"))
         raise problem
 
     def _receive(self, url: str, part: Path, sha256: str) -> Path:
         found = hashlib.sha256()
+        timeout = (CONNECT_SECONDS, READ_SECONDS)
         try:
             # without the API key: the link itself is the right to read
-            with self._send("GET", url, preload_content=False) as answer, part.open("wb") as file:
-                for chunk in answer.stream(CHUNK_BYTES):
+            with self._send("GET", url, stream=True, timeout=timeout) as answer, part.open("wb") as file:
+                for chunk in answer.iter_content(CHUNK_BYTES):
                     found.update(chunk)
                     file.write(chunk)
-        except urllib3.exceptions.HTTPError as error:
+        except requests.RequestException as error:
             raise _Again(_unheard(url, error)) from error
         if found.hexdigest() != sha256:
             name = part.name.removesuffix(".part")
             raise _Again(ApiError(0, "sha256_mismatch", f"{name} did not arrive as it was sent; download it again"))
         return part
-
-    def _pool(self, url: str) -> urllib3.PoolManager:
-        """Connections to the host of a URL, kept."""
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc}"
-        if origin not in self._pools:
-            self._pools[origin] = _connections(parts.scheme, parts.netloc)
-        return self._pools[origin]
-
-
-def _connections(scheme: str, host: str) -> urllib3.PoolManager:
-    """As the environment wants them: by a proxy, with other certificates."""
-    environment = os.environ
-    certificates = environment.get("REQUESTS_CA_BUNDLE") or environment.get("SSL_CERT_FILE") or certifi.where()
-    proxies = getproxies()
-    proxy = proxies.get(scheme) or proxies.get("all")
-    if not proxy or proxy_bypass(host):
-        return urllib3.PoolManager(ca_certs=certificates)
-    user = urlsplit(proxy)
-    named = f"{unquote(user.username)}:{unquote(user.password or '')}" if user.username else None
-    return urllib3.ProxyManager(
-        proxy, ca_certs=certificates, proxy_headers=urllib3.make_headers(proxy_basic_auth=named)
-    )
 
 
 class _Again(Exception):
@@ -188,27 +171,21 @@ def _pause(retry_after: str | None, number: int) -> float:
     return min(max(seconds, 0.0), LONGEST_PAUSE_SECONDS) + random.uniform(0, 0.1)
 
 
-def _problem(answer: urllib3.BaseHTTPResponse) -> ApiError:
+def _problem(answer: requests.Response) -> ApiError:
     try:
         said = answer.json()
     except ValueError:
         said = {}
     if not isinstance(said, dict):
         said = {}
-    detail = said.get("detail") or said.get("title") or f"the service answered {answer.status} {answer.reason}"
-    return ApiError(answer.status, said.get("code", "unknown"), detail, said.get("errors"))
+    detail = said.get("detail") or said.get("title") or f"the service answered {answer.status_code} {answer.reason}"
+    return ApiError(answer.status_code, said.get("code", "unknown"), detail, said.get("errors"))
 
 
 def _unheard(url: str, error: Exception) -> ApiError:
     host = urlsplit(url).netloc
-    error = getattr(error, "reason", None) or error
     return ApiError(0, "unreachable", f"nothing answers at {host}; is the service running? ({type(error).__name__})")
 
 
-def _body(answer: urllib3.BaseHTTPResponse) -> Any:
-    return answer.json() if answer.data else None
-
-
-def _content(body: Any, form: dict[str, Any]) -> dict[str, Any]:
-    """What is sent: JSON, or the fields and files of a form."""
-    return {"fields": {**form.get("data", {}), **form["files"]}} if form else {"json": body}
+def _body(answer: requests.Response) -> Any:
+    return answer.json() if answer.content else None

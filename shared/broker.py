@@ -5,20 +5,12 @@ One of the two files that import Celery (the other is workers/tasks.py).
 
 from __future__ import annotations
 
-import base64
 import time
-import uuid
-from typing import Any
 
 from celery import Celery
 from kombu import Queue
 from kombu.exceptions import OperationalError
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError
-from redis.retry import Retry
 
-from shared import json_text
 from shared.catalog import JOB_KINDS, QUEUES
 from shared.errors import Unavailable
 from shared.settings import Settings
@@ -26,7 +18,6 @@ from shared.settings import Settings
 TASK = "bootlora.run_job"
 # One request in so many seconds finds out whether a silent broker is back; the others don't wait for it.
 PAUSE_SECONDS = 5.0
-PATIENCE = {"socket_timeout": 10, "socket_connect_timeout": 5, "health_check_interval": 25}
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -49,7 +40,9 @@ def make_celery(settings: Settings) -> Celery:
         broker_connection_max_retries=None,
         broker_transport_options={
             "visibility_timeout": longest * 2,
-            **PATIENCE,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "health_check_interval": 25,
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
         },
@@ -62,7 +55,6 @@ class Broker:
 
     def __init__(self, settings: Settings):
         self.app = make_celery(settings)
-        self._redis = _connect(settings.broker_url)
         self._down_until = 0.0  # monotonic
 
     def send(self, queue: str, job_id: str, attempt: int) -> None:
@@ -74,11 +66,8 @@ class Broker:
         if time.monotonic() < self._down_until:
             raise Unavailable("the broker could not be reached a moment ago", code="broker_unavailable")
         try:
-            if self._redis is not None:
-                self._redis.lpush(queue, json_text.write(message(queue, job_id, attempt)))
-            else:
-                self.app.send_task(TASK, args=[job_id, attempt], queue=queue, retry=False)
-        except (OperationalError, RedisError) as error:
+            self.app.send_task(TASK, args=[job_id, attempt], queue=queue, retry=False)
+        except OperationalError as error:
             self._down_until = time.monotonic() + PAUSE_SECONDS
             raise Unavailable(f"the broker can't be reached: {error}", code="broker_unavailable") from error
 
@@ -89,46 +78,3 @@ class Broker:
                 connection.ensure_connection(max_retries=1, timeout=2)
         except (OperationalError, OSError) as error:
             raise Unavailable(f"the broker can't be reached: {error}", code="broker_unavailable") from error
-
-
-def message(queue: str, job_id: str, attempt: int) -> dict[str, Any]:
-    """A message as Celery puts it on a Redis list (its protocol 2 in kombu's envelope), at a fifth of the cost."""
-    number = str(uuid.uuid4())
-    args = [job_id, attempt]
-    body = [args, {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
-    return {
-        "body": base64.b64encode(json_text.write(body).encode()).decode(),
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
-        "headers": {
-            "lang": "py",
-            "task": TASK,
-            "id": number,
-            "root_id": number,
-            "parent_id": None,
-            "group": None,
-            "argsrepr": repr(args),
-            "kwargsrepr": "{}",
-            "retries": 0,
-            "timelimit": [None, None],
-            "eta": None,
-            "expires": None,
-            "ignore_result": True,
-        },
-        "properties": {
-            "correlation_id": number,
-            "delivery_mode": 2,
-            "priority": 0,
-            "body_encoding": "base64",
-            "delivery_tag": str(uuid.uuid4()),
-            "delivery_info": {"exchange": "", "routing_key": queue},
-        },
-    }
-
-
-def _connect(url: str) -> Redis | None:
-    """Redis, or None when the broker is something else. A connection that broke while idle is replaced at once."""
-    if not url.startswith(("redis://", "rediss://")):
-        return None
-    again = Retry(NoBackoff(), 1, supported_errors=(ConnectionError,))  # a silent one is waited for once
-    return Redis.from_url(url, retry=again, **PATIENCE)  # type: ignore[no-any-return]

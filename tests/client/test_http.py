@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from bootlora import ApiError, Bootlora, http
+from bootlora import ApiError, Bootlora
 from tests.client.service import Answer, Service, busy
 
 
@@ -149,15 +149,3 @@ def test_a_failed_job_says_why(bootlora: Bootlora, service: Service) -> None:
     with pytest.raises(ApiError, match="use a smaller batch") as caught:
         bootlora.jobs.wait("job_1")
     assert caught.value.code == "gpu_oom"
-
-
-def test_a_proxy_of_the_environment_is_used(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", service.url.replace("//", "//me:secret@"))
-    monkeypatch.setenv("no_proxy", "inside.example")
-    monkeypatch.setattr(http, "FIRST_PAUSE_SECONDS", 0.01)
-    service.script = [Answer({"name": "me"})]
-    assert Bootlora("http://outside.example", "btl_test").me() == {"name": "me"}
-    assert service.requests[0].headers["proxy-authorization"].startswith("Basic ")
-    with pytest.raises(ApiError, match=r"nothing answers at inside\.example"):
-        Bootlora("http://inside.example", "btl_test").me()
-    assert len(service.requests) == 1
