@@ -74,7 +74,8 @@ def enqueue(
         labels=labels if labels is not None else project.labels,
         checkpoint=checkpoint,
     )
-    prepared.add(session, job)
+    session.add(job)
+    session.flush()
     wake(session, job.queue)
     return job
 

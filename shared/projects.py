@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared import captions, events, images, jobs, loras, plans, prepared, rounds
+from shared import captions, events, images, jobs, loras, plans, rounds
 from shared.catalog import DENIED_TAGS, VIEWS, BaseModel
 from shared.errors import Conflict, Invalid, NotFound
 from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKind
@@ -22,7 +22,8 @@ MIN_REFERENCES = 4
 def create(session: Session, user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
     """A new draft."""
     project = draft(user, given, base_models)
-    prepared.add(session, project)
+    session.add(project)
+    session.flush()
     return project
 
 
