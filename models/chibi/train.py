@@ -191,7 +191,7 @@ class Run:
     def follow(self) -> None:
         """Measure how far prompts are obeyed, and leave the figures for the model card."""
         judge = Reader.load(self.folder / "reader", "judge")
-        asked = min(96, self.config.data.held_out)
+        asked = min(192, self.config.data.held_out)
         figures = measure(assemble(self.model), judge, self.folder / "sheets", asked)
         print(json.dumps(figures), flush=True)
 
