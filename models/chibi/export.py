@@ -56,6 +56,7 @@ def export(model: Path, config: Path, figures: dict, out: Path) -> int:
     """Write the folder anew; returns its size in bytes."""
     shutil.rmtree(out, ignore_errors=True)
     assemble(model, torch.float16).save_pretrained(out)
+    forget_places(out)
     save_sheet(out / "sheet.png", generate(load_pipeline(out), sample_prompts()), len(VIEW_TAGS))
     shutil.copy(config, out / "training.toml")
     (out / "following.json").write_text(json.dumps(figures, indent=2) + "\n")
@@ -63,6 +64,14 @@ def export(model: Path, config: Path, figures: dict, out: Path) -> int:
     sums = {str(path.relative_to(out)): checksum(path) for path in sorted(out.rglob("*.safetensors"))}
     (out / "sha256.json").write_text(json.dumps(sums, indent=2) + "\n")
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def forget_places(out: Path) -> None:
+    """diffusers notes in its configs where a part was loaded from, which is nobody's business."""
+    for path in out.rglob("config.json"):
+        values = json.loads(path.read_text())
+        if values.pop("_name_or_path", None):
+            path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def card(figures: dict) -> str:

@@ -124,6 +124,7 @@ def test_what_is_exported_is_a_plain_pipeline_that_draws(trained):
     assert pictures.shape == (2, 32, 32, 3)
     assert (trained.out / "base" / "sheet.png").exists()
     assert "| hair |" in (trained.out / "base" / "README.md").read_text()
+    assert str(trained.folder) not in (trained.out / "base" / "unet" / "config.json").read_text()
 
 
 def test_a_model_below_the_gate_does_not_ship(trained):
