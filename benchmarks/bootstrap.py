@@ -119,7 +119,7 @@ class Method:
             drawn = self.draw(wanted, round_["generate"], lora, round_["lora_weight"])
             references = [image for image, _ in subject.known]
             candidates = [Candidate(p.view, p.framing, dhash(d)) for p, d in zip(wanted, drawn, strict=True)]
-            scores = scorer.score(references, drawn, [p.view for p in wanted], subject.features)
+            scores = scorer.score(references, drawn, [p.view for p in wanted])
             hashes = [dhash(image) for image in references]
             for i in choose(candidates, scores, quotas(places, round_["views"]), params, taken=hashes):
                 tags = wanted[i].prompt.split(", ")[1 + len(SUBJECT_TAGS) :]

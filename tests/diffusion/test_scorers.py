@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.chibi.reader import told
-from models.chibi.world import Shot, feature_tags, held_out_characters, render
+from models.chibi.world import Shot, held_out_characters, render
 from shared import catalog
 from shared.params import ScoreParams
 from workers import pictures
@@ -100,23 +99,6 @@ def test_the_reader_knows_her_and_her_views():
     assert min(score.shows_view for score in scores) > 0.5
     (front,) = ReaderScorer().score(crops, hers[:1], ["behind"])
     assert front.shows_view < 0.1
-
-
-def test_what_she_is_said_to_be_counts_more_than_what_was_read():
-    girl, other = held_out_characters(2)
-    hers, others = (Image.fromarray(render(each, Shot(), 128)) for each in (girl, other))
-    read_alone = ReaderScorer().score([others], [hers], ["front"])
-    told = ReaderScorer().score([others], [hers], ["front"], feature_tags(girl))
-    assert told[0].identity > 2 * read_alone[0].identity
-    assert ReaderScorer().score([others], [hers], ["front"], ["a word of no world"]) == read_alone
-
-
-def test_every_feature_tag_of_the_world_is_understood():
-    for girl in held_out_characters(20):
-        said = told(feature_tags(girl))
-        assert said["hair"] == girl.hair
-        assert said["outfit_color"] == girl.outfit_color
-        assert all(getattr(girl, head) == value for head, value in said.items())
 
 
 # choosing

@@ -25,7 +25,7 @@ def run(work: Work) -> dict[str, Any]:
         Candidate(each["view"], each["framing"], dhash(image))
         for each, image in zip(inputs["candidates"], candidates, strict=True)
     ]
-    scores = scorer.score(references, candidates, [each.view for each in asked], inputs["feature_tags"])
+    scores = scorer.score(references, candidates, [each.view for each in asked])
     accepted = choose(asked, scores, inputs["quota"], params, taken=[dhash(image) for image in references])
     ids = [each["id"] for each in inputs["candidates"]]
     return {

@@ -27,13 +27,6 @@ class Scorer(Protocol):
     """Judges candidates by pictures that are known to show her."""
 
     def score(
-        self,
-        references: Sequence[Image.Image],
-        candidates: Sequence[Image.Image],
-        views: Sequence[str | None],
-        feature_tags: Sequence[str] = (),
+        self, references: Sequence[Image.Image], candidates: Sequence[Image.Image], views: Sequence[str | None]
     ) -> list[Score]:
-        """One score for each candidate, in order; `views` are those asked for, names from catalog.VIEWS.
-
-        `feature_tags` are the user's own words about her.
-        """
+        """One score for each candidate, in order; `views` are those asked for, names from catalog.VIEWS."""

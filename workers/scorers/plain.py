@@ -23,13 +23,9 @@ class PlainScorer:
     """Nearness to the nearest reference: 0.5 is as near as the references are to one another."""
 
     def score(
-        self,
-        references: Sequence[Image.Image],
-        candidates: Sequence[Image.Image],
-        views: Sequence[str | None],
-        feature_tags: Sequence[str] = (),
+        self, references: Sequence[Image.Image], candidates: Sequence[Image.Image], views: Sequence[str | None]
     ) -> list[Score]:
-        del views, feature_tags  # colours don't tell
+        del views  # colours don't tell
         if not references:
             raise ValueError("there is nothing to score against: no references")
         known = np.stack([embed(image) for image in references])

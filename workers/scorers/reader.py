@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from models.chibi.reader import FOLDER, HEADS, Reader, identity, told
+from models.chibi.reader import FOLDER, HEADS, Reader, identity
 from workers import pictures
 from workers.scorers.base import Score
 
@@ -19,18 +19,14 @@ class ReaderScorer:
     """Evidence, attribute by attribute, that a picture shows the girl of the references."""
 
     def score(
-        self,
-        references: Sequence[Image.Image],
-        candidates: Sequence[Image.Image],
-        views: Sequence[str | None],
-        feature_tags: Sequence[str] = (),
+        self, references: Sequence[Image.Image], candidates: Sequence[Image.Image], views: Sequence[str | None]
     ) -> list[Score]:
         if not references:
             raise ValueError("there is nothing to score against: no references")
         if not candidates:
             return []
         known, read = (trained().read(pixels(images)) for images in (references, candidates))
-        found, seen = identity(known, read, told(feature_tags)), read["view"].numpy()
+        found, seen = identity(known, read), read["view"].numpy()
         return [
             Score(float(found[i]), float(seen[i][HEADS["view"].index(view)]) if view else 1.0)
             for i, view in enumerate(views)

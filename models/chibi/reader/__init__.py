@@ -5,7 +5,7 @@ from pathlib import Path
 from .identity import HERS, identity
 from .labels import HEADS, UNKNOWN, label, labels
 from .network import Reader
-from .tagging import feature_tags, readings, shot_tags, told
+from .tagging import feature_tags, readings, shot_tags
 from .training import accuracy, train_reader
 
 FOLDER = Path(__file__).parent  # where the trained readers lie
@@ -23,6 +23,5 @@ __all__ = [
     "labels",
     "readings",
     "shot_tags",
-    "told",
     "train_reader",
 ]

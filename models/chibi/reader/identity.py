@@ -1,13 +1,8 @@
 """Is this she? Evidence that a picture shows the one whom other pictures are known to show."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
-
-from .labels import HEADS
 
 HERS = (
     "hair", "hair_style", "eyes", "skin", "ears", "fur", "tail", "outfit", "outfit_color", "bottom", "bottom_color",
@@ -22,26 +17,17 @@ def belief(read: Tensor) -> Tensor:
     return read.clamp(min=0.01).log().sum(0).softmax(0)
 
 
-def sure(head: str, value: str) -> Tensor:
-    """As belief, (values,)"""
-    return one_hot(torch.tensor(HEADS[head].index(value)), len(HEADS[head])).float()
-
-
 def evidence(read: Tensor, believed: Tensor) -> Tensor:
     """Log of how much likelier the same value is than by chance; 0 where the picture does not show it. (pictures,)"""
     chance = 1 / len(believed)
     return ((read * believed).sum(1) / chance).clamp(min=AGAINST).log().clamp(max=FOR)
 
 
-def identity(known: dict[str, Tensor], read: dict[str, Tensor], told: Mapping[str, str] | None = None) -> np.ndarray:
+def identity(known: dict[str, Tensor], read: dict[str, Tensor]) -> np.ndarray:
     """0..1 for each candidate, from what a Reader has `read` in it and in the references that are `known`.
 
-    What is `told` of her, by head, is believed before what was read: a reader errs, most of all about drawings that
-    are not of its world.
     1 is all the evidence that there could be; each time as much again that is missing, or speaks against her,
     divides it by e. One attribute that is plainly another's leaves about a third.
     """
-    told = told or {}
-    believed = {head: sure(head, told[head]) if head in told else belief(known[head]) for head in HERS}
-    found = torch.stack([evidence(read[head], believed[head]) for head in HERS]).sum(0)
+    found = torch.stack([evidence(read[head], belief(known[head])) for head in HERS]).sum(0)
     return (found / (FOR * len(HERS)) - 1).exp().numpy()

@@ -1,8 +1,5 @@
 """From what a reader sees to tags."""
 
-from collections.abc import Iterable
-from functools import cache
-
 import numpy as np
 
 from ..world import palette
@@ -12,29 +9,6 @@ from .network import Reader
 SURE = 0.5  # an attribute read with less is not tagged
 
 Reading = dict[str, tuple[str, float]]  # head -> the likeliest value and its probability
-COLORED = (("outfit", "outfit_color"), ("bottom", "bottom_color"), ("accessory", "accessory_color"))
-
-
-def told(tags: Iterable[str]) -> dict[str, str]:
-    """What feature tags say of her, by head; words that are not of this world say nothing."""
-    said = {}
-    for tag in tags:
-        said |= _meanings().get(tag.strip().lower(), {})
-    return said
-
-
-@cache
-def _meanings() -> dict[str, dict[str, str]]:
-    """Every feature tag, with the values that it names."""
-    meanings = {value: {head: value} for head in ("hair_style", "ears", "tail") for value in HEADS[head]}
-    meanings["dark skin"] = {"skin": "dark"}
-    for noun, head in (("hair", "hair"), ("eyes", "eyes"), ("ears", "fur")):
-        meanings |= {f"{color} {noun}": {head: color} for color in HEADS[head]}
-    for head, color_head in COLORED:
-        for noun in HEADS[head]:
-            meanings[noun] = {head: noun}
-            meanings |= {f"{color} {noun}": {head: noun, color_head: color} for color in HEADS[color_head]}
-    return {tag: values for tag, values in meanings.items() if "none" not in values.values()}
 
 
 def readings(reader: Reader, pictures: np.ndarray) -> list[Reading]:
@@ -60,7 +34,7 @@ def feature_tags(reading: Reading, sure: float = SURE) -> dict[str, float]:
         tags |= {value["ears"]: p["ears"], f"{value['fur']} ears": min(p["ears"], p["fur"])}
     if value["tail"] != "none":
         tags[value["tail"]] = p["tail"]
-    for noun, color in COLORED:
+    for noun, color in (("outfit", "outfit_color"), ("bottom", "bottom_color"), ("accessory", "accessory_color")):
         if value[noun] != "none":
             tags[f"{value[color]} {value[noun]}"] = min(p[noun], p[color])
     return {tag: round(probability, 3) for tag, probability in tags.items() if probability >= sure}
