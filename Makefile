@@ -27,7 +27,7 @@ $(STAMP): $(REQUIREMENTS) pyproject.toml
 	@VENV="$(VENV)" PYTHON="$(PYTHON)" TORCH_PIP_ARGS="$(TORCH_PIP_ARGS)" bash requirements/install
 	@touch $@
 
-# A base as small as Chibi is drawn by one thread more than twice as fast as by two, which wait for each other at every
+# A base as small as Chibi is trained by one thread about twice as fast as by two, which wait for each other at every
 # operation; for a larger one on a CPU, give more.
 demo serve: export OMP_NUM_THREADS ?= 1
 
