@@ -38,7 +38,7 @@ serve: setup  ## Run the whole service here until Ctrl-C; prints its URL and a f
 	@$(BIN)/python -m embedded serve
 
 test: setup  ## Run all tests, with real servers
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not long" --durations 15 $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not long" --durations 15 $(PYTEST_ARGS)
 
 test-fast: setup  ## Run the tests that need no server and no minute
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not servers and not slow" --durations 5 $(PYTEST_ARGS)

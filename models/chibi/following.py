@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
-from .arithmetic import autocast
+from models.arithmetic import autocast
+
 from .captions import full_prompt
 from .data import Record
 from .reader import HEADS, UNKNOWN, Reader, labels

@@ -15,8 +15,9 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from models.arithmetic import autocast
+
 from . import parallel
-from .arithmetic import autocast
 from .config import HERE, Config
 from .critic import Critic, train_critic
 from .data import PictureSet, Record, render_held_out, render_set

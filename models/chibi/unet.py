@@ -11,8 +11,9 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
+from models.arithmetic import autocast, bf16_is_faster
+
 from . import parallel
-from .arithmetic import HAS_TILES, autocast
 from .captions import caption_tags
 from .config import UNetConfig
 from .critic import Critic, answers
@@ -93,7 +94,7 @@ def train_unet(
 ) -> UNet2DConditionModel:
     """Trains `unet` in place, resuming from the folder; returns the average of its weights over time."""
     unet.to(memory_format=torch.channels_last)
-    if HAS_TILES:
+    if bf16_is_faster():
         unet.set_attn_processor(AttnProcessor())  # plain: the fused one is slow in bf16 where pictures are small
     average = copy.deepcopy(unet).requires_grad_(False)
     optimizer = Muon(unet)

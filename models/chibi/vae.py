@@ -8,8 +8,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from models.arithmetic import autocast
+
 from . import parallel
-from .arithmetic import autocast
 from .config import VaeConfig
 from .data import PictureSet
 from .loop import Loop, learning_rate

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 
-from ..arithmetic import autocast
+from models.arithmetic import autocast
+
 from ..config import ReaderConfig
 from ..data import PictureSet
 from ..loop import Loop, learning_rate

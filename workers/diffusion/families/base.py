@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from models.arithmetic import bf16_is_faster
 from shared.catalog import BaseModel
 
 # What the denoiser is told besides the noisy latents: named tensors, one row for each text.
@@ -120,7 +121,7 @@ class Family(ABC):
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 is faster than fp32. A CPU needs tiles for it (AMX): with AVX-512's bf16 alone torch is slower."""
+    """Whether bf16 is faster than fp32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    return device.type == "cpu" and bf16_is_faster()
