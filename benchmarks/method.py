@@ -50,6 +50,7 @@ from workers import pictures as cropping
 from workers.diffusion import families
 
 UPLOAD_PIXELS = 512
+SHEETS = Path("bench-output")
 SEEDS_PER_VIEW = 4
 KINDS = ("true_renders", "base", "four_crops", "crops_and_others", "upper_bound", "method")
 ATTRIBUTES = (
@@ -254,15 +255,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], choices=KINDS)
     parser.add_argument("--set", nargs="*", default=[], metavar="KIND.PATH=JSON", help="change the plan")
     parser.add_argument("--base", type=Path, help="another folder of weights than the one that ships")
-    parser.add_argument("--sheets", type=Path, help="a folder to keep what is drawn in")
+    parser.add_argument("--sheets", type=Path, default=SHEETS, help="the folder to keep what is drawn in")
     parser.add_argument("--readers", type=Path, default=READERS)
     arguments = parser.parse_args()
     row = catalog.base_models()["chibi"]
     if arguments.base:
         row = replace(row, path=str(arguments.base))
     plan = changed(plans.resolve(None, row), arguments.set)
-    if arguments.sheets:
-        arguments.sheets.mkdir(parents=True, exist_ok=True)
+    arguments.sheets.mkdir(parents=True, exist_ok=True)
     characters = (practice_characters if arguments.practice else held_out_characters)(arguments.characters)
     rng = np.random.default_rng(5)
     tasks = [
