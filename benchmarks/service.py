@@ -58,8 +58,7 @@ STYLE = {"kind": "style", "target": 12, "candidates_per_pick": 3, "max_generatio
 SETTINGS = {
     "BOOTLORA_SUBMITS_PER_MINUTE": "100000",
     "BOOTLORA_REQUESTS_PER_MINUTE": "100000",
-    "OMP_WAIT_POLICY": "PASSIVE",  # as the worker has it
-    "GOMP_SPINCOUNT": "0",
+    "GOMP_SPINCOUNT": "10000",  # as the worker has it
 }
 
 
