@@ -248,6 +248,12 @@ def _check_nothing_comes(session: Session, project: Project) -> None:
 
 def _check_words(project: Project) -> None:
     trigger = project.trigger_word
+    if "," in trigger:
+        raise Invalid(
+            "a trigger word has no comma: in a caption it would be two tags, each shuffled by itself",
+            code="comma_in_trigger",
+            errors=[{"pointer": "/trigger_word", "detail": "has a comma"}],
+        )
     known = {*project.feature_tags, *project.subject_tags}
     if trigger.lower() in known:
         raise Invalid(

@@ -25,6 +25,7 @@ from tests.diffusion.tiny import RESOLUTION, make_base_model
 from tests.domain import claim, make_project, make_runtime, make_user
 from tests.factories import png
 from workers.diffusion import families, train
+from workers.handlers.train import slug
 from workers.runner import work_on
 
 FULL, HALF = 1e-3, 0.5e-3
@@ -224,3 +225,15 @@ def test_nothing_is_told_of_prompts_that_fit(runtime: Runtime, job: Job) -> None
     attempt(runtime, job)
     with runtime.db.reading() as session:
         assert session.scalars(select(Event.type)).all() == ["job.started"]
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("../../../tmp/x-1-style", "tmp-x-1-style"),
+        ("fate/girl-2-style", "fate-girl-2-style"),
+        ("娘-3-character", "娘-3-character"),
+    ],
+)
+def test_a_title_names_a_file_and_leads_nowhere(title: str, name: str) -> None:
+    assert slug(title) == name

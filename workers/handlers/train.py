@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def run(work: Work) -> dict[str, Any]:
     about = lora_file.About(
         title=title, trigger_word=inputs["trigger_word"], license=work.base_model.license, session_id=work.job.id
     )
-    kohya, diffusers = work.folder / f"{title}.safetensors", work.folder / f"{title}-diffusers.safetensors"
+    kohya, diffusers = work.folder / "kohya.safetensors", work.folder / "diffusers.safetensors"
     lora_file.save(lora, family, about, kohya=kohya, peft=diffusers)
     return {
         "train_steps": lora.steps,
@@ -49,7 +50,10 @@ def run(work: Work) -> dict[str, Any]:
             "seconds": lora.seconds,
             "images": len(examples),
         },
-        "files": {"kohya": _store(work, kohya), "diffusers": _store(work, diffusers)},
+        "files": {
+            "kohya": _store(work, kohya, f"{slug(title)}.safetensors"),
+            "diffusers": _store(work, diffusers, f"{slug(title)}-diffusers.safetensors"),
+        },
     }
 
 
@@ -142,7 +146,12 @@ def _tail_mean(losses: list[float]) -> float:
     return sum(tail) / max(1, len(tail))
 
 
-def _store(work: Work, path: Path) -> dict[str, Any]:
+def slug(title: str) -> str:
+    """A title as a file can be named. A trigger word may hold what leads elsewhere in a path."""
+    return re.sub(r"[^\w-]+", "-", title).strip("-")
+
+
+def _store(work: Work, path: Path, filename: str) -> dict[str, Any]:
     stored = work.store(path.name, path)
     assert stored["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    return {**stored, "filename": path.name}
+    return {**stored, "filename": filename}
