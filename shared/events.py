@@ -12,6 +12,8 @@ from shared import prepared
 from shared.db import clock, utcnow
 from shared.models import Delivery, Event, Job, Project, Round, Webhook
 
+LAST_SEQ = 2**31 - 1  # the most that the column holds
+
 # Every type, and what it says. Clients are told to ignore types that they don't know.
 TYPES = {
     "project.started": "The first round has begun.",
@@ -92,6 +94,7 @@ def of_round(session: Session, round_: Round, type_: str, **data: Any) -> Event:
 
 def after(session: Session, project_id: str, seq: int, limit: int) -> list[Event]:
     """The events of a project that follow `seq`, oldest first."""
+    seq = min(seq, LAST_SEQ)
     query = select(Event).where(Event.project_id == project_id, Event.seq > seq).order_by(Event.seq).limit(limit)
     return list(session.scalars(query))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import ForeignKey, Index, String, Table, UniqueConstraint, desc, text
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Table, UniqueConstraint, desc, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from shared.db import Json, Time, utcnow
@@ -124,7 +124,7 @@ class Image(Base):
     tags: Mapped[list[str]] = mapped_column(default=list)
     box: Mapped[list[Any] | None]  # of a crop, in pixels of its parent: left, top, right, bottom
     prompt: Mapped[str | None]
-    seed: Mapped[int | None]
+    seed: Mapped[int | None] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"))
     scores: Mapped[dict[str, Any] | None]
     key: Mapped[str]
     sha256: Mapped[str]

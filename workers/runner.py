@@ -9,7 +9,7 @@ from typing import Any
 
 import stamina
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from shared import jobs, rounds
@@ -26,6 +26,7 @@ from workers.work import Work
 log = structlog.get_logger()
 
 Ending = Callable[[Session], None]
+AWAY = (InterfaceError, OperationalError)  # a database that will be back; other errors come of what was to be written
 # How libraries, Postgres and SQLite put it; a full disk under SQLite's log of changes is an I/O error to it.
 FULL_DISK = ("No space left on device", "database or disk is full", "disk I/O error")
 LOST_GPU = (
@@ -94,7 +95,7 @@ def finish(runtime: Runtime, held: ClaimedJob, ending: Ending | None) -> None:
         _write(runtime, ending)
     except LostLease:
         log.warning("job.lost")
-    except DBAPIError:
+    except AWAY:
         raise  # the database is gone for longer than the lease: another attempt will come
     except Exception:
         log.exception("job.result_unusable")
@@ -105,7 +106,7 @@ def finish(runtime: Runtime, held: ClaimedJob, ending: Ending | None) -> None:
 
 
 def _write(runtime: Runtime, ending: Ending) -> None:
-    for attempt in stamina.retry_context(on=DBAPIError, attempts=None, timeout=runtime.settings.lease_seconds):
+    for attempt in stamina.retry_context(on=AWAY, attempts=None, timeout=runtime.settings.lease_seconds):
         with attempt, runtime.transaction() as session:
             ending(session)
 
