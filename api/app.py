@@ -33,6 +33,7 @@ from shared.runtime import Runtime
 log = structlog.get_logger()
 
 RESOURCES = (service, projects, images, datasets, rounds, loras, jobs, events, webhooks, keys, users, audit, health)
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked every few seconds by machines
 
 
@@ -73,7 +74,8 @@ def _finish(answer: Response) -> Response:
         answer.headers["Link"] = g.link
     route = request.url_rule.rule if request.url_rule else "unknown"
     seconds = time.perf_counter() - g.began
-    metrics.observe(request.method, route, answer.status_code, seconds)
+    method = request.method if request.method in METHODS else "other"  # anybody may send any word
+    metrics.observe(method, route, answer.status_code, seconds)
     if route not in UNLOGGED:
-        log.info("request", method=request.method, route=route, status=answer.status_code, seconds=round(seconds, 4))
+        log.info("request", method=method, route=route, status=answer.status_code, seconds=round(seconds, 4))
     return answer

@@ -48,6 +48,10 @@ class Parser(FlaskParser):
             abort(400, messages={"json": ["nested too deeply"]})
         except UnicodeDecodeError:
             abort(400, messages={"json": ["not UTF-8"]})
+        except json.JSONDecodeError:
+            raise
+        except ValueError:
+            abort(400, messages={"json": ["a number has too many digits"]})
 
     def load_querystring(self, req: Request, schema: Schema) -> Any:
         """The parameters of the address; those that filter by metadata are read by filters.metadata."""

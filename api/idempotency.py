@@ -140,8 +140,9 @@ def _replay(row: Known) -> None:
 
 
 def _fingerprint() -> str:
-    """What was asked, however it was written: JSON in any order, a form with any boundary."""
-    digest = hashlib.sha256(request.query_string)
+    """What was asked, however it was written: JSON in any order, a form with any boundary; and with which API key,
+    since a key must not be given the answer of one that may do more."""
+    digest = hashlib.sha256(f"{context.api_key().id} ".encode() + request.query_string)
     if request.mimetype == "multipart/form-data":
         digest.update(json.dumps(sorted(request.form.items(multi=True))).encode())
         for name, file in sorted(request.files.items(multi=True), key=lambda item: item[0]):

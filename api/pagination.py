@@ -82,6 +82,7 @@ def _opened(cursor: str) -> tuple[datetime, str]:
         moment = datetime.fromisoformat(at)
         if moment.tzinfo is None or not isinstance(id_, str) or "\0" in id_:
             raise ValueError(cursor)
+        id_.encode()  # half a character is none
         return moment, id_
     except (ValueError, TypeError) as error:
         raise Invalid(

@@ -12,6 +12,7 @@ from shared.catalog import CROP_MODES, FRAMINGS, VIEWS
 from shared.errors import Conflict, Invalid, NotFound
 from shared.lifecycle import TERMINAL_JOB_STATES, Decision, ProjectState, RoundState
 from shared.models import Image, Job, Project, Round
+from shared.pictures import MAX_ASPECT
 
 DATASET_ROLES = ("reference", "candidate")
 MIN_CROP_SIDE = 16
@@ -128,6 +129,10 @@ def check_crops(image: Image, mode: str, boxes: list[dict[str, Any]]) -> None:
             )
         if min(right - left, bottom - top) < MIN_CROP_SIDE:
             raise Invalid(f"box {number} is smaller than {MIN_CROP_SIDE} pixels", code="box_too_small")
+        if max(right - left, bottom - top) > MAX_ASPECT * min(right - left, bottom - top):
+            raise Invalid(
+                f"box {number} is narrow; its longer side may be {MAX_ASPECT} times the shorter", code="box_too_narrow"
+            )
 
 
 def most_crops(params: dict[str, Any]) -> int:

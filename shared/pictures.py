@@ -20,6 +20,7 @@ from shared.errors import BootloraError, Invalid, TooLarge
 
 ROOT = Path(__file__).resolve().parent.parent
 FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_ASPECT = 8  # narrower ones would grow without bounds when their shorter side is brought to what a model draws
 CPU_SECONDS = 20
 WALL_SECONDS = 40
 BASE_MEMORY_BYTES = 1 << 29  # Python, Pillow and its libraries, as address space
@@ -138,6 +139,11 @@ def _rewritten(content: bytes, max_pixels: int, min_side: int) -> tuple[dict[str
         if min(width, height) < min_side:
             return _refusal(
                 "picture_too_small", f"the picture is {width} x {height}; each side needs {min_side} pixels"
+            ), b""
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            return _refusal(
+                "picture_too_narrow",
+                f"the picture is {width} x {height}; the longer side may be {MAX_ASPECT} times the shorter",
             ), b""
         image.load()  # the first frame, if there are more
         plain = _plain(ImageOps.exif_transpose(image))

@@ -62,5 +62,5 @@ class Vault:
     def open(self, sealed: str) -> str:
         try:
             return self._fernet.decrypt(sealed.encode()).decode()
-        except InvalidToken:
+        except (InvalidToken, UnicodeEncodeError):
             raise Unavailable("a webhook secret was sealed with another BOOTLORA_SECRET_KEY") from None

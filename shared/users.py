@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared import secrets
@@ -32,7 +33,10 @@ def create(session: Session, name: str, role: str = "member") -> User:
         raise Conflict(f"there is a user {name!r} already", code="user_exists")
     user = User(name=name, role=role)
     session.add(user)
-    session.flush()
+    try:
+        session.flush()
+    except IntegrityError:  # another request was sooner
+        raise Conflict(f"there is a user {name!r} already", code="user_exists") from None
     return user
 
 
@@ -79,6 +83,11 @@ def within(scopes: list[str] | None, allowed: list[str]) -> list[str]:
     if beyond:
         raise Forbidden(f"your key lacks {', '.join(beyond)}, so it can't give that on", code="missing_scope")
     return allowed if scopes is None else scopes
+
+
+def no_longer(expires_at: datetime | None, allowed: datetime | None) -> datetime | None:
+    """When a new key expires: it can't outlive the key that makes it."""
+    return min((each for each in (expires_at, allowed) if each is not None), default=None)
 
 
 def revoke(row: ApiKey) -> None:

@@ -357,7 +357,7 @@ def retry_after(text: str | None) -> float | None:
         return float(text.strip()[:12])
     try:
         at: datetime = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (at - utcnow()).total_seconds()) if at.tzinfo else None
 

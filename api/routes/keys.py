@@ -38,6 +38,7 @@ def create_key(body: dict[str, Any]) -> Any:
     It can do no more than the key that you make it with.
     """
     body["scopes"] = users.within(body.get("scopes"), api_key().scopes)
+    body["expires_at"] = users.no_longer(body.get("expires_at"), api_key().expires_at)
     row, text = users.create_key(writing(), users.get(writing(), user().id), runtime().settings.secret_key, **body)
     return FreshKeySchema.shown(row, text), {"Location": address(f"/v1/keys/{row.id}")}
 

@@ -22,7 +22,7 @@ from api.schemas.projects import (
     ProjectQuery,
     ProjectSchema,
 )
-from shared import projects, rounds
+from shared import jobs, projects, rounds
 from shared.errors import Unavailable
 from shared.models import Project
 
@@ -120,6 +120,7 @@ def start_project(query: dict[str, Any], project_id: str) -> Any:
         projects.check_startable(reading(), project)
         return _dry_run(project)
     project = owned.project(writing(), project_id)
+    jobs.check_cap(writing(), user(), runtime().settings)
     projects.start(writing(), project)
     return project, {"Location": address(f"/v1/projects/{project.id}")}
 
@@ -145,6 +146,7 @@ def cancel_project(project_id: str) -> Any:
 def retry_project(project_id: str) -> Any:
     """Do the failed stage again, from its last checkpoint"""
     project = owned.project(writing(), project_id)
+    jobs.check_cap(writing(), user(), runtime().settings)
     rounds.retry(writing(), project)
     return project, {"Location": address(f"/v1/projects/{project.id}")}
 

@@ -9,14 +9,14 @@ from sqlalchemy.orm import Session
 
 from api import etags, owned
 from api.blueprint import Blueprint
-from api.context import reading, runtime, writing
+from api.context import reading, runtime, user, writing
 from api.pagination import PageQuery, list_of, page, page_of
 from api.schemas.fields import address
 from api.schemas.images import ImageSchema
 from api.schemas.jobs import JobSchema
 from api.schemas.plans import RoundPlanSchema
 from api.schemas.rounds import DecisionsSchema, FinishSchema, MoreCandidatesSchema, RoundSchema
-from shared import projects, rounds
+from shared import jobs, projects, rounds
 from shared.lifecycle import Decision
 from shared.models import Image, Round
 
@@ -50,6 +50,7 @@ def add_round(body: dict[str, Any], project_id: str) -> Any:
     It begins at once, on all that has been accepted so far.
     """
     project = owned.project(writing(), project_id)
+    jobs.check_cap(writing(), user(), runtime().settings)
     round_ = projects.add_round(writing(), project, body, runtime().base_models)
     return _shown(writing(), round_), {"Location": address(f"/v1/projects/{project.id}/rounds/{round_.number}")}
 
@@ -88,6 +89,7 @@ def ask_for_candidates(body: dict[str, Any], project_id: str, number: int) -> An
     What has been decided stays. The round is being curated again when they are there.
     """
     round_ = owned.round_(writing(), project_id, number)
+    jobs.check_cap(writing(), user(), runtime().settings)
     job = rounds.ask_for_more(writing(), round_, body["count"], body.get("views"))
     return job, {"Location": address(f"/v1/jobs/{job.id}")}
 

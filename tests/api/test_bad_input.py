@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from typing import Any
 
 import pytest
 
-from shared.models import Event, Image, Job, Project
+from shared.models import Event, Image, Job, Project, User
 from tests.api.test_main_job import PROJECT, upload
 from tests.factories import make_curating, make_image, make_project, png
 
@@ -63,6 +64,7 @@ def test_a_wrong_field_is_pointed_at(ada, given, pointer):
         ({"base_model": "sdxl"}, "unknown_base_model"),
         ({"trigger_word": "fox ears"}, "trigger_is_a_tag"),
         ({"trigger_word": "Solo"}, "trigger_is_a_tag"),
+        ({"trigger_word": "fate, girl"}, "comma_in_trigger"),
         ({"feature_tags": ["solo"]}, "tag_in_both"),
         ({"feature_tags": ["nude"]}, "denied_tag"),
         ({"plan": {"rounds": [{"kind": "style", "target": 16}]}}, "invalid_plan"),
@@ -91,9 +93,10 @@ def test_what_makes_no_sense_is_refused(ada, given, code):
         (png(format="TIFF"), 422, "not_a_picture"),
         (png()[:-40], 422, "not_a_picture"),
         (png(31, 64), 422, "picture_too_small"),
+        (png(32, 257), 422, "picture_too_narrow"),
         (png(3000, 2000, "1", 0), 413, "picture_too_large"),
     ],
-    ids=["empty", "text", "svg", "gif", "tiff", "cut off", "small", "bomb"],
+    ids=["empty", "text", "svg", "gif", "tiff", "cut off", "small", "narrow", "bomb"],
 )
 @pytest.mark.parametrize("settings", [{"max_image_pixels": 2_000_000}])
 def test_what_is_no_good_picture_is_refused(ada, runtime, session_of, content, status, code):
@@ -118,6 +121,42 @@ def test_an_upload_that_cannot_be_stored_leaves_no_object(ada, runtime, session_
         project = make_project(session, ada.user_id, state="running")
     problem(upload(ada, project.id), 409, "project_not_draft")
     assert list(runtime.storage.list("projects/")) == []
+
+
+def test_a_narrow_box_is_refused(ada):
+    project_id = ada.post("/v1/projects", PROJECT).json["id"]
+    image_id = upload(ada, project_id, png(300, 40)).json["id"]
+    boxes = [{"box": [0, 0, 300, 16]}]
+    problem(ada.post(f"/v1/images/{image_id}/crops", {"mode": "boxes", "boxes": boxes}), 422, "box_too_narrow")
+
+
+def test_a_number_of_many_digits_is_refused(ada):
+    body = f'{{"name": {"9" * 5000}}}'
+    problem(ada.answer("POST", "/v1/projects", data=body, content_type="application/json"), 400, "invalid_json")
+
+
+def test_half_a_character_is_no_slip_and_no_cursor(ada):
+    project_id = ada.post("/v1/projects", PROJECT).json["id"]
+    slip = ada.post(f"/v1/projects/{project_id}/uploads/complete", {"slip": "\ud800"})
+    assert 400 <= slip.status_code < 500, slip.json
+    sealed = base64.urlsafe_b64encode(b'["2026-01-01T00:00:00+00:00", "\\ud800"]').decode()
+    problem(ada.get(f"/v1/projects?cursor={sealed}"), 422, "bad_cursor")
+
+
+def test_an_invented_method_is_counted_with_all_others(app):
+    for number in range(3):
+        app.test_client().open("/v1/projects", method=f"INVENTED{number}")
+    assert b"INVENTED" not in app.test_client().get("/metrics").data
+
+
+def test_who_may_have_no_job_waiting_starts_none(ada, session_of):
+    with session_of() as session:
+        session.get_one(User, ada.user_id).max_queued_jobs = 0
+        project, _ = make_curating(session, ada.user_id)
+    problem(ada.post(f"/v1/projects/{project.id}/start"), 429, "too_many_queued_jobs")
+    problem(ada.post(f"/v1/projects/{project.id}/retry"), 429, "too_many_queued_jobs")
+    problem(ada.post(f"/v1/projects/{project.id}/rounds", {"kind": "character"}), 429, "too_many_queued_jobs")
+    problem(ada.post(f"/v1/projects/{project.id}/rounds/1/candidates", {"count": 2}), 429, "too_many_queued_jobs")
 
 
 @pytest.mark.parametrize("settings", [{"max_images_per_project": 1}])

@@ -38,6 +38,15 @@ def test_a_key_counts_for_one_user_and_one_route(ada, bob):
     assert ada.post("/v1/keys", {"name": "x"}, headers=KEY).status_code == 201
 
 
+def test_another_api_key_is_not_given_the_answer(ada):
+    """Which may show what that one may not see."""
+    made = ada.post("/v1/keys", {"name": "x"}, headers=KEY)
+    other = ada.client.post(
+        "/v1/keys", json={"name": "x"}, headers=KEY | {"Authorization": f"Bearer {made.json['key']}"}
+    )
+    assert (other.status_code, other.json["code"]) == (422, "idempotency_key_reused")
+
+
 @pytest.mark.parametrize("key", ["", "x" * 256, "a b"])
 def test_a_bad_key_is_refused(ada, key):
     answer = ada.post("/v1/projects", PROJECT, headers={"Idempotency-Key": key})

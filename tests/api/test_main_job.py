@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import time
+from datetime import timedelta
 from typing import Any
 
+from shared.db import utcnow
 from shared.errors import Unavailable
 from tests.factories import make_curating, make_failed, make_job, make_lora, make_project, make_round, png
 
@@ -195,6 +197,15 @@ def test_a_key_is_made_used_and_revoked(ada, app):
     assert ada.post("/v1/keys", {"name": "x", "scopes": ["admin"]}).json["code"] == "missing_scope"
     assert ada.delete(f"/v1/keys/{made.json['id']}").status_code == 204
     assert app.test_client().get("/v1/projects", headers=headers).status_code == 401
+
+
+def test_a_key_cannot_outlive_its_maker(app, ada):
+    soon, later = (f"{utcnow() + timedelta(days=days):%Y-%m-%dT00:00:00Z}" for days in (2, 20))
+    brief = ada.post("/v1/keys", {"name": "brief", "expires_at": soon}).json
+    headers = {"Authorization": f"Bearer {brief['key']}"}
+    for asked in (None, later):
+        made = app.test_client().post("/v1/keys", json={"name": "x", "expires_at": asked}, headers=headers)
+        assert made.json["expires_at"] == brief["expires_at"], made.json
 
 
 def test_an_admin_makes_users_and_keys(admin, ada):

@@ -136,4 +136,10 @@ def test_broken_files_are_refused_or_read_but_never_crash(format_):
             broken[chance.randrange(len(broken))] = chance.randrange(256)
         head, content = pictures._answer(bytes(broken), 1_000_000, 32)
         assert bool(content) == ("code" not in head)
-        assert head.get("code") in (None, "not_a_picture", "picture_too_large", "picture_too_small")
+        assert head.get("code") in (
+            None,
+            "not_a_picture",
+            "picture_too_large",
+            "picture_too_small",
+            "picture_too_narrow",
+        )

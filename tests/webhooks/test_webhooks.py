@@ -391,7 +391,10 @@ def test_retry_after_is_read_in_both_forms(header: str, low: float, high: float)
     assert low <= seconds <= high
 
 
-@pytest.mark.parametrize("header", [None, "", "soon", "-5", "1.5", "²", "Wed, 99 Oct 2015"])
+FAR = "Mon, 01 Jan 99999999999 00:00:00 GMT"
+
+
+@pytest.mark.parametrize("header", [None, "", "soon", "-5", "1.5", "²", "Wed, 99 Oct 2015", FAR])
 def test_a_retry_after_that_is_none_is_ignored(header: str | None) -> None:
     assert retry_after(header) is None
 
