@@ -97,7 +97,13 @@ class Blueprint(flask_smorest.Blueprint):
 
     def arguments(self, schema: Any, *args: Any, **kwargs: Any) -> Any:
         """As flask-smorest's, with one schema for all requests: a class would be filled with fields for each."""
-        return super().arguments(schema() if isinstance(schema, type) else schema, *args, **kwargs)
+        declare = super().arguments(schema() if isinstance(schema, type) else schema, *args, **kwargs)
+
+        def marked(view: View) -> View:
+            view.__dict__["takes_file"] = kwargs.get("location") == "multipart"
+            return declare(view)
+
+        return marked
 
     # --- what a route says of itself --------------------------------------------------------------------------
 
@@ -195,7 +201,7 @@ def answered(view: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with context.sessions():
                 if marks["scope"] is not None:
-                    submits = bool(marks.get("idempotent")) and request.mimetype != "multipart/form-data"
+                    submits = bool(marks.get("idempotent")) and not marks.get("takes_file")
                     auth.authenticate(marks["scope"], submits=submits)
                 if marks.get("if_match"):
                     etags.require()

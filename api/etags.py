@@ -50,8 +50,12 @@ def put_on(answer: Response) -> None:
 
 def conditional(answer: Response) -> Response:
     """304, or a part, if that is what was asked for."""
-    if any(name in request.environ for name in CONDITIONAL):
-        answer.make_conditional(request)
+    if request.method in ("GET", "HEAD") and any(name in request.environ for name in CONDITIONAL):
+        wanted = request.if_match
+        if wanted and not wanted.star_tag and not wanted.contains(answer.get_etag()[0] or ""):
+            raise PreconditionFailed("this is not the version that you asked for")
+        # what is left; werkzeug takes `If-Match: *` for the name of a version
+        answer.make_conditional({name: value for name, value in request.environ.items() if name != "HTTP_IF_MATCH"})
     return answer
 
 
@@ -75,7 +79,12 @@ def check(schema: type[Schema], row: Any) -> None:
 def _lasting(shown: Any) -> Any:
     if isinstance(shown, dict):
         passing = VOLATILE if EXPIRY & shown.keys() else ()
-        return {name: _lasting(value) for name, value in shown.items() if name not in passing}
+        # metadata is the client's own, whatever its names
+        return {
+            name: value if name == "metadata" else _lasting(value)
+            for name, value in shown.items()
+            if name not in passing
+        }
     if isinstance(shown, list):
         return [_lasting(each) for each in shown]
     return shown

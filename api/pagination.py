@@ -68,7 +68,7 @@ def page(
     if next_cursor:
         following = [*((name, value) for name, value in request.args.items(multi=True) if name != "cursor")]
         following.append(("cursor", next_cursor))
-        g.link = f'<{runtime().settings.public_url}{request.path}?{urlencode(following)}>; rel="next"'
+        g.link = f'<{runtime().settings.public_url.rstrip("/")}{request.path}?{urlencode(following)}>; rel="next"'
     return {"items": items, "has_more": has_more, "next_cursor": next_cursor}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,6 +76,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(BootloraError, _domain_error)
     app.register_error_handler(HTTPException, http_error)
     app.register_error_handler(OperationalError, _database_error)
+    app.register_error_handler(OSError, _os_error)
     app.register_error_handler(Exception, _bug)
 
 
@@ -141,6 +143,13 @@ def _database_error(error: OperationalError) -> Response:
     return problem(
         503, "database_unavailable", "the database doesn't answer; try again in a moment", headers={"Retry-After": "5"}
     )
+
+
+def _os_error(error: OSError) -> Response:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return _bug(error)
+    log.error("disk.full", exc_info=error)
+    return problem(503, "disk_full", "the disk of the server is full; tell the operator", headers={"Retry-After": "60"})
 
 
 def _bug(error: Exception) -> Response:

@@ -18,7 +18,7 @@ from flask import Response, request
 from sqlalchemy import select
 
 from api import context
-from shared import events
+from shared import events, users
 from shared.errors import Invalid, TooMany
 from shared.lifecycle import TERMINAL_JOB_STATES, JobState, ProjectState
 from shared.models import Event, Job, Project
@@ -118,20 +118,32 @@ def _stream(
     runtime, key_id = context.runtime(), context.api_key().id
     limits = runtime.settings
     _desk.take(key_id, for_key=limits.max_streams_per_key, in_all=limits.max_streams)
-    answer = Response(_lines(runtime, look, seq, wanted), content_type="text/event-stream; charset=utf-8")
+    answer = Response(_lines(runtime, key_id, look, seq, wanted), content_type="text/event-stream; charset=utf-8")
     answer.headers["X-Accel-Buffering"] = "no"
     answer.call_on_close(lambda: _desk.leave(key_id))
     return answer
 
 
+def _is_good(runtime: Runtime, key_id: str) -> bool:
+    """A key that is revoked, or has expired, hears nothing more."""
+    with runtime.db.reading() as session:
+        return users.is_good(session, key_id)
+
+
 def _lines(
-    runtime: Runtime, look: Callable[[Runtime, int], Look], seq: int, wanted: Callable[[Event], bool]
+    runtime: Runtime,
+    key_id: str,
+    look: Callable[[Runtime, int], Look],
+    seq: int,
+    wanted: Callable[[Event], bool],
 ) -> Iterator[str]:
     yield f"retry: {RETRY_MILLISECONDS}\n\n"
     told: dict[str, Any] = {}
     ends_at = time.monotonic() + MAX_SECONDS
     comment_at = time.monotonic() + COMMENT_EVERY_SECONDS
     while time.monotonic() < ends_at:
+        if not _is_good(runtime, key_id):
+            return
         news = look(runtime, seq)
         for event in news.events:
             seq = event.seq

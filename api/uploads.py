@@ -24,7 +24,7 @@ from shared.settings import Settings
 
 FORM_LIFE = timedelta(minutes=15)
 COMPLETE_WITHIN = timedelta(hours=1)
-AT_ONCE = 6  # requests of this process that bring pictures; more would leave no thread for the others
+AT_ONCE = 6  # requests of this process that bring or fetch pictures; more would leave no thread for the others
 
 _counter = threading.BoundedSemaphore(AT_ONCE)
 
@@ -38,16 +38,17 @@ def store_all(contents: list[bytes], project_id: str) -> list[dict[str, Any]]:
     """Put several, all or none."""
     context.release()
     stored = []
-    with _admitted(), ThreadPoolExecutor(pictures.AT_ONCE) as pool:
+    with admitted(), ThreadPoolExecutor(pictures.AT_ONCE) as pool:
         for picture in pool.map(partial(_clean, context.runtime().settings), contents):
             stored.append(_put(picture, project_id))
     return stored
 
 
 @contextmanager
-def _admitted() -> Iterator[None]:
+def admitted() -> Iterator[None]:
+    """Be one of the few requests of this process that handle many pictures."""
     if not _counter.acquire(blocking=False):
-        raise Unavailable("too many pictures come in at once; try again in a moment", code="busy_with_pictures")
+        raise Unavailable("too many pictures come and go at once; try again in a moment", code="busy_with_pictures")
     try:
         yield
     finally:

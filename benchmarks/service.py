@@ -189,7 +189,8 @@ class Bench:
         family = families.load(self.runtime.base_models["chibi"])
         if job.kind == "train":
             examples = [Example(self._image(each, folder), each["captions"]) for each in job.inputs["dataset"]]
-            return lambda: train_lora(family, examples, TrainParams(**job.params))
+            params = TrainParams(**job.params)
+            return lambda: train_lora(family, examples, params, prior=train.others(family, job.inputs, params))
         pictures = [Picture(**each) for each in job.inputs["pictures"]]
         loras = [(self._file(each, folder), each["weight"]) for each in job.inputs["loras"]]
         return lambda: list(generate(family, pictures, GenerateParams(**job.params), loras=loras))

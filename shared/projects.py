@@ -73,7 +73,7 @@ def change(session: Session, project: Project, changes: dict[str, Any], base_mod
             f"the project is {project.state}; {', '.join(sorted(fixed))} can be changed only in a draft",
             code="project_not_draft",
         )
-    old_features = project.feature_tags
+    old_features, old_curation = project.feature_tags, project.curation
     for name in ("name", "trigger_word", "curation", "base_model"):
         if name in changes:
             setattr(project, name, changes[name])
@@ -89,6 +89,8 @@ def change(session: Session, project: Project, changes: dict[str, Any], base_mod
         _check_prompts(project, plan, base_model(base_models, project.base_model))
     if project.feature_tags != old_features:
         _retag(session, project, old_features)
+    if changes.get("curation", old_curation) != old_curation:
+        rounds.follow_curation(session, project)
     session.flush()
     return project
 

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared import ids
 from shared.db import clock
 from shared.errors import NotFound
-from shared.lifecycle import TERMINAL_JOB_STATES, Decision, JobState
-from shared.models import Image, Job, Lora
+from shared.jobs import OPEN_STATES
+from shared.lifecycle import TERMINAL_JOB_STATES, Decision, JobState, ProjectState
+from shared.models import Image, Job, Lora, Project
 from shared.runtime import Runtime
 from shared.storage import Damaged
 
@@ -115,8 +116,9 @@ def _references(session: Session) -> Iterator[Reference]:
     for lora in session.scalars(select(Lora)):
         for file in lora.files.values():
             yield Reference(file["key"], file["sha256"], Lora.__tablename__, lora.id)
-    # A failed job's last checkpoint and pictures are kept: a retry goes on from there.
-    kept = select(Job).where(Job.checkpoint.is_not(None), Job.state.not_in((JobState.SUCCEEDED, JobState.CANCELLED)))
+    # A retry goes on from the last checkpoint and pictures of the job that failed, or was cancelled.
+    can_be_retried = and_(Job.state.in_((JobState.FAILED, JobState.CANCELLED)), Project.state == ProjectState.FAILED)
+    kept = select(Job).join(Project).where(Job.checkpoint.is_not(None), or_(Job.state.in_(OPEN_STATES), can_be_retried))
     for job in session.scalars(kept):
         checkpoint: dict[str, Any] = job.checkpoint or {}
         for file in (*checkpoint.get("kept", []), *checkpoint.get("images", {}).values()):

@@ -220,6 +220,22 @@ def standing(session: Session, round_: Round) -> dict[str, Any]:
     }
 
 
+def follow_curation(session: Session, project: Project) -> None:
+    """The project is curated another way from now on, and so is the round that is being curated."""
+    for round_ in of_project(session, project.id):
+        if round_.state != RoundState.CURATING:
+            continue
+        scoring = [job for job in _stage_jobs(session, round_) if job.cancel_requested_at is None]
+        if project.curation == Curation.MANUAL:
+            for job in scoring:
+                jobs.cancel(session, job)
+        elif images.pending(session, round_.id):
+            if not scoring:
+                score(session, round_)
+        else:
+            _settle(session, round_)
+
+
 def cancel_job(session: Session, job: Job) -> Job:
     """Cancel a job because somebody asked. One that waited has ended now, and its round with it."""
     jobs.lock(session, job)
@@ -291,6 +307,8 @@ def job_ended_badly(session: Session, job: Job) -> None:
 
 def _is_awaited(session: Session, round_: Round, job: Job) -> bool:
     """Whether the round waits for this job. It may have moved on, and even come back to this stage with another job."""
+    if job.kind == "score" and round_.project.curation == Curation.MANUAL:
+        return False  # a person has taken over
     others = (each for each in _stage_jobs(session, round_) if each.kind == job.kind and each.id != job.id)
     has_successor = any(each.cancel_requested_at is None for each in others)
     return STAGE_JOBS.get(RoundState(round_.state)) == job.kind and not has_successor
@@ -308,7 +326,7 @@ def retry(session: Session, project: Project) -> Job:
     move(round_, RoundState(round_.failed_in))
     move_project(project, ProjectState.RUNNING)
     round_.error = round_.failed_in = round_.finished_at = project.error = None
-    return jobs.enqueue(
+    again = jobs.enqueue(
         session,
         project,
         last.kind,
@@ -318,6 +336,8 @@ def retry(session: Session, project: Project) -> Job:
         labels=last.labels,
         checkpoint=last.checkpoint,
     )
+    last.checkpoint = None  # its objects are the new job's now
+    return again
 
 
 def cancel_all(session: Session, project: Project) -> None:
@@ -351,6 +371,11 @@ def _scored(session: Session, round_: Round, job: Job) -> None:
         image.scores = result["scores"].get(image.id)
         image.decision = Decision.ACCEPTED if image.id in accepted else Decision.REJECTED
     session.flush()
+    _settle(session, round_)
+
+
+def _settle(session: Session, round_: Round) -> None:
+    """All is decided, and nobody looks: on to the next round, or once more, or to a person after all."""
     lacking = missing(session, round_)
     if lacking == 0:
         complete(session, round_)

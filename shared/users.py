@@ -148,6 +148,12 @@ def check_fresh(row: ApiKey) -> None:
         raise Unauthorized("this API key has expired; make a new one", code="key_expired")
 
 
+def is_good(session: Session, key_id: str) -> bool:
+    """Whether a key that was good once still is."""
+    row = session.get(ApiKey, key_id)
+    return row is not None and row.revoked_at is None and (row.expires_at is None or row.expires_at >= utcnow())
+
+
 def is_stale(row: ApiKey) -> bool:
     """Whether the last use on record is old. Once a minute is enough: a read should not become a write."""
     return row.last_used_at is None or row.last_used_at < utcnow() - timedelta(minutes=1)

@@ -329,6 +329,8 @@ def failed_try(session: Session, telling: Telling, answer: Answer, settings: Set
     session.flush()
     values: dict[str, Any] = {"state": "failed"} if delay is None else {"due_at": clock(delay)}
     session.execute(update(Delivery).where(Delivery.id == delivery.id).values(**values))
+    if webhook.url != telling.url:
+        return True  # what an old address says is nothing against the new one
     session.execute(
         update(Webhook)
         .where(Webhook.id == webhook.id)

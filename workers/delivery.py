@@ -206,6 +206,9 @@ class Request:
             said = {"error": f"TLS: {error.verify_message or error.reason}"}
         except (OSError, http.client.HTTPException, ValueError) as error:
             said = {"error": self._reason(error)}
+        except Exception:
+            log.exception("delivery.crashed")  # a failed try like any other, or it would be tried each second
+            said = {"error": "the request could not be made; the log of the server says why"}
         finally:
             timer.cancel()
             self._forget()

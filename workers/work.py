@@ -62,11 +62,18 @@ class Work:
                 raise JobFailed("corrupt_object", f"the object {reference['key']} is not what was stored")
         return path
 
-    def image(self, reference: dict[str, Any]) -> Image.Image:
-        """An input picture, decoded. Everything in the store has been re-encoded by us as PNG."""
+    def image(self, reference: dict[str, Any], most: int | None = None) -> Image.Image:
+        """An input picture, decoded. Everything in the store has been re-encoded by us as PNG.
+
+        With `most`, no side has more pixels than that: who holds many at once needs no more than they look at.
+        """
         with Image.open(self.fetch(reference), formats=["PNG"]) as image:
             image.load()
+        if most is None or max(image.size) <= most:
             return image
+        smaller = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        smaller.thumbnail((most, most), Image.Resampling.LANCZOS)
+        return smaller
 
     def store(self, name: str, path: Path, content_type: str = "application/octet-stream") -> dict[str, Any]:
         """Put an output in the store; the answer is what its row will remember."""

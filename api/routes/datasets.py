@@ -63,7 +63,10 @@ def export_dataset(body: dict[str, Any], project_id: str) -> Any:
     release()
     if not dataset:
         raise Conflict("there is no picture in that dataset yet", code="empty_dataset")
-    return _exported(project, dataset)
+    with uploads.admitted():
+        exported = _exported(project, dataset)
+    writing()  # who took it is remembered
+    return exported
 
 
 def _exported(project: Project, dataset: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import zipfile
@@ -101,3 +102,21 @@ def test_pictures_that_are_each_small_enough_may_not_be_too_much_together():
     content = zipped({f"{n}.png": picture for n in range(10)}, compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(TooLarge):
         archives.unpack(io.BytesIO(content), max_pictures=100, max_picture_bytes=100_000)
+
+
+def test_who_took_a_dataset_is_written_down(ada, admin, project_id):
+    upload(ada, project_id)
+    assert ada.post(f"/v1/projects/{project_id}/exports", {}).status_code == 201
+    actions = [entry["action"] for entry in admin.get("/v1/audit").json["items"]]
+    assert "export_dataset" in actions
+
+
+def test_a_full_disk_is_told_as_one(ada, project_id, monkeypatch):
+    upload(ada, project_id)
+
+    def pack(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(archives, "pack", pack)
+    answer = ada.post(f"/v1/projects/{project_id}/exports", {})
+    assert (answer.status_code, answer.json["code"]) == (503, "disk_full")

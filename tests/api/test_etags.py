@@ -88,3 +88,18 @@ def test_of_two_changes_at_once_one_is_refused(app, ada):
     for thread in threads:
         thread.join()
     assert sorted(statuses) == [200, 412, 412, 412]
+
+
+def test_what_a_client_calls_url_is_part_of_the_version(ada):
+    path = f"/v1/projects/{ada.post('/v1/projects', PROJECT).json['id']}"
+    links = [{"url": f"https://{name}.example", "expires_at": "never"} for name in ("a", "b")]
+    first, second = (ada.patch(path, {"metadata": link}).headers["ETag"] for link in links)
+    assert first != second
+
+
+def test_a_read_of_a_version_that_is_gone_says_so(ada):
+    path = f"/v1/projects/{ada.post('/v1/projects', PROJECT).json['id']}"
+    gone = ada.get(path, headers={"If-Match": '"0"'})
+    assert (gone.status_code, gone.json["code"]) == (412, "precondition_failed")
+    assert ada.get(path, headers={"If-Match": "*"}).status_code == 200
+    assert ada.get(path, headers={"If-Match": ada.get(path).headers["ETag"]}).status_code == 200

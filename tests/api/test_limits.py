@@ -59,3 +59,10 @@ def test_all_processes_count_together(app, ada, runtime, valkey_url, at_half_pas
         assert ada.get("/v1/projects").status_code == 200
     app.extensions["bootlora.limiter"] = second
     assert ada.get("/v1/projects").status_code == 429
+
+
+@pytest.mark.parametrize("settings", [{"submits_per_minute": 1}])
+def test_a_submit_is_one_whatever_its_content_type_says(ada, at_half_past):
+    path = f"/v1/projects/{ada.post('/v1/projects', PROJECT).json['id']}/cancel"
+    refused = ada.post(path, data=b"", headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert (refused.status_code, refused.json["code"]) == (429, "rate_limited")

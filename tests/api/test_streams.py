@@ -6,10 +6,11 @@ import json
 import threading
 
 import pytest
+from sqlalchemy import select
 
 from api import streams
-from shared import events
-from shared.models import Job, Project
+from shared import events, users
+from shared.models import ApiKey, Job, Project
 from tests.factories import make_job, make_project
 
 
@@ -96,3 +97,13 @@ def test_a_stream_ends_after_a_while(ada, scene, monkeypatch):
     monkeypatch.setattr(streams, "MAX_SECONDS", 0.1)
     monkeypatch.setattr(streams, "COMMENT_EVERY_SECONDS", 0.01)
     assert ": still here" in ada.get(f"/v1/projects/{scene[0].id}/events/stream").text
+
+
+def test_a_stream_ends_when_its_key_is_revoked(ada, runtime, scene):
+    def revoke():
+        with runtime.transaction() as session:
+            users.revoke(session.scalars(select(ApiKey).where(ApiKey.user_id == ada.user_id)).one())
+
+    threading.Timer(0.2, revoke).start()
+    messages = told(ada.get(f"/v1/projects/{scene[0].id}/events/stream").text)
+    assert [id_ for _, id_, _ in messages if id_] == ["1", "2", "3"]

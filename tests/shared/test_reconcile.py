@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from shared import ids, reconcile
+from shared import ids, jobs, projects, reconcile, rounds
 from shared.models import Image, Job, Project
 from shared.runtime import Runtime
-from tests.domain import claim, make_job
+from tests.domain import claim, make_job, work_off
 
 HOUR = 3600.0
 
@@ -32,8 +32,6 @@ def ended_job(runtime: Runtime, project: Project, name: str = "0001.png") -> str
     key = f"projects/{project.id}/jobs/{job.id}/{held.attempt}/{name}"
     runtime.storage.put_bytes(key, b"left behind")
     with runtime.transaction() as session:
-        from shared import jobs
-
         jobs.fail(session, held, {"code": "internal", "message": "", "retryable": True})
     return key
 
@@ -64,6 +62,7 @@ def test_the_last_checkpoint_of_a_failed_job_is_kept(runtime: Runtime, project: 
     with runtime.transaction() as session:
         job = session.scalars(select(Job)).one()
         job.checkpoint = {"step": 50, "kept": [{"key": key, "sha256": "0", "step": 50}]}
+        session.get_one(Project, project.id).state = "failed"
     assert reconcile.collect(runtime, grace_seconds=0) == 0
 
 
@@ -104,3 +103,32 @@ def test_an_id_tells_when_it_was_made(tmp_path: Path) -> None:
     before = time.time() - 0.01
     assert before <= ids.youngest_birth(f"projects/{ids.new_id('prj')}/x") <= time.time()
     assert ids.youngest_birth("projects/none") == 0
+
+
+def test_what_a_cancelled_job_had_drawn_is_kept_for_the_retry_and_is_then_the_new_jobs(
+    runtime: Runtime, project: Project
+) -> None:
+    with runtime.transaction() as session:
+        projects.start(session, session.get_one(Project, project.id))
+    work_off(runtime, until="generate")
+    with runtime.db.reading() as session:
+        job = session.scalars(select(Job).where(Job.kind == "generate")).one()
+    held = claim(runtime, job)
+    assert held is not None
+    key = f"projects/{project.id}/jobs/{job.id}/{held.attempt}/0000.png"
+    stored = runtime.storage.put_bytes(key, b"drawn")
+    with runtime.transaction() as session:
+        jobs.save_checkpoint(session, held, {"images": {"0": {"key": key, "sha256": stored.sha256}}})
+    with runtime.transaction() as session:
+        rounds.cancel_job(session, session.get_one(Job, job.id))
+    with runtime.transaction() as session:
+        rounds.job_ended_badly(session, jobs.stop(session, held))
+    assert key not in reconcile.compare(runtime, grace_seconds=0).orphans
+    with runtime.transaction() as session:
+        again = rounds.retry(session, session.get_one(Project, project.id))
+    assert key not in reconcile.compare(runtime, grace_seconds=0).orphans
+    runtime.storage.delete(key)
+    assert key in [each.key for each in reconcile.compare(runtime, grace_seconds=0).missing]
+    with runtime.transaction() as session:
+        session.get_one(Job, again.id).state = "succeeded"
+    assert key not in [each.key for each in reconcile.compare(runtime, grace_seconds=0).missing]

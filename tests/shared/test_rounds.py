@@ -308,3 +308,48 @@ def test_new_features_reach_the_tags_of_the_references(runtime: Runtime, project
         projects.change(session, row, {"feature_tags": ["cat ears", "blue eyes"]}, runtime.base_models)
         tags = [image.tags for image in session.scalars(select(Image).where(Image.project_id == project.id))]
     assert tags == [["cat ears", "blue eyes", "looking at viewer", "full body"]] * 4
+
+
+def change_curation(runtime: Runtime, project: Project, curation: str) -> None:
+    with runtime.transaction() as session:
+        row = session.get_one(Project, project.id)
+        projects.change(session, row, {"curation": curation}, runtime.base_models)
+
+
+def test_a_round_that_waits_for_a_person_is_decided_once_nobody_looks(runtime: Runtime, project: Project) -> None:
+    start(runtime, project, curation="manual")
+    work_off(runtime)
+    change_curation(runtime, project, "auto")
+    work_off(runtime)
+    assert rows_of(runtime, project)[0].state == "completed"
+
+
+def test_a_round_whose_candidates_are_all_decided_goes_on_once_nobody_looks(runtime: Runtime, project: Project) -> None:
+    start(runtime, project, curation="manual")
+    work_off(runtime)
+    with runtime.transaction() as session:
+        lap = rounds.get(session, project.id, 1)
+        rounds.decide_all(session, lap, {image.id: Decision.REJECTED for image in images.pending(session, lap.id)})
+    change_curation(runtime, project, "auto")
+    assert open_job(runtime, project).kind == "generate"
+
+
+@pytest.mark.parametrize("ends", ["unclaimed", "cancelled", "succeeded"])
+def test_a_person_who_takes_over_is_not_decided_for(runtime: Runtime, project: Project, ends: str) -> None:
+    start(runtime, project)
+    work_off(runtime, until="score")
+    scoring = open_job(runtime, project)
+    held = claim(runtime, scoring, "io@one") if ends != "unclaimed" else None
+    change_curation(runtime, project, "manual")
+    with runtime.transaction() as session:
+        if ends == "cancelled":
+            assert held is not None
+            rounds.job_ended_badly(session, jobs.stop(session, held))
+        elif ends == "succeeded":
+            assert held is not None
+            rounds.job_succeeded(session, jobs.succeed(session, held, result_of(held)))
+    work_off(runtime)
+    row, laps = rows_of(runtime, project)
+    assert (row.state, laps[0].state) == ("running", "curating")
+    with runtime.db.reading() as session:
+        assert len(images.pending(session, laps[0].id)) == 48

@@ -134,6 +134,17 @@ def test_another_url_starts_with_a_clean_slate(world: World) -> None:
     assert (row.url, row.failures, row.failing_since, row.paused_until) == (HERE + "new", 0, None, None)
 
 
+def test_what_an_old_url_says_is_not_held_against_the_new_one(world: World) -> None:
+    webhook_id, _ = world.listen(HERE)
+    world.happen()
+    telling = taken(world, webhook_id)
+    world.edit(webhook_id, lambda s, w: webhooks.change(s, w, {"url": HERE + "new"}, world.settings))
+    fail(world, telling, status=410)
+    row = world.webhook(webhook_id)
+    assert (row.disabled_at, row.failures, row.paused_until) == (None, 0, None)
+    assert world.deliveries()[0].tries == 1
+
+
 def test_a_bad_url_is_refused_in_a_change_too(world: World) -> None:
     webhook_id, _ = world.listen(HERE)
     with pytest.raises(Invalid):

@@ -11,6 +11,8 @@ from workers.scorers.base import Score, Scorer
 from workers.scorers.choice import Candidate, choose, dhash
 from workers.work import Work
 
+ENOUGH = 4  # times the resolution of the base model: scorers look at less
+
 
 def run(work: Work) -> dict[str, Any]:
     """Returns the scores of every candidate and the ids of those that are taken."""
@@ -19,8 +21,9 @@ def run(work: Work) -> dict[str, Any]:
         raise JobFailed("unknown_scorer", f"this worker has no scorer {params.scorer!r}")
     scorer: Scorer = resolve(SCORERS[params.scorer])()
     work.step("scoring", 0, len(inputs["candidates"]))
-    references = [work.image(each) for each in inputs["references"]]
-    candidates = [work.image(each) for each in inputs["candidates"]]
+    most = ENOUGH * work.base_model.resolution
+    references = [work.image(each, most) for each in inputs["references"]]
+    candidates = [work.image(each, most) for each in inputs["candidates"]]
     asked = [
         Candidate(each["view"], each["framing"], dhash(image))
         for each, image in zip(inputs["candidates"], candidates, strict=True)

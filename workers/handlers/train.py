@@ -18,7 +18,7 @@ from workers.checkpoints import StoredCheckpoints
 from workers.diffusion import lora_file
 from workers.diffusion.dataset import Example
 from workers.diffusion.families.base import Family
-from workers.diffusion.generate import generate
+from workers.diffusion.generate import OnStep, generate
 from workers.diffusion.train import NanLoss, TrainedLora, train_lora
 from workers.handlers import base
 from workers.work import Work
@@ -26,6 +26,7 @@ from workers.work import Work
 log = structlog.get_logger()
 
 CURVE_POINTS = 200  # of the loss, kept with the LoRA
+ENOUGH = 4  # times the resolution: a bucket's side is at most twice that, and cut from more
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -33,9 +34,11 @@ def run(work: Work) -> dict[str, Any]:
     params = TrainParams(**work.job.params)
     family = base.load(work)
     inputs = work.job.inputs
-    examples = [Example(work.image(entry), entry["captions"]) for entry in inputs["dataset"]]
+    most = ENOUGH * (params.resolution or work.base_model.resolution)
+    examples = [Example(work.image(entry, most), entry["captions"]) for entry in inputs["dataset"]]
     base.tell_what_is_unread(work, family, (text for example in examples for text in example.captions))
-    lora = _train(work, family, examples, _prior(work, family, params), params)
+    prior = others(family, inputs, params, on_step=lambda done, total: work.step("drawing others", done, total))
+    lora = _train(work, family, examples, prior, params)
     title = inputs["name"]
     about = lora_file.About(
         title=title, trigger_word=inputs["trigger_word"], license=work.base_model.license, session_id=work.job.id
@@ -110,11 +113,10 @@ def leaner(params: TrainParams) -> dict[str, Any] | None:
     return None
 
 
-def _prior(work: Work, family: Family, params: TrainParams) -> list[Example]:
+def others(family: Family, inputs: dict[str, Any], params: TrainParams, on_step: OnStep | None = None) -> list[Example]:
     """Others, as the base model draws them: what must not change (DreamBooth, arXiv 2208.12242)."""
     if not params.prior_images:
         return []
-    inputs = work.job.inputs
     pictures = plans.pictures(
         trigger_word="",
         subject_tags=inputs["subject_tags"],
@@ -127,10 +129,6 @@ def _prior(work: Work, family: Family, params: TrainParams) -> list[Example]:
         name_features=False,
     )
     drawing = GenerateParams(width=params.resolution, height=params.resolution)
-
-    def on_step(done: int, total: int) -> None:
-        work.step("drawing others", done, total)
-
     return [Example(image, [pictures[i].prompt]) for i, image in generate(family, pictures, drawing, on_step=on_step)]
 
 
