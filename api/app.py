@@ -67,11 +67,12 @@ def _begin() -> None:
 
 
 def _finish(answer: Response) -> Response:
-    answer.headers["X-Request-Id"] = g.request_id
-    answer.headers["X-Content-Type-Options"] = "nosniff"
-    answer.headers.setdefault("Cache-Control", "no-store")
-    if g.get("link"):
-        answer.headers["Link"] = g.link
+    headers = answer.headers
+    headers.add("X-Request-Id", g.request_id)
+    headers.add("X-Content-Type-Options", "nosniff")
+    headers.setdefault("Cache-Control", "no-store")
+    if "link" in g:
+        headers.add("Link", g.link)
     route = request.url_rule.rule if request.url_rule else "unknown"
     seconds = time.perf_counter() - g.began
     method = request.method if request.method in METHODS else "other"  # anybody may send any word

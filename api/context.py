@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import cast
 
 from flask import current_app, g
@@ -30,51 +31,63 @@ def allowed(scope: str) -> bool:
     return scope in api_key().scopes
 
 
+@dataclass
+class Unit:
+    """A request's unit of work: its sessions, and what is to be done around them."""
+
+    stack: ExitStack
+    reading: Session | None = None
+    writing: Session | None = None
+    first: Callable[[Session], None] | None = None
+    after: list[Callable[[], None]] = field(default_factory=list)
+
+
 @contextmanager
 def sessions() -> Iterator[None]:
     """Whatever session the request begins ends here: committed after a good answer, rolled back after an error.
 
     The answer is made of rows before the commit, so that a stored answer (see idempotency) is part of it.
     """
-    g.reading = g.writing = g.first = None
-    g.after = []
-    with ExitStack() as g.stack:
+    with ExitStack() as stack:
+        unit = g.unit = Unit(stack)
         yield
-    for act in g.after:
+    for act in unit.after:
         act()
 
 
 def reading() -> Session:
     """The request's session for reading. It waits for no writer."""
-    if g.writing is not None:
-        return writing()
-    if g.reading is None:
-        g.reading = g.stack.enter_context(runtime().db.reading())
-    return cast(Session, g.reading)
+    unit = _unit()
+    if unit.writing is not None:
+        return unit.writing
+    if unit.reading is None:
+        unit.reading = unit.stack.enter_context(runtime().db.reading())
+    return unit.reading
 
 
 def writing() -> Session:
     """The request's transaction: all of it or nothing. Begin it late: on SQLite there is one writer at a time."""
-    if g.writing is None:
+    unit = _unit()
+    if unit.writing is None:
         release()
-        g.writing = g.stack.enter_context(runtime().transaction())
-        if g.first is not None:
-            g.first(g.writing)
-    return cast(Session, g.writing)
+        unit.writing = unit.stack.enter_context(runtime().transaction())
+        if unit.first is not None:
+            unit.first(unit.writing)
+    return unit.writing
 
 
 def current_writing() -> Session | None:
-    return cast(Session | None, g.writing)
+    return _unit().writing
 
 
 def first(act: Callable[[Session], None]) -> None:
     """What the request's transaction is to begin with."""
-    g.first = act
+    _unit().first = act
 
 
 def after(act: Callable[[], None]) -> None:
     """What is to be done once the transaction has been committed."""
-    g.after.append(act)
+    _unit().after.append(act)
 
 
 def undo(act: Callable[[], None]) -> None:
@@ -88,11 +101,16 @@ def undo(act: Callable[[], None]) -> None:
         if kind is not None and not isinstance(error, DBAPIError):
             act()
 
-    g.stack.push(unless_well)
+    _unit().stack.push(unless_well)
 
 
 def release() -> None:
     """Give back the connection of a request that has read all it needs for now."""
-    if g.reading is not None:
-        g.reading.close()
-        g.reading = None
+    unit = _unit()
+    if unit.reading is not None:
+        unit.reading.close()
+        unit.reading = None
+
+
+def _unit() -> Unit:
+    return cast(Unit, g.unit)

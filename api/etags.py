@@ -50,12 +50,13 @@ def put_on(answer: Response) -> None:
 
 def conditional(answer: Response) -> Response:
     """304, or a part, if that is what was asked for."""
-    if request.method in ("GET", "HEAD") and any(name in request.environ for name in CONDITIONAL):
+    asked = request.environ
+    if any(name in asked for name in CONDITIONAL) and request.method in ("GET", "HEAD"):
         wanted = request.if_match
         if wanted and not wanted.star_tag and not wanted.contains(answer.get_etag()[0] or ""):
             raise PreconditionFailed("this is not the version that you asked for")
         # what is left; werkzeug takes `If-Match: *` for the name of a version
-        answer.make_conditional({name: value for name, value in request.environ.items() if name != "HTTP_IF_MATCH"})
+        answer.make_conditional({name: value for name, value in asked.items() if name != "HTTP_IF_MATCH"})
     return answer
 
 

@@ -125,8 +125,9 @@ def _tell(answer: Response) -> Response:
     """Say what is left (draft-ietf-httpapi-ratelimit-headers; that draft may still change)."""
     counts: list[Count] = g.get("counts", [])
     if counts:
-        answer.headers["RateLimit-Policy"] = ", ".join(f'"{c.policy}";q={c.quota};w={WINDOW_SECONDS}' for c in counts)
-        answer.headers["RateLimit"] = ", ".join(f'"{c.policy}";r={c.remaining};t={c.resets_in}' for c in counts)
+        policies = ", ".join(f'"{c.policy}";q={c.quota};w={WINDOW_SECONDS}' for c in counts)
+        left = ", ".join(f'"{c.policy}";r={c.remaining};t={c.resets_in}' for c in counts)
+        answer.headers.extend([("RateLimit-Policy", policies), ("RateLimit", left)])
     return answer
 
 
