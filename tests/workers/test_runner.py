@@ -18,6 +18,7 @@ from shared.catalog import JobKind
 from shared.models import Event, Image, Job
 from shared.runtime import Runtime
 from tests.domain import make_project, make_runtime, make_user
+from tests.factories import png
 from workers.runner import disk_is_full, gpu_is_lost, run_job
 
 
@@ -117,6 +118,19 @@ def test_an_input_that_is_gone_is_named(runtime: Runtime, make: Callable[..., Jo
     failed = run(runtime, make("fetches", inputs={"file": {"key": "projects/x/gone", "sha256": "0"}}))
     assert failed.error is not None
     assert failed.error["code"] == "missing_object"
+
+
+@pytest.mark.parametrize(("most", "seen"), [(50, ["RGB", 50, 25]), (100, ["RGB", 100, 50]), (200, ["RGB", 100, 50])])
+def test_a_picture_has_no_more_pixels_than_are_looked_at(
+    runtime: Runtime, make: Callable[..., Job], most: int, seen: list[Any]
+) -> None:
+    stored = runtime.storage.put_bytes("projects/x/wide.png", png(100, 50))
+    with runtime.db.reading() as session:
+        image_id = session.scalars(select(Image.id)).first()
+    inputs = {"image": {"id": image_id}, "file": {"key": stored.key, "sha256": stored.sha256}}
+    done = run(runtime, make("looks", inputs=inputs, most=most))
+    assert done.result is not None
+    assert done.result["seen"] == seen
 
 
 def test_a_running_job_stops_at_its_next_step_when_cancelled(runtime: Runtime, make: Callable[..., Job]) -> None:
