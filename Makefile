@@ -27,9 +27,9 @@ $(STAMP): $(REQUIREMENTS) pyproject.toml
 	@VENV="$(VENV)" PYTHON="$(PYTHON)" TORCH_PIP_ARGS="$(TORCH_PIP_ARGS)" bash requirements/install
 	@touch $@
 
-# A base as small as Chibi is trained by one thread about twice as fast as by two, which wait for each other at every
-# operation; for a larger one on a CPU, give more.
-demo serve: export OMP_NUM_THREADS ?= 1
+# A base as small as Chibi gains a sixth from a second thread, for they wait for each other at every operation; for a
+# larger one on a CPU, give more.
+demo serve: export OMP_NUM_THREADS ?= 2
 
 demo: setup  ## One picture to a character LoRA, all on this machine; results in demo-output/
 	@$(BIN)/python -m embedded demo
