@@ -66,11 +66,14 @@ def measure(module: str, names: list[str]) -> dict[str, dict[str, Any]]:
                 if "name" in measured:
                     found[measured["name"]] = measured
         log.seek(0)
-        trouble = log.read().strip().splitlines()
-    for name in names:
-        if name not in found:
-            found[name] = figure(name, None, about=trouble[-1] if trouble else "its module printed nothing")
-            print(json.dumps(found[name]), flush=True)
+        trouble = log.read().strip()
+    missing = [name for name in names if name not in found]
+    if missing:
+        print(trouble, file=sys.stderr)  # the last line need not be the reason
+    last = trouble.splitlines()[-1] if trouble else "it said nothing"
+    for name in missing:
+        found[name] = figure(name, None, about=f"{module} ended with {process.returncode}: {last}")
+        print(json.dumps(found[name]), flush=True)
     return found
 
 
