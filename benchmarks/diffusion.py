@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -20,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.figure import figure
+from benchmarks.memory import peak_bytes
 from shared import catalog
 from shared.params import GenerateParams, Picture, TrainParams
 from workers.diffusion import adapter, families, samplers
@@ -172,9 +172,9 @@ def _measure(side: Callable[[Family, TrainParams], None]) -> float:
         before = torch.cuda.max_memory_allocated()
         side(base, params)
         return torch.cuda.max_memory_allocated() - before
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     side(base, params)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return peak_bytes() - before
 
 
 def seconds(work: Callable[[], Any]) -> float:
