@@ -48,7 +48,7 @@ from workers.work import Work
 
 STARTS = 25  # of each side
 WARM_STARTS = 9
-METHODS = 2  # whole methods, each beside its compute
+METHODS = 3  # whole methods, each beside its compute
 EXAMPLE = ROOT / "models/chibi/examples/eiei21girl.png"
 FEATURES = ["fox ears", "fox tail", "blonde hair", "yellow eyes", "red kimono"]
 TRAINING = {"train_steps": 60, "batch_size": 4, "rank": 8, "checkpoint_every_steps": 30}
