@@ -17,7 +17,6 @@ from tests.factories import make_job, make_project
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
     monkeypatch.setattr(streams, "LOOK_EVERY_SECONDS", 0.02)
-    monkeypatch.setattr(streams, "_desk", streams.Desk())  # a test client leaves without a word
 
 
 def told(text: str) -> list[tuple[str, str, dict]]:
