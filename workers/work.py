@@ -23,6 +23,7 @@ from shared.storage import Damaged
 from workers.pulse import Pulse
 
 PNG = "image/png"
+ENOUGH = 4  # times the resolution that is worked at: a picture need have no longer side than that
 T = TypeVar("T")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from api import uploads
 from shared import archives
 from shared.errors import TooLarge
 from tests.api.test_main_job import PROJECT, upload
@@ -120,3 +122,12 @@ def test_a_full_disk_is_told_as_one(ada, project_id, monkeypatch):
     monkeypatch.setattr(archives, "pack", pack)
     answer = ada.post(f"/v1/projects/{project_id}/exports", {})
     assert (answer.status_code, answer.json["code"]) == (503, "disk_full")
+
+
+def test_few_exports_are_made_at_once(ada, project_id, monkeypatch):
+    upload(ada, project_id)
+    monkeypatch.setattr(uploads, "_counter", threading.BoundedSemaphore(1))
+    with uploads.admitted():
+        busy = ada.post(f"/v1/projects/{project_id}/exports", {})
+    assert (busy.status_code, busy.json["code"]) == (503, "busy_with_pictures")
+    assert ada.post(f"/v1/projects/{project_id}/exports", {}).status_code == 201

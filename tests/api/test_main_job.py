@@ -230,3 +230,10 @@ def test_lists_come_in_pages(ada):
     assert [each["name"] for each in last.json["items"]] == ["0"]
     assert not last.json["has_more"]
     assert last.json["next_cursor"] is None
+
+
+@pytest.mark.parametrize("settings", [{"public_url": "https://lora.example/"}])
+def test_a_link_to_the_next_page_has_one_slash(ada):
+    for _ in range(2):
+        ada.post("/v1/projects", PROJECT)
+    assert ada.get("/v1/projects?limit=1").headers["Link"].startswith("<https://lora.example/v1/projects?")

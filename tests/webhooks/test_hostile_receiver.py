@@ -112,6 +112,18 @@ def test_a_redirect_is_a_failure_and_not_followed(world: World, receiver: Receiv
         assert inside.received == []
 
 
+def test_an_error_that_nobody_foresaw_is_a_failed_try(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("not foreseen")
+
+    monkeypatch.setattr("workers.delivery.Request._exchange", broken)
+    tried = tell_once(world, receiver.url())
+    assert "could not be made" in tried["error"]
+    assert "foreseen" not in tried["error"]
+
+
 def test_a_redirect_to_a_metadata_address_is_not_followed(world: World, receiver: Receiver) -> None:
     receiver.answers["/hook"] = says(307, Location="http://169.254.169.254/latest/meta-data/")
     tried = tell_once(world, receiver.url())

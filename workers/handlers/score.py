@@ -9,9 +9,7 @@ from shared.errors import JobFailed
 from shared.params import ScoreParams
 from workers.scorers.base import Score, Scorer
 from workers.scorers.choice import Candidate, choose, dhash
-from workers.work import Work
-
-ENOUGH = 4  # times the resolution of the base model: scorers look at less
+from workers.work import ENOUGH, Work
 
 
 def run(work: Work) -> dict[str, Any]:

@@ -21,12 +21,11 @@ from workers.diffusion.families.base import Family
 from workers.diffusion.generate import OnStep, generate
 from workers.diffusion.train import NanLoss, TrainedLora, train_lora
 from workers.handlers import base
-from workers.work import Work
+from workers.work import ENOUGH, Work
 
 log = structlog.get_logger()
 
 CURVE_POINTS = 200  # of the loss, kept with the LoRA
-ENOUGH = 4  # times the resolution: a bucket's side is at most twice that, and cut from more
 
 
 def run(work: Work) -> dict[str, Any]:
