@@ -7,6 +7,8 @@ import time
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from shared.db import utcnow
 from shared.errors import Unavailable
 from tests.factories import make_curating, make_failed, make_job, make_lora, make_project, make_round, png
