@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,7 @@ from workers.diffusion.dataset import Example
 from workers.diffusion.families.base import Family
 from workers.diffusion.generate import generate
 from workers.diffusion.train import train_lora
-from workers.scorers.choice import Candidate, choose, dhash, quotas
+from workers.scorers.choice import Candidate, choose, dhash
 
 SUBJECT_TAGS = ["1girl", "solo"]
 
@@ -108,19 +110,28 @@ class Method:
         """Draw candidates and let the scorer choose, as often as the plan allows."""
         params = ScoreParams(**round_["score"])
         scorer = catalog.resolve(catalog.SCORERS[params.scorer or "plain"])()
+        views = round_["views"]
         for attempt in range(round_["max_generations"]):
             places = round_["target"] - len(subject.known)
             if places <= 0:
                 return
-            count = round(places * round_["candidates_per_pick"])
-            wanted = self.wanted(
-                subject.trigger, subject.features, round_, count, 10_000 * (number + 1) + 1_000 * attempt
-            )
+            count = math.ceil(places * round_["candidates_per_pick"])
+            seed = 10_000 * (number + 1) + 1_000 * attempt
+            asked = {**round_, "views": views}
+            wanted = self.wanted(subject.trigger, subject.features, asked, count, seed)
             drawn = self.draw(wanted, round_["generate"], lora, round_["lora_weight"])
             references = [image for image, _ in subject.known]
             candidates = [Candidate(p.view, p.framing, dhash(d)) for p, d in zip(wanted, drawn, strict=True)]
             scores = scorer.score(references, drawn, [p.view for p in wanted])
             hashes = [dhash(image) for image in references]
-            for i in choose(candidates, scores, quotas(places, round_["views"]), params, taken=hashes):
+            for i in choose(candidates, scores, self.quota(subject, round_), params, taken=hashes):
                 tags = wanted[i].prompt.split(", ")[1 + len(SUBJECT_TAGS) :]
                 subject.known.append((drawn[i], tags))
+            views = list(self.quota(subject, round_))  # once more, where too few were good
+
+    def quota(self, subject: Subject, round_: dict[str, Any]) -> dict[str, int]:
+        """How many of each view are still to be chosen."""
+        shown: Counter[str | None] = Counter(
+            view for _, tags in subject.known for view, tag in catalog.VIEWS.items() if tag in tags
+        )
+        return plans.quota(round_["views"], shown, round_["target"] - len(subject.known))

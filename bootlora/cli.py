@@ -223,7 +223,7 @@ def upload(
 @click.option("--keep-source", is_flag=True, help="Keep the whole picture among the references too.")
 @with_client
 def crop(bootlora: Bootlora, image: str, mode: str, keep_source: bool) -> None:
-    """Make four references out of one picture."""
+    """Make references out of one picture: four, or two of a portrait."""
     job = _watched(bootlora, bootlora.images.crop(image, mode, keep_source=keep_source))
     console.print(_image_table(bootlora.jobs.images(job["id"])))
 

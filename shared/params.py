@@ -54,7 +54,7 @@ class GenerateParams:
     sampler: str | None = None  # a name from catalog.SAMPLERS
     negative_prompt: str | None = None
     clip_skip: int = 0
-    batch_size: int = 8
+    batch_size: int | None = None
     precision: str = "auto"  # a name from catalog.PRECISIONS
 
 

@@ -7,6 +7,8 @@ project or round never changes its meaning when a default does.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any
@@ -47,6 +49,7 @@ def resolve(plan: dict[str, Any] | None, base_model: BaseModel) -> dict[str, Any
 def _resolve_round(given: dict[str, Any], base_model: BaseModel) -> dict[str, Any]:
     family = FAMILIES[base_model.family]
     kind = RoundKind(given["kind"])
+    prompt_tags = given.get("prompt_tags")
     train = {**family.train, **(family.character_train if kind == RoundKind.CHARACTER else {})}
     return {
         "kind": kind,
@@ -54,7 +57,7 @@ def _resolve_round(given: dict[str, Any], base_model: BaseModel) -> dict[str, An
         "caption_policy": caption_policy(kind, given.get("caption_policy")),
         "views": given.get("views") or list(VIEWS),
         "framings": given.get("framings") or dict(DEFAULT_FRAMINGS),
-        "prompt_tags": captions.clean(given.get("prompt_tags") or family.quality_tags),
+        "prompt_tags": captions.clean(family.quality_tags if prompt_tags is None else prompt_tags),
         **{name: given.get(name) or family.gather.get(name) or value for name, value in GATHER.items()},
         "enough": given.get("enough") or math.ceil(0.75 * (given.get("target") or 0)),
         "train": _explicit(TrainParams, {"resolution": base_model.resolution} | train, given.get("train")),
@@ -96,6 +99,14 @@ def spread(weights: dict[str, int] | list[str], count: int) -> list[str]:
         given[neediest] += 1
         names.append(neediest)
     return names
+
+
+def quota(views: Sequence[str], accepted: Mapping[str | None, int], places: int) -> dict[str, int]:
+    """`places` more pictures, shared out so that the views end up even: the rarest so far come first."""
+    wanted: Counter[str] = Counter()
+    for _ in range(places):
+        wanted[min(views, key=lambda view: accepted.get(view, 0) + wanted[view])] += 1
+    return dict(wanted)
 
 
 def pictures(

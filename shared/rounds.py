@@ -94,7 +94,7 @@ def generate(session: Session, round_: Round, *, count: int | None = None, views
     move(round_, RoundState.GENERATING)
     round_.generations += 1
     round_.needs_attention = None
-    job = _enqueue_pictures(session, round_, pictures)
+    job = _enqueue_pictures(session, round_, pictures, plan["lora_weight"])
     events.of_round(session, round_, "round.generating_started", job_id=job.id, images=len(pictures))
     return job
 
@@ -113,7 +113,7 @@ def evaluate(session: Session, round_: Round) -> Job:
         seed=_seed(round_),
         name_features=False,
     )
-    job = _enqueue_pictures(session, round_, pictures)
+    job = _enqueue_pictures(session, round_, pictures, 1.0)
     events.of_round(session, round_, "round.evaluating_started", job_id=job.id, lora_id=round_.lora_id)
     return job
 
@@ -259,11 +259,7 @@ def missing(session: Session, round_: Round) -> int:
 def quota(session: Session, round_: Round) -> dict[str, int]:
     """How many pictures of each view the scorer may take, so that the views end up even."""
     accepted = Counter(image.view for image in images.dataset(session, round_.project_id))
-    wanted: Counter[str] = Counter()
-    for _ in range(missing(session, round_)):
-        rarest = min(round_.plan["views"], key=lambda view: accepted[view] + wanted[view])
-        wanted[rarest] += 1
-    return dict(wanted)
+    return plans.quota(round_.plan["views"], accepted, missing(session, round_))
 
 
 # --- what the end of a job means ------------------------------------------------------------------------------
@@ -431,12 +427,12 @@ def _train_inputs(round_: Round) -> dict[str, Any]:
     }
 
 
-def _enqueue_pictures(session: Session, round_: Round, pictures: list[Any]) -> Job:
+def _enqueue_pictures(session: Session, round_: Round, pictures: list[Any], lora_weight: float) -> Job:
     lora = session.get_one(Lora, round_.lora_id)
     inputs = {
         "base_model": round_.project.base_model,
         "pictures": [asdict(picture) for picture in pictures],
-        "loras": [loras.as_input(lora, round_.plan["lora_weight"])],
+        "loras": [loras.as_input(lora, lora_weight)],
     }
     return jobs.enqueue(
         session, round_.project, "generate", round_id=round_.id, params=round_.plan["generate"], inputs=inputs

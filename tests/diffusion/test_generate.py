@@ -85,6 +85,15 @@ def test_a_picture_does_not_depend_on_its_batch(chibi, sampler):
     assert np.abs(together[0] - together[2]).max() > 20  # the same prompt from another seed is another picture
 
 
+@pytest.mark.parametrize(("family", "dtype"), [("base", torch.float32), ("chibi", torch.bfloat16)])
+def test_a_vae_that_may_overflow_decodes_in_full_precision(family, dtype, request):
+    base, seen = request.getfixturevalue(family), []
+    hook = base.vae.decoder.conv_out.register_forward_hook(lambda _module, _given, x: seen.append(x.dtype))
+    list(generate(base, PICTURES[:1], replace(PARAMS, precision="bf16", inference_steps=1)))
+    hook.remove()
+    assert seen == [dtype]
+
+
 def test_what_is_not_said_is_the_family_s_default(chibi):
     ((index, image),) = generate(chibi, PICTURES[:1], GenerateParams(inference_steps=2))
     assert (index, image.size, image.mode) == (0, (128, 128), "RGB")

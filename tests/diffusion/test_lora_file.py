@@ -149,6 +149,13 @@ def test_hashes_are_those_of_the_tensor_bytes(live):
     assert len(metadata["sshs_legacy_hash"]) == 8
 
 
+def test_the_peft_file_names_the_text_encoder_as_every_transformers_reads_it(live):
+    _, files, _ = live
+    keys = [key for key in load_file(files["peft"]) if not key.startswith("unet.")]
+    assert "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight" in keys
+    assert all(key.startswith("text_encoder.text_model.encoder.") for key in keys)
+
+
 def test_the_peft_file_keeps_the_adapter_config(live):
     _, files, _ = live
     config = json.loads(lora_file.read_metadata(files["peft"])["lora_adapter_metadata"])

@@ -13,7 +13,7 @@ from shared import catalog
 from shared.params import ScoreParams
 from workers import pictures
 from workers.scorers.base import Score
-from workers.scorers.choice import Candidate, choose, dhash, quotas
+from workers.scorers.choice import Candidate, choose, dhash
 from workers.scorers.plain import PlainScorer
 from workers.scorers.reader import ReaderScorer
 
@@ -151,7 +151,3 @@ def test_framings_take_turns():
 
 def test_views_without_a_quota_are_not_taken():
     assert choose([Candidate("side")], scored(0.9), {"front": 1}, ScoreParams()) == []
-
-
-def test_quotas_add_up():
-    assert quotas(16, ["front", "side", "behind"]) == {"front": 6, "side": 5, "behind": 5}

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from shared.params import TrainParams
 from tests.diffusion.tiny import make_image
-from workers.diffusion import checkpoint, train
+from workers.diffusion import adapter, checkpoint, train
 from workers.diffusion.checkpoint import FolderCheckpoints
 from workers.diffusion.dataset import Example
 from workers.diffusion.families.base import Family
+from workers.diffusion.families.sd15 import StableDiffusion15
 from workers.diffusion.train import NanLoss, TrainedLora, lr_factor, train_lora
 
 
@@ -229,6 +230,59 @@ def test_a_run_goes_on_at_another_learning_rate(base, examples, params, tmp_path
     steps = []
     train_lora(base, examples, slower, on_step=lambda step, _: steps.append(step), checkpoints=kept)
     assert steps == [5, 6]
+
+
+def test_a_base_in_half_precision_gets_an_adapter_in_full(tiny_row, examples, params):
+    """Steps of 1e-4 are lost in bf16, and a loss scaler refuses gradients in fp16."""
+    half = StableDiffusion15(tiny_row, "cpu")
+    half.dtype = torch.bfloat16
+    for component in half.components.values():
+        component.to(torch.bfloat16)
+    params = replace(params, text_encoder_learning_rate=1e-4)
+    with adapter.attached(half, params) as models:
+        held = [p for model in models.values() for p in model.parameters() if p.requires_grad]
+        assert {p.dtype for p in held} == {torch.float32}
+    lora = train_lora(half, examples, params)
+    assert all(math.isfinite(loss) for loss in lora.losses)
+    assert {p.dtype for p in half.unet.parameters()} == {torch.bfloat16}
+
+
+def test_fp16_takes_scaled_steps(tiny_row, examples, params):
+    half = StableDiffusion15(tiny_row, "cpu")
+    half.dtype = torch.float16
+    for component in half.components.values():
+        component.to(torch.float16)
+    lora = train_lora(half, examples, replace(params, precision="fp16", warmup_steps=0))
+    assert all(math.isfinite(loss) for loss in lora.losses)
+
+
+def test_no_greatest_norm_means_no_clipping(base, examples, params):
+    params = replace(params, max_grad_norm=0.0)
+    unclipped = train_lora(base, examples, params)
+    assert flat(unclipped).abs().max() > 0
+    assert torch.equal(flat(unclipped), flat(train_lora(base, examples, replace(params, max_grad_norm=1e9))))
+
+
+def test_a_run_is_known_by_what_was_given_not_by_what_a_machine_made_of_it(base, examples, params, tmp_path):
+    """The base draws the prior with other last bits on another card; its VAE rounds otherwise too."""
+    kept, prior = FolderCheckpoints(tmp_path), [Example(make_image(50), ["1girl"])]
+    with pytest.raises(Stopped):
+        train_lora(base, examples, params, prior=prior, on_step=stop_at(5), checkpoints=kept)
+
+    def first_step(examples: list[Example], prior: list[Example]) -> int:
+        steps = []
+        with pytest.raises(Stopped):
+            train_lora(
+                base, examples, params, prior=prior, checkpoints=kept, on_step=lambda step, _: stop(steps.append(step))
+            )
+        return steps[0]
+
+    def stop(_: None) -> None:
+        raise Stopped
+
+    assert first_step(examples, [replace(prior[0], image=make_image(51))]) == 5
+    assert first_step(examples, [replace(prior[0], captions=["1boy"])]) == 1
+    assert first_step([replace(examples[0], image=make_image(52)), *examples[1:]], prior) == 1
 
 
 def test_nothing_to_train_on_is_an_error(base, params):

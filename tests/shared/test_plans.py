@@ -67,5 +67,19 @@ def test_what_a_view_can_not_show_is_not_asked_for() -> None:
     assert "red eyes" in front.prompt
 
 
+def test_the_rarest_views_come_first_until_all_are_even() -> None:
+    assert plans.quota(["front", "side", "behind"], Counter(front=4), 6) == {"side": 3, "behind": 3}
+    assert plans.quota(["front", "side", "behind"], Counter(front=4), 11) == {"front": 1, "side": 5, "behind": 5}
+    assert plans.quota(["front", "side"], Counter({None: 3}), 3) == {"front": 2, "side": 1}
+    assert plans.quota(["front"], Counter(front=4), 0) == {}
+
+
+def test_no_prompt_tags_is_not_the_same_as_saying_nothing() -> None:
+    said = plans.resolve({"rounds": [{"kind": "character", "prompt_tags": []}]}, CHIBI)
+    unsaid = plans.resolve(None, CHIBI)
+    assert said["rounds"][0]["prompt_tags"] == []
+    assert unsaid["rounds"][0]["prompt_tags"] == ["cel shading", "white background"]
+
+
 def test_framings_are_spread_by_weight() -> None:
     assert Counter(plans.spread({"full_body": 3, "portrait": 1}, 8)) == {"full_body": 6, "portrait": 2}

@@ -54,6 +54,16 @@ def test_unattended_the_whole_method_runs_from_four_to_a_character_lora(runtime:
     ]
 
 
+def test_candidates_are_drawn_at_the_plan_s_weight_and_the_evaluation_at_full(
+    runtime: Runtime, project: Project
+) -> None:
+    start(runtime, project)
+    work_off(runtime)
+    with runtime.db.reading() as session:
+        drawn = session.scalars(select(Job).where(Job.kind == "generate").order_by(Job.created_at)).all()
+    assert [job.inputs["loras"][0]["weight"] for job in drawn] == [0.5, 0.5, 1.0]
+
+
 def test_features_stay_in_style_captions_and_leave_those_of_the_character_round(
     runtime: Runtime, project: Project
 ) -> None:

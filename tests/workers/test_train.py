@@ -24,7 +24,7 @@ from shared.runtime import Runtime
 from tests.diffusion.tiny import RESOLUTION, make_base_model
 from tests.domain import claim, make_project, make_runtime, make_user
 from tests.factories import png
-from workers.diffusion import families, train
+from workers.diffusion import families, generate, train
 from workers.handlers.train import slug
 from workers.runner import work_on
 
@@ -201,6 +201,32 @@ def test_a_card_that_is_too_small_for_anything_is_named(runtime: Runtime, job: J
         assert sizes == expected
         sizes.clear()
         lose(runtime, job)
+
+
+@pytest.mark.parametrize("most", [3, 1, 0])
+def test_pictures_of_others_are_drawn_in_batches_that_fit(
+    runtime: Runtime, job: Job, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    with_params(runtime, job, prior_images=5, train_steps=1)
+    with runtime.transaction() as session:
+        row = session.get_one(Job, job.id)
+        row.inputs = {**row.inputs, "subject_tags": ["1girl"], "views": ["front", "side"], "prompt_tags": []}
+    draw, sizes = generate.draw, list[int]()
+
+    def limited(base: Any, pictures: Any, *others: Any) -> Any:
+        sizes.append(len(pictures))
+        if len(pictures) > most:
+            raise torch.OutOfMemoryError
+        return draw(base, pictures, *others)
+
+    monkeypatch.setattr(generate, "draw", limited)
+    if most == 0:
+        with pytest.raises(JobFailed) as failed:
+            attempt(runtime, job)
+        assert (failed.value.code, failed.value.retryable) == ("gpu_oom", True)
+        return
+    attempt(runtime, job)
+    assert sizes == {3: [4, 2, 2, 1], 1: [4, 2, 1, 1, 1, 1, 1]}[most], "the family draws four at once"
 
 
 @pytest.mark.parametrize("kind", ["train", "generate"])

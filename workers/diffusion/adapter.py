@@ -50,6 +50,8 @@ def attached(base: Family, params: TrainParams) -> Iterator[dict[str, nn.Module]
             for component in components(params):
                 config = lora_config(base, component, params)
                 tuners[component] = LoraModel(base.components[component], {NAME: config}, NAME)
+                for parameter in parameters(tuners[component].model).values():
+                    parameter.data = parameter.data.float()  # peft took the base's dtype, too coarse for small steps
                 base.gradient_checkpointing(component, params.gradient_checkpointing)
         yield {component: tuner.model for component, tuner in tuners.items()}
     finally:

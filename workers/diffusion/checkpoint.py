@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,12 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from shared.params import TrainParams
-from workers.diffusion.dataset import Dataset
+from workers.diffusion.dataset import Example
 from workers.diffusion.families.base import Family
 
 log = logging.getLogger(__name__)
 
-FORMAT = "bootlora-checkpoint-1"
+FORMAT = "bootlora-checkpoint-2"
 
 
 class Checkpoints(Protocol):
@@ -57,8 +57,11 @@ class FolderCheckpoints:
         os.replace(partial, self.file)
 
 
-def fingerprint(base: Family, params: TrainParams, datasets: list[Dataset]) -> str:
+def fingerprint(base: Family, params: TrainParams, examples: Sequence[Example], prior: Sequence[Example] = ()) -> str:
     """Tells one run from another: a checkpoint goes on only in the run that it comes from.
+
+    It goes by what was given, not by what this machine made of it: another card rounds latents otherwise, and draws
+    the prior pictures, which follow from their prompts and the settings, with other last bits.
 
     How fast it learns is left out: a run that has diverged goes on from its checkpoint at a lower rate. So is how a
     step's batch is cut up: one that ran out of memory goes on with smaller pieces.
@@ -71,10 +74,10 @@ def fingerprint(base: Family, params: TrainParams, datasets: list[Dataset]) -> s
         "batch_size": params.batch_size * params.gradient_accumulation,
     }
     digest = hashlib.sha256(json.dumps([FORMAT, base.row.name, settings], sort_keys=True).encode())
-    for data in datasets:
-        digest.update(json.dumps([data.buckets, data.texts, data.variants, data.weights.tolist()]).encode())
-        for mean in data.means:
-            digest.update(mean.cpu().numpy().tobytes())
+    for example in [*examples, *prior]:
+        digest.update(json.dumps([example.captions, example.weight]).encode())
+    for example in examples:
+        digest.update(f"{example.image.mode} {example.image.size}".encode() + example.image.tobytes())
     return digest.hexdigest()
 
 

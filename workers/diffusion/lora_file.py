@@ -83,12 +83,21 @@ def save_peft(lora: TrainedLora, base: Family, about: About, path: Path) -> None
     configs: dict[str, Any] = {}
     for component, changes in lora.weights.items():
         for module, change in changes.items():
-            tensors[f"{component}.{module}.lora_A.weight"] = change.down.contiguous()
-            tensors[f"{component}.{module}.lora_B.weight"] = change.up.contiguous()
+            name = peft_name(component, module)
+            tensors[f"{name}.lora_A.weight"] = change.down.contiguous()
+            tensors[f"{name}.lora_B.weight"] = change.up.contiguous()
         config = adapter.lora_config(base, component, lora.params).to_dict()
         configs |= {f"{component}.{key}": _plain(value) for key, value in config.items()}
     metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(configs, sort_keys=True)}
     _write(path, safetensors.save(tensors, metadata | modelspec_metadata(lora, base, about)))
+
+
+def peft_name(component: str, module: str) -> str:
+    """`text_encoder`, `encoder.layers.0.mlp.fc1` -> `text_encoder.text_model.encoder.layers.0.mlp.fc1`."""
+    # transformers 4 has everything under text_model; 5, which has not, reads both
+    if component == "text_encoder":
+        module = f"text_model.{module.removeprefix('text_model.')}"
+    return f"{component}.{module}"
 
 
 def kohya_name(base: Family, component: str, module: str) -> str:

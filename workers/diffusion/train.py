@@ -77,7 +77,7 @@ def train_lora(
         datasets.append(prepare(base, prior, params, weight=params.prior_weight))
     with adapter.attached(base, params) as models, attention(base, datasets):
         run = Run(base, models, datasets, params)
-        run.resume(checkpoints)
+        run.resume(checkpoints, checkpoint.fingerprint(base, params, examples, prior))
         while run.step < params.train_steps:
             run.advance()
             if checkpoints and (run.step % params.checkpoint_every_steps == 0 or checkpoints.wanted()):
@@ -134,7 +134,8 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * lr_factor(self.step, params)
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.parameters.values(), params.max_grad_norm)
+        if params.max_grad_norm > 0:
+            nn.utils.clip_grad_norm_(self.parameters.values(), params.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -162,10 +163,10 @@ class Run:
         state = {"run": self.name, "step": self.step, "losses": self.losses, "scaler": self.scaler.state_dict()}
         checkpoint.save(checkpoints, tensors, state, self.step)
 
-    def resume(self, checkpoints: Checkpoints | None) -> None:
-        """Go on from the newest checkpoint of this run, if there is one."""
-        self.name = checkpoint.fingerprint(self.base, self.params, self.datasets)
-        found = checkpoint.load(checkpoints, self.name)
+    def resume(self, checkpoints: Checkpoints | None, name: str) -> None:
+        """Go on from the newest checkpoint of the run of this name, if there is one."""
+        self.name = name
+        found = checkpoint.load(checkpoints, name)
         if found is None:
             return
         tensors, state = found
@@ -173,7 +174,7 @@ class Run:
             parameter.data.copy_(tensors.pop(f"weight/{name}"))
         for key_and_name, value in tensors.items():
             key, name = key_and_name.split("/")
-            self.optimizer.state[self.parameters[name]][key] = value if key == "step" else value.to(self.base.device)
+            self.optimizer.state[self.parameters[name]][key] = value.to(self.base.device)  # its step too: it is fused
         self.step, self.losses = state["step"], state["losses"]
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])

@@ -18,7 +18,7 @@ from workers.checkpoints import StoredCheckpoints
 from workers.diffusion import lora_file
 from workers.diffusion.dataset import Example
 from workers.diffusion.families.base import Family
-from workers.diffusion.generate import OnStep, generate
+from workers.diffusion.generate import OnStep, generate, settle
 from workers.diffusion.train import NanLoss, TrainedLora, train_lora
 from workers.handlers import base
 from workers.work import ENOUGH, Work
@@ -84,12 +84,14 @@ def _train(
         except torch.OutOfMemoryError as error:
             less = leaner(params)
             if less is None:
-                raise JobFailed(
-                    "gpu_oom", "the card has too little memory for this training", retryable=True
-                ) from error
+                raise too_small() from error
             log.warning("train.leaner", **less)
             checkpoints.save_memory(less)
             params = replace(params, **less)
+
+
+def too_small() -> JobFailed:
+    return JobFailed("gpu_oom", "the card has too little memory for this training", retryable=True)
 
 
 def tamed(params: TrainParams) -> TrainParams:
@@ -128,7 +130,15 @@ def others(family: Family, inputs: dict[str, Any], params: TrainParams, on_step:
         name_features=False,
     )
     drawing = GenerateParams(width=params.resolution, height=params.resolution)
-    return [Example(image, [pictures[i].prompt]) for i, image in generate(family, pictures, drawing, on_step=on_step)]
+    while True:
+        try:
+            drawn = list(generate(family, pictures, drawing, on_step=on_step))
+            return [Example(image, [pictures[i].prompt]) for i, image in drawn]
+        except torch.OutOfMemoryError as error:
+            size = settle(drawing, family).batch_size
+            if size == 1:
+                raise too_small() from error
+            drawing = replace(drawing, batch_size=size // 2)
 
 
 def curve(losses: list[float]) -> list[list[float]]:

@@ -31,16 +31,10 @@ def dhash(image: Image.Image) -> int:
     return int("".join("1" if bit else "0" for bit in bits), 2)
 
 
-def quotas(target: int, views: Sequence[str | None]) -> dict[str | None, int]:
-    """`target` pictures shared out evenly; the first views get what is left over."""
-    each, over = divmod(target, len(views))
-    return {view: each + (number < over) for number, view in enumerate(views)}
-
-
 def choose(
     candidates: Sequence[Candidate],
     scores: Sequence[Score],
-    quota: Mapping[str | None, int],
+    quota: Mapping[str, int],
     params: ScoreParams,
     *,
     taken: Iterable[int] = (),

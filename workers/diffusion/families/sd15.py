@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,6 +40,7 @@ class StableDiffusion15(Family):
     }
     default_modules = "attention_ff"
     aspects: ClassVar[tuple[float, ...]] = ASPECTS
+    decodes_in_fp32: ClassVar[bool] = True  # some bases' VAEs overflow in half precision and paint black
 
     def __init__(self, row: BaseModel, device: str | torch.device | None = None):
         self.row = row
@@ -53,7 +54,6 @@ class StableDiffusion15(Family):
             pipeline.unet.to(self.dtype)
         self.text_encoder = pipeline.text_encoder.to(self.device).requires_grad_(False).eval()
         self.unet = pipeline.unet.to(self.device).requires_grad_(False).eval()
-        # The VAE overflows in half precision on some bases and paints black; it runs rarely, so it stays in fp32.
         self.vae = pipeline.vae.to(self.device).requires_grad_(False).eval()
         self._noise_config = pipeline.scheduler.config
         self._noise = DDPMScheduler.from_config(self._noise_config)
@@ -101,7 +101,8 @@ class StableDiffusion15(Family):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> list[Image.Image]:
-        x = self.vae.decode(latents.float() / self.vae.config.scaling_factor, return_dict=False)[0]
+        with torch.autocast(self.device.type, enabled=False) if self.decodes_in_fp32 else nullcontext():
+            x = self.vae.decode(latents.float() / self.vae.config.scaling_factor, return_dict=False)[0]
         return VaeImageProcessor().postprocess(x.float(), output_type="pil")
 
     # texts
