@@ -63,8 +63,7 @@ def record(session: Session, project: Project, type_: str, **data: Any) -> Event
     seq = prepared.scalar(session, _NEXT, of=project.id, updated_at=utcnow())
     set_committed_value(project, "seq", seq)
     event = Event(user_id=project.user_id, project_id=project.id, seq=seq, type=type_, data=data)
-    session.add(event)
-    session.flush()
+    prepared.add(session, event)
     for webhook in session.scalars(_LISTENING, {"whose": project.user_id, "of": project.id}):
         if not webhook.event_types or type_ in webhook.event_types:
             session.add(Delivery(webhook_id=webhook.id, event_id=event.id, due_at=clock()))

@@ -74,8 +74,7 @@ def enqueue(
         labels=labels if labels is not None else project.labels,
         checkpoint=checkpoint,
     )
-    session.add(job)
-    session.flush()
+    prepared.add(session, job)
     wake(session, job.queue)
     return job
 

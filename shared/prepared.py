@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable, Iterable
+from functools import cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Dialect, Engine, Executable
+from sqlalchemy import Column, Dialect, Engine, Executable, Insert, insert, inspect
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, make_transient_to_detached
+from sqlalchemy.orm.attributes import set_committed_value
 
 Convert = Callable[[Any], Any]
 
@@ -99,6 +101,49 @@ def scalar(session: Session, statement: Executable, **values: Any) -> Any | None
     """The only column of the only row, or None."""
     row = one(session, statement, **values)
     return None if row is None else row[0]
+
+
+def add(session: Session, row: Any) -> None:
+    """Write a new row at once, as the session's flush would with some ten times the work; the session has it then."""
+    model: Any = type(row)
+    columns, left_out = _columns(model), []
+    for name, default in _defaults(model).items():
+        if name not in row.__dict__:
+            if default is None:
+                left_out.append(name)
+            else:
+                setattr(row, name, default())
+    values = {columns[name]: value for name, value in row.__dict__.items() if name in columns}
+    run(session, _inserting(model, frozenset(values)), **values)
+    for name in left_out:
+        set_committed_value(row, name, None)
+    make_transient_to_detached(row)
+    session.add(row)
+
+
+@cache
+def _columns(model: Any) -> dict[str, str]:
+    """The names of a model's columns, by those of its attributes."""
+    return {each.key: each.columns[0].key for each in inspect(model).column_attrs}
+
+
+@cache
+def _defaults(model: Any) -> dict[str, Callable[[], Any] | None]:
+    """What an attribute is when nobody says."""
+    return {name: _default(model.__table__.c[column]) for name, column in _columns(model).items()}
+
+
+def _default(column: Column[Any]) -> Callable[[], Any] | None:
+    given: Any = column.default
+    if given is None:
+        return None
+    return partial(given.arg, None) if given.is_callable else lambda: given.arg
+
+
+@cache
+def _inserting(model: Any, names: frozenset[str]) -> Insert:
+    """One statement for each choice of attributes: what is left out is NULL, where None may be a JSON null."""
+    return insert(model.__table__)
 
 
 def _as_sqlalchemy_says_it(error: Exception, text: str, dialect: Dialect) -> Exception:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared import captions, events, images, jobs, loras, plans, rounds
+from shared import captions, events, images, jobs, loras, plans, prepared, rounds
 from shared.catalog import DENIED_TAGS, VIEWS, BaseModel
 from shared.errors import Conflict, Invalid, NotFound
 from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKind
@@ -22,8 +22,7 @@ MIN_REFERENCES = 4
 def create(session: Session, user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
     """A new draft."""
     project = draft(user, given, base_models)
-    session.add(project)
-    session.flush()
+    prepared.add(session, project)
     return project
 
 

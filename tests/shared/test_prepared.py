@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from shared import prepared
@@ -77,3 +77,24 @@ def test_an_error_of_the_driver_is_told_as_sqlalchemy_tells_it(session, user):
     row = {"user_id": user.id, "name": user.name, "served_at": NOON, "created_at": NOON, "gpu_seconds": 0.0}
     with pytest.raises(IntegrityError):
         prepared.run(session, insert(User.__table__), id=user.id, role="member", **row)
+
+
+def test_a_row_is_added_as_a_session_adds_it(runtime, project):
+    given = {"user_id": project.user_id, "project_id": project.id, "kind": "generate", **WORK, "checkpoint": None}
+    with runtime.transaction() as session:
+        session.add(Job(id="job_0", **given))
+        job = Job(id="job_1", **given)
+        prepared.add(session, job)
+        assert job in session
+        assert job.progress is None
+        assert not session.dirty
+        job.priority = 7
+    with runtime.db.reading() as session:
+        ours, theirs = (plain(session, id_) for id_ in ("job_1", "job_0"))
+    assert ours == theirs | {"id": "job_1", "priority": 7}
+
+
+def plain(session, id_):
+    """A row as the database has it, but for when it came."""
+    row = session.execute(text("SELECT * FROM jobs WHERE id = :id"), {"id": id_}).one()
+    return {name: value for name, value in row._mapping.items() if name not in ("queued_at", "created_at")}
