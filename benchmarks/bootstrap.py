@@ -110,14 +110,13 @@ class Method:
         """Draw candidates and let the scorer choose, as often as the plan allows."""
         params = ScoreParams(**round_["score"])
         scorer = catalog.resolve(catalog.SCORERS[params.scorer or "plain"])()
-        views = round_["views"]
         for attempt in range(round_["max_generations"]):
             places = round_["target"] - len(subject.known)
             if places <= 0:
                 return
             count = math.ceil(places * round_["candidates_per_pick"])
             seed = 10_000 * (number + 1) + 1_000 * attempt
-            asked = {**round_, "views": views}
+            asked = {**round_, "views": list(self.quota(subject, round_))}
             wanted = self.wanted(subject.trigger, subject.features, asked, count, seed)
             drawn = self.draw(wanted, round_["generate"], lora, round_["lora_weight"])
             references = [image for image, _ in subject.known]
@@ -127,7 +126,6 @@ class Method:
             for i in choose(candidates, scores, self.quota(subject, round_), params, taken=hashes):
                 tags = wanted[i].prompt.split(", ")[1 + len(SUBJECT_TAGS) :]
                 subject.known.append((drawn[i], tags))
-            views = list(self.quota(subject, round_))  # once more, where too few were good
 
     def quota(self, subject: Subject, round_: dict[str, Any]) -> dict[str, int]:
         """How many of each view are still to be chosen."""

@@ -76,7 +76,7 @@ def begin(session: Session, round_: Round) -> Job:
 
 
 def generate(session: Session, round_: Round, *, count: int | None = None, views: list[str] | None = None) -> Job:
-    """Draw candidates with the round's LoRA: every view in turn, features named."""
+    """Draw candidates with the round's LoRA: each view that is still wanted in turn, features named."""
     project, plan = round_.project, round_.plan
     if count is None:
         count = math.ceil(missing(session, round_) * plan["candidates_per_pick"])
@@ -84,7 +84,7 @@ def generate(session: Session, round_: Round, *, count: int | None = None, views
         trigger_word=project.trigger_word,
         subject_tags=project.subject_tags,
         feature_tags=project.feature_tags,
-        views=views or plan["views"],
+        views=views or list(quota(session, round_)) or plan["views"],
         framings=plan["framings"],
         prompt_tags=plan["prompt_tags"],
         count=count,
@@ -376,7 +376,7 @@ def _settle(session: Session, round_: Round) -> None:
     if lacking == 0:
         complete(session, round_)
     elif round_.generations < round_.plan["max_generations"]:
-        generate(session, round_, views=list(quota(session, round_)))
+        generate(session, round_)
     elif round_.target - lacking >= round_.plan["enough"]:
         complete(session, round_)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import select
@@ -29,6 +29,17 @@ def told(text: str) -> list[tuple[str, str, dict]]:
     return found
 
 
+def heard(answer, until: bytes, then: Callable[[], None]) -> str:
+    """All of a stream, of which something is done once so much has been heard."""
+    text, done = b"", False
+    for piece in answer.iter_encoded():
+        text += piece
+        if until in text and not done:
+            then()
+            done = True
+    return text.decode()
+
+
 @pytest.fixture
 def scene(ada, session_of):
     with session_of() as session:
@@ -52,11 +63,10 @@ def end(session_of, project, job):
 
 def test_a_stream_tells_all_and_ends_with_the_project(ada, session_of, scene):
     project, job = scene
-    threading.Timer(0.2, end, (session_of, project, job)).start()
     answer = ada.get(f"/v1/projects/{project.id}/events/stream")
     assert answer.content_type == "text/event-stream; charset=utf-8"
     assert answer.headers["X-Accel-Buffering"] == "no"
-    messages = told(answer.text)
+    messages = told(heard(answer, b"event: progress", lambda: end(session_of, project, job)))
     assert [id_ for _, id_, _ in messages if id_] == ["1", "2", "3", "4", "5"]
     assert messages[-1][0] == "project.completed"
     polled = ada.get(f"/v1/projects/{project.id}/events").json["items"]
@@ -104,6 +114,6 @@ def test_a_stream_ends_when_its_key_is_revoked(ada, runtime, scene):
         with runtime.transaction() as session:
             users.revoke(session.scalars(select(ApiKey).where(ApiKey.user_id == ada.user_id)).one())
 
-    threading.Timer(0.2, revoke).start()
-    messages = told(ada.get(f"/v1/projects/{scene[0].id}/events/stream").text)
+    answer = ada.get(f"/v1/projects/{scene[0].id}/events/stream")
+    messages = told(heard(answer, b"id: 3", revoke))
     assert [id_ for _, id_, _ in messages if id_] == ["1", "2", "3"]

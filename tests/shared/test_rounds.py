@@ -64,6 +64,16 @@ def test_candidates_are_drawn_at_the_plan_s_weight_and_the_evaluation_at_full(
     assert [job.inputs["loras"][0]["weight"] for job in drawn] == [0.5, 0.5, 1.0]
 
 
+def test_candidates_show_the_views_that_are_still_wanted(runtime: Runtime, project: Project) -> None:
+    """Her four references are from the front, which is its share of sixteen and more."""
+    start(runtime, project, curation="manual")
+    work_off(runtime)
+    with runtime.db.reading() as session:
+        waiting = images.pending(session, rounds.get(session, project.id, 1).id)
+    assert {image.view for image in waiting} == {"three-quarter", "side", "behind", "above", "below"}
+    assert len(waiting) == 48
+
+
 def test_features_stay_in_style_captions_and_leave_those_of_the_character_round(
     runtime: Runtime, project: Project
 ) -> None:
