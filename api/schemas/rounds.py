@@ -69,7 +69,11 @@ class RoundSchema(Answer):
 
 class MoreCandidatesSchema(Schema):
     count = Whole(1, 200, required=True)
-    views = fields.List(View(), validate=Length(1, len(VIEWS)), metadata={"description": "Left out: all."})
+    views = fields.List(
+        View(),
+        validate=Length(1, len(VIEWS)),
+        metadata={"description": "Left out: those that the dataset still lacks, or all if it lacks none."},
+    )
 
 
 class DecisionsSchema(Schema):
