@@ -159,7 +159,7 @@ class Rounds(_Noun):
         return sorted(self.http.pages(path, limit=PAGE), key=lambda image: (image["created_at"], image["id"]))
 
     def more(self, project_id: str, number: int, count: int, views: Sequence[str] = ()) -> Job:
-        """Have more candidates drawn, of some views or of all."""
+        """Have more candidates drawn, of some views, or of those that are still wanted."""
         body: dict[str, Any] = {"count": count} | ({"views": list(views)} if views else {})
         return self.http.post(f"/projects/{project_id}/rounds/{number}/candidates", body)
 
