@@ -1,7 +1,7 @@
 """The method in little, on the base that ships: does the trigger alone bring her back from sides that nobody has shown?
 
 One style round and half the steps, two held-out characters whom `make bench` does not use. In the unseen views,
-above the base, the method was measured at .56, the four crops alone at .41, and at .37 beside pictures of others,
+above the base, the method was measured at .51, the four crops alone at .15, and at .34 beside pictures of others,
 which is what is left of the method when its rounds bring nothing. The bounds lie between.
 """
 
@@ -44,7 +44,7 @@ def test_the_trigger_alone_brings_her_back_from_sides_that_nobody_has_shown(meas
     chance = share(measured, "base")
     learned, copied = share(measured, "method") - chance, share(measured, "four_crops") - chance
     assert learned > 0.45
-    assert learned > copied + 0.05
+    assert learned > copied + 0.2
 
 
 def test_without_the_trigger_she_stays_away(measured):
