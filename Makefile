@@ -79,6 +79,6 @@ env:  ## Write .env with fresh secrets, for docker compose
 base-model: setup  ## Train the tiny base model that ships, from nothing
 	@$(BIN)/python -m models.chibi.train
 
-clean:  ## Remove what was made here, the environment included
-	rm -rf $(VENV) .venv-client data demo-output runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+clean:  ## Remove what was made here, the environment included; data/, with your projects, stays
+	rm -rf $(VENV) .venv-client demo-output bench-output runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -57,6 +57,7 @@ def export(model: Path, config: Path, figures: dict, out: Path) -> int:
     shutil.rmtree(out, ignore_errors=True)
     assemble(model, torch.float16).save_pretrained(out)
     forget_places(out)
+    load_in_fp32(out)
     save_sheet(out / "sheet.png", generate(load_pipeline(out), sample_prompts()), len(VIEW_TAGS))
     shutil.copy(config, out / "training.toml")
     (out / "following.json").write_text(json.dumps(figures, indent=2) + "\n")
@@ -72,6 +73,12 @@ def forget_places(out: Path) -> None:
         values = json.loads(path.read_text())
         if values.pop("_name_or_path", None):
             path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def load_in_fp32(out: Path) -> None:
+    """transformers loads a part in the precision that its config names, diffusers in fp32: a plain pipeline needs one."""
+    path = out / "text_encoder/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
 
 
 def card(figures: dict) -> str:
