@@ -76,7 +76,7 @@ def forget_places(out: Path) -> None:
 
 
 def load_in_fp32(out: Path) -> None:
-    """transformers loads a part in the precision that its config names, diffusers in fp32: a plain pipeline needs one."""
+    """transformers loads a part in the precision that its config names, diffusers in fp32; a pipeline needs one."""
     path = out / "text_encoder/config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
 

@@ -14,6 +14,6 @@ def test_the_example_draws_as_it_stands(monkeypatch):
     assert found
     monkeypatch.chdir(ROOT)
     names: dict[str, Any] = {}
-    exec(found[1].replace("\npipeline(", "\nimage = pipeline("), names)  # noqa: S102
+    exec(found[1].replace("\npipeline(", "\nimage = pipeline("), names)
     assert names["image"].size == (128, 128)
     assert len(names["image"].getcolors(128 * 128)) > 100
