@@ -116,14 +116,15 @@ class Method:
                 return
             count = math.ceil(places * round_["candidates_per_pick"])
             seed = 10_000 * (number + 1) + 1_000 * attempt
-            asked = {**round_, "views": list(self.quota(subject, round_))}
+            quota = self.quota(subject, round_)
+            asked = {**round_, "views": list(quota)}
             wanted = self.wanted(subject.trigger, subject.features, asked, count, seed)
             drawn = self.draw(wanted, round_["generate"], lora, round_["lora_weight"])
             references = [image for image, _ in subject.known]
             candidates = [Candidate(p.view, p.framing, dhash(d)) for p, d in zip(wanted, drawn, strict=True)]
             scores = scorer.score(references, drawn, [p.view for p in wanted])
             hashes = [dhash(image) for image in references]
-            for i in choose(candidates, scores, self.quota(subject, round_), params, taken=hashes):
+            for i in choose(candidates, scores, quota, params, taken=hashes):
                 tags = wanted[i].prompt.split(", ")[1 + len(SUBJECT_TAGS) :]
                 subject.known.append((drawn[i], tags))
 
