@@ -60,6 +60,7 @@ def _key_of_request() -> ApiKey:
     until, key = _known.get(name, (0.0, None))
     if key is None or time.monotonic() >= until:
         key = users.authenticate(reading(), text, runtime().settings.secret_key)
+        release()  # a body may take minutes to come
         if len(_known) >= MAX_KNOWN:
             _known.clear()
         _known[name] = (time.monotonic() + KNOWN_SECONDS, key)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared import projects, rounds, speeds
+from shared import plans, projects, rounds, speeds
 from shared.lifecycle import JobState, RoundKind
 from shared.models import Image, Job, Project, User
 from shared.settings import Settings
@@ -21,7 +20,7 @@ def of(session: Session, project: Project, user: User, settings: Settings) -> di
     extents = []
     for number, plan in enumerate(project.plan["rounds"], 1):
         style = plan["kind"] == RoundKind.STYLE
-        wanted = math.ceil(max(0, plan["target"] - have) * plan["candidates_per_pick"])
+        wanted = plans.candidates(max(0, plan["target"] - have), plan)
         steps, pictures = plan["train"]["train_steps"], wanted if style else rounds.EVALUATION_PICTURES
         extents.append(
             {

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from api import context
-from shared import pictures
+from shared import captions, pictures
 from shared.db import utcnow
 from shared.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
 from shared.ids import new_id
@@ -77,6 +77,7 @@ def _put(picture: pictures.Picture, project_id: str) -> dict[str, Any]:
 
 def offer(project_id: str, content_type: str, shows: dict[str, Any]) -> dict[str, Any]:
     """A signed form for one file, and the slip to come back with. `shows` are the image's view, framing and tags."""
+    captions.check_allowed(*shows["tags"])
     runtime = context.runtime()
     key = f"incoming/{project_id}/{new_id('upl')}"
     form = runtime.storage.presigned_post(key, content_type, runtime.settings.max_upload_bytes, FORM_LIFE)

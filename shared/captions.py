@@ -9,11 +9,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from shared.catalog import CAPTION_POLICIES
+from shared.catalog import CAPTION_POLICIES, DENIED_TAGS
 from shared.errors import Invalid
 
 # Control characters, those that turn the direction of a line, and the byte-order mark: no text of ours holds them.
 CONTROLS = r"\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff"
+
+WORDS = re.compile(r"[^\W_]+")
 
 # CLIP's tokenizer reads on in pieces that begin here at the latest, and may cut each of them further.
 PIECES = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\w\s]|_)+", re.IGNORECASE)
@@ -28,6 +30,15 @@ def clean(tags: Iterable[str]) -> list[str]:
     """Tags as captions want them: lower case, single spaces, each once, in the order given."""
     spaced = (" ".join(tag.replace("_", " ").lower().split()) for tag in tags)
     return list(dict.fromkeys(tag for tag in spaced if tag))
+
+
+def check_allowed(*texts: str) -> None:
+    """Refuse what a generator must not be asked for, wherever in a tag or prompt it stands, however it is written."""
+    for text in texts:
+        words = f" {' '.join(WORDS.findall(unicodedata.normalize('NFKC', text).lower()))} "
+        denied = next((tag for tag in sorted(DENIED_TAGS) if f" {tag} " in words), None)
+        if denied:
+            raise Invalid(f"the tag {denied!r} is not allowed here", code="denied_tag")
 
 
 def join(tags: Iterable[str]) -> str:

@@ -41,7 +41,7 @@ SAMPLERS = ("ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc")
 
 CROP_MODES = ("quadrants", "boxes", "auto")
 
-# What a generator must not be asked for, whatever the client's rights (checked as whole tags, spaces for underscores).
+# What a generator must not be asked for, whatever the client's rights (found as whole words in any tag or prompt).
 DENIED_TAGS = frozenset({"loli", "shota", "lolicon", "shotacon", "nsfw", "nude", "naked", "sex", "child porn"})
 
 

@@ -60,8 +60,10 @@ def record(session: Session, project: Project, type_: str, **data: Any) -> Event
     """Append an event to a project, with a delivery for each webhook that wants it."""
     if type_ not in TYPES:
         raise ValueError(f"unknown event type {type_!r}")
-    seq = prepared.scalar(session, _NEXT, of=project.id, updated_at=utcnow())
+    now = utcnow()
+    seq = prepared.scalar(session, _NEXT, of=project.id, updated_at=now)
     set_committed_value(project, "seq", seq)
+    set_committed_value(project, "updated_at", now)
     event = Event(user_id=project.user_id, project_id=project.id, seq=seq, type=type_, data=data)
     prepared.add(session, event)
     for webhook in session.scalars(_LISTENING, {"whose": project.user_id, "of": project.id}):

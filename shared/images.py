@@ -37,6 +37,7 @@ def add_upload(
     max_images: int,
 ) -> Image:
     """A reference picture that a client sent. `stored` has key, sha256, size_bytes, width and height."""
+    captions.check_allowed(*tags or [])
     check_upload(session, project, max_images)
     return _added(session, project, _reference(project, stored, view, framing, tags or []))
 
@@ -65,12 +66,13 @@ def making(session: Session, project: Project) -> list[Job]:
 
 
 def check_room(session: Session, project: Project, more: int, max_images: int) -> None:
-    """Refuse pictures for which a project has no room, those on their way counted too."""
-    count = session.scalar(select(func.count()).where(Image.project_id == project.id)) or 0
+    """Refuse pictures for which a project has no room, those on their way counted too; drawn ones take none."""
+    brought = (Image.project_id == project.id, Image.source != "generated")
+    count = session.scalar(select(func.count()).where(*brought)) or 0
     count += sum(1 if job.kind == "upload" else most_crops(job.params) for job in making(session, project))
     if count + more > max_images:
         raise Conflict(
-            f"the project has {count} images, those on their way counted too, and may have {max_images}",
+            f"{count} pictures were brought or cut, those on their way counted too, and {max_images} may be",
             code="too_many_images",
         )
 
@@ -85,6 +87,7 @@ def add_captioned(
     head = {project.trigger_word.lower(), *project.subject_tags}
     view = next((name for name, tag in VIEWS.items() if tag in said), None)
     framing = next((name for name, tag in FRAMINGS.items() if tag in said), None)
+    captions.check_allowed(*said)
     image = add_upload(session, project, stored, view=view, framing=framing, max_images=max_images)
     image.tags = [tag for tag in said if tag not in head]
     session.flush()
@@ -186,6 +189,7 @@ def change(session: Session, image: Image, changes: dict[str, Any]) -> Image:
     if "decision" in changes and changes["decision"] != image.decision:
         decide(session, image, Decision(changes["decision"]))
     if "tags" in changes:
+        captions.check_allowed(*changes["tags"])
         image.tags = captions.clean(changes["tags"])
     if "view" in changes or "framing" in changes:
         place(session, image, changes.get("view", image.view), changes.get("framing", image.framing))
@@ -205,7 +209,14 @@ def place(session: Session, image: Image, view: str | None, framing: str | None)
 def decide(session: Session, image: Image, decision: Decision) -> None:
     """Accept or reject a picture: a candidate while its round is being curated, a reference before the start."""
     check_open(session, image)
+    check_there(image, decision)
     image.decision = decision
+
+
+def check_there(image: Image, decision: Decision) -> None:
+    """Refuse to accept a picture that the store has lost."""
+    if decision == Decision.ACCEPTED and image.state != "ready":
+        raise Conflict(f"the store has lost picture {image.id}; put another in its place", code="picture_missing")
 
 
 def check_open(session: Session, image: Image) -> None:

@@ -85,7 +85,8 @@ def wake(session: Session, queue: str) -> None:
 
 
 def check_cap(session: Session, user: User, settings: Settings) -> None:
-    """Refuse another GPU job when this user has as many waiting as they may."""
+    """Refuse another GPU job when this user has as many waiting as they may; nobody else counts for them meanwhile."""
+    prepared.run(session, _ONE_AT_A_TIME, whose=user.id)
     allowed = user.max_queued_jobs if user.max_queued_jobs is not None else settings.max_queued_jobs
     waiting = prepared.scalar(session, _WAITING_ON_GPU, whose=user.id)
     if (waiting or 0) >= allowed:
@@ -296,6 +297,7 @@ def _taking(lease_seconds: float) -> Any:
     )
 
 
+_ONE_AT_A_TIME = select(User.id).where(User.id == bindparam("whose")).with_for_update(key_share=True)
 _WAITING_ON_GPU = select(func.count()).where(
     Job.user_id == bindparam("whose"), Job.state == JobState.QUEUED, Job.queue == "gpu"
 )

@@ -24,6 +24,8 @@ DEFAULT_ROUNDS: list[dict[str, Any]] = [
     {"kind": "style", "target": 40},
     {"kind": "character"},
 ]
+MAX_CANDIDATES = 200  # in one job
+PARAMS = ("train", "generate", "score")  # of a round, each with fields of its own
 GATHER = {"candidates_per_pick": 2.0, "max_generations": 3, "lora_weight": 1.0}
 # Full body shows all of her; a few nearer pictures teach the face.
 DEFAULT_FRAMINGS = {"full_body": 3, "upper_body": 1, "portrait": 1}
@@ -33,17 +35,37 @@ def resolve(plan: dict[str, Any] | None, base_model: BaseModel) -> dict[str, Any
     """The plan with nothing left open.
 
     Raises:
-        Invalid: no rounds, targets that shrink, a round after the character round.
+        Invalid: no rounds, a style round without a target, targets that shrink, a round after the character round.
     """
     rounds = [_resolve_round(each, base_model) for each in (plan or {}).get("rounds") or DEFAULT_ROUNDS]
     kinds = [each["kind"] for each in rounds]
     if RoundKind.CHARACTER in kinds[:-1] or kinds[-1] != RoundKind.CHARACTER:
         raise Invalid("a plan ends with its one character round", code="invalid_plan")
     targets = [each["target"] for each in rounds if each["kind"] == RoundKind.STYLE]
+    if 0 in targets:
+        raise Invalid("a style round needs a `target`: the pictures in the dataset when it ends", code="invalid_plan")
     if targets != sorted(set(targets)):
         raise Invalid("the targets of the style rounds must grow from round to round", code="invalid_plan")
     rounds[-1]["target"] = targets[-1] if targets else 0
     return {"rounds": rounds}
+
+
+def carry_over(plan: dict[str, Any], old: BaseModel, new: BaseModel) -> dict[str, Any]:
+    """The plan for another base model: what was said otherwise than the old one's defaults stays as it was said."""
+    return resolve({"rounds": [_said(each, old) for each in plan["rounds"]]}, new)
+
+
+def _said(plan: dict[str, Any], base_model: BaseModel) -> dict[str, Any]:
+    skeleton = {"kind": plan["kind"], "target": plan["target"]}
+    return skeleton | _otherwise(plan, _resolve_round(skeleton, base_model))
+
+
+def _otherwise(chosen: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, value in chosen.items():
+        if value != defaults.get(name):
+            found[name] = _otherwise(value, defaults[name]) if name in PARAMS else value
+    return found
 
 
 def _resolve_round(given: dict[str, Any], base_model: BaseModel) -> dict[str, Any]:
@@ -87,6 +109,11 @@ def visible(feature_tags: list[str], view: str | None, framing: str | None) -> l
     """The features that a picture of this view and framing can show: no eyes from behind, no tail in a portrait."""
     hidden = HIDDEN_BY_VIEW.get(view or "", ()) + HIDDEN_BY_FRAMING.get(framing or "", ())
     return [tag for tag in feature_tags if not any(word in tag.split() for word in hidden)]
+
+
+def candidates(missing: int, plan: dict[str, Any]) -> int:
+    """How many candidates a round draws at once for the pictures that it lacks."""
+    return min(MAX_CANDIDATES, math.ceil(missing * plan["candidates_per_pick"]))
 
 
 def spread(weights: dict[str, int] | list[str], count: int) -> list[str]:

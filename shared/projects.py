@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared import captions, events, images, jobs, loras, plans, prepared, rounds
-from shared.catalog import DENIED_TAGS, VIEWS, BaseModel
+from shared.catalog import FRAMINGS, VIEWS, BaseModel
 from shared.errors import Conflict, Invalid, NotFound
 from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKind
 from shared.models import Image, Job, Project, Round, User, Webhook
@@ -72,7 +72,7 @@ def change(session: Session, project: Project, changes: dict[str, Any], base_mod
             f"the project is {project.state}; {', '.join(sorted(fixed))} can be changed only in a draft",
             code="project_not_draft",
         )
-    old_features, old_curation = project.feature_tags, project.curation
+    old_features, old_curation, old_base = project.feature_tags, project.curation, project.base_model
     for name in ("name", "trigger_word", "curation", "base_model"):
         if name in changes:
             setattr(project, name, changes[name])
@@ -81,11 +81,14 @@ def change(session: Session, project: Project, changes: dict[str, Any], base_mod
             setattr(project, name, captions.clean(changes[name]))
     if "metadata" in changes:
         project.labels = changes["metadata"]
-    if "plan" in changes or "base_model" in changes:
-        project.plan = plans.resolve(changes.get("plan"), base_model(base_models, project.base_model))
+    base = base_model(base_models, project.base_model)
+    if "plan" in changes:
+        project.plan = plans.resolve(changes["plan"], base)
+    elif project.base_model != old_base:
+        project.plan = plans.carry_over(project.plan, base_models.get(old_base, base), base)
     _check_words(project)
     for plan in project.plan["rounds"]:
-        _check_prompts(project, plan, base_model(base_models, project.base_model))
+        _check_prompts(project, plan, base)
     if project.feature_tags != old_features:
         _retag(session, project, old_features)
     if changes.get("curation", old_curation) != old_curation:
@@ -131,6 +134,13 @@ def add_round(session: Session, project: Project, given: dict[str, Any], base_mo
     with_end = [given] if given["kind"] == RoundKind.CHARACTER else [given, {"kind": "character"}]
     plan = plans.resolve({"rounds": with_end}, base_model(base_models, project.base_model))["rounds"][0]
     _check_prompts(project, plan, base_model(base_models, project.base_model))
+    accepted = len(images.dataset(session, project.id))
+    if plan["kind"] == RoundKind.STYLE and plan["target"] <= accepted:
+        raise Invalid(
+            f"the project has {accepted} accepted pictures already; a style round gathers more, up to its `target`",
+            code="target_reached",
+            errors=[{"pointer": "/target", "detail": f"must be more than {accepted}"}],
+        )
     rounds.move_project(project, ProjectState.RUNNING)
     round_ = Round(
         project=project,
@@ -192,6 +202,7 @@ def crop(session: Session, project: Project, image: Image, given: dict[str, Any]
     if project.state != ProjectState.DRAFT:
         raise Conflict(f"the project is {project.state}; crops are made before it starts", code="project_not_draft")
     images.check_crops(image, given["mode"], given.get("boxes") or [])
+    captions.check_allowed(*(tag for box in given.get("boxes") or [] for tag in box["tags"]))
     images.check_room(session, project, images.most_crops(given), settings.max_images_per_project)
     inputs = {"image": images.reference(image), "base_model": project.base_model}
     return jobs.enqueue(session, project, "crop", params=given, inputs=inputs)
@@ -210,7 +221,7 @@ def draw(
     base = base_model(base_models, project.base_model)
     wanted = []
     for number, each in enumerate(given["pictures"]):
-        _check_tags(each["prompt"])
+        captions.check_allowed(each["prompt"])
         plans.check_prompt(each["prompt"], base, f"/pictures/{number}/prompt")
         wanted += [
             Picture(
@@ -255,8 +266,14 @@ def _check_words(project: Project) -> None:
             code="comma_in_trigger",
             errors=[{"pointer": "/trigger_word", "detail": "has a comma"}],
         )
-    known = {*project.feature_tags, *project.subject_tags}
-    if trigger.lower() in known:
+    known = [*project.feature_tags, *project.subject_tags]
+    for word in captions.clean([trigger, *known]):
+        if word in (*VIEWS.values(), *FRAMINGS.values()):
+            raise Invalid(
+                f"{word!r} says how a picture shows her; every picture gets that tag by its view and framing",
+                code="view_tag",
+            )
+    if captions.clean([trigger])[0] in known:
         raise Invalid(
             f"the trigger word {trigger!r} is already a tag; choose a word that means nothing yet",
             code="trigger_is_a_tag",
@@ -265,9 +282,7 @@ def _check_words(project: Project) -> None:
     both = set(project.feature_tags) & set(project.subject_tags)
     if both:
         raise Invalid(f"{', '.join(sorted(both))}: a tag is of the subject or a feature, not both", code="tag_in_both")
-    for tag in (*project.feature_tags, *project.subject_tags):
-        if tag in DENIED_TAGS:
-            raise Invalid(f"the tag {tag!r} is not allowed here", code="denied_tag")
+    captions.check_allowed(trigger, *known)
 
 
 def _check_prompts(project: Project, plan: dict[str, Any], base: BaseModel) -> None:
@@ -283,13 +298,8 @@ def _check_prompts(project: Project, plan: dict[str, Any], base: BaseModel) -> N
         seed=0,
         name_features=plan["kind"] == RoundKind.STYLE,
     )
+    captions.check_allowed(*plan["prompt_tags"])
     plans.check_prompt(picture.prompt, base, "/feature_tags")
-
-
-def _check_tags(prompt: str) -> None:
-    for tag in captions.clean(prompt.split(",")):
-        if tag in DENIED_TAGS:
-            raise Invalid(f"the tag {tag!r} is not allowed here", code="denied_tag")
 
 
 def _retag(session: Session, project: Project, old_features: list[str]) -> None:

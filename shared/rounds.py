@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -79,7 +78,7 @@ def generate(session: Session, round_: Round, *, count: int | None = None, views
     """Draw candidates with the round's LoRA: each view that is still wanted in turn, features named."""
     project, plan = round_.project, round_.plan
     if count is None:
-        count = math.ceil(missing(session, round_) * plan["candidates_per_pick"])
+        count = plans.candidates(missing(session, round_), plan)
     pictures = plans.pictures(
         trigger_word=project.trigger_word,
         subject_tags=project.subject_tags,
@@ -202,6 +201,7 @@ def decide_all(session: Session, round_: Round, decisions: dict[str, Decision]) 
         image = session.get(Image, image_id)
         if image is None or image.round_id != round_.id or image.role != "candidate":
             raise NotFound(f"round {round_.number} has no candidate {image_id}")
+        images.check_there(image, decision)
         image.decision = decision
     session.flush()
 
@@ -223,26 +223,29 @@ def standing(session: Session, round_: Round) -> dict[str, Any]:
 def follow_curation(session: Session, project: Project) -> None:
     """The project is curated another way from now on, and so is the round that is being curated."""
     for round_ in of_project(session, project.id):
-        if round_.state != RoundState.CURATING:
-            continue
-        scoring = [job for job in _stage_jobs(session, round_) if job.cancel_requested_at is None]
-        if project.curation == Curation.MANUAL:
-            for job in scoring:
-                jobs.cancel(session, job)
-        elif images.pending(session, round_.id):
-            if not scoring:
-                score(session, round_)
-        else:
-            _settle(session, round_)
+        if round_.state == RoundState.CURATING:
+            _curate_as_wanted(session, round_)
+
+
+def _curate_as_wanted(session: Session, round_: Round) -> None:
+    scoring = [job for job in _stage_jobs(session, round_) if job.cancel_requested_at is None]
+    if round_.project.curation == Curation.MANUAL:
+        for job in scoring:
+            jobs.cancel(session, job)
+    elif not images.pending(session, round_.id):
+        _settle(session, round_)
+    elif not scoring:
+        score(session, round_)
 
 
 def cancel_job(session: Session, job: Job) -> Job:
-    """Cancel a job because somebody asked. One that waited has ended now, and its round with it."""
+    """Cancel a job because somebody asked. With one that waited, and with scoring, its round ends now."""
     jobs.lock(session, job)
-    waited = job.state == JobState.QUEUED
+    round_ = _awaiting(session, job)
+    ends_now = job.state == JobState.QUEUED or job.kind == "score"
     jobs.cancel(session, job)
-    if waited and job.state == JobState.CANCELLED:
-        job_ended_badly(session, job)
+    if round_ and ends_now:
+        _fail(session, round_, job)
     return job
 
 
@@ -276,19 +279,19 @@ def job_succeeded(session: Session, job: Job) -> None:
     if job.round_id is None:
         images.add_generated(session, job, job.result or {}, "output")
         return
-    round_ = session.get_one(Round, job.round_id)
-    if not _is_awaited(session, round_, job):
-        return
-    _AFTER[RoundState(round_.state)](session, round_, job)
+    round_ = _awaiting(session, job)
+    if round_ is not None:
+        _AFTER[RoundState(round_.state)](session, round_, job)
 
 
 def job_ended_badly(session: Session, job: Job) -> None:
     """A stage's job failed or was cancelled: so has its round, until somebody retries it."""
-    if job.round_id is None:
-        return
-    round_ = session.get_one(Round, job.round_id)
-    if not _is_awaited(session, round_, job) or round_.project.state != ProjectState.RUNNING:
-        return
+    round_ = _awaiting(session, job)
+    if round_ is not None:
+        _fail(session, round_, job)
+
+
+def _fail(session: Session, round_: Round, job: Job) -> None:
     error = job.error or {"code": "cancelled", "message": "the round's job was cancelled", "retryable": True}
     round_.failed_in = round_.state
     round_.error = error
@@ -301,17 +304,20 @@ def job_ended_badly(session: Session, job: Job) -> None:
     )
 
 
-def _is_awaited(session: Session, round_: Round, job: Job) -> bool:
-    """Whether the round waits for this job. It may have moved on, and even come back to this stage with another job."""
-    if job.kind == "score" and round_.project.curation == Curation.MANUAL:
-        return False  # a person has taken over
-    others = (each for each in _stage_jobs(session, round_) if each.kind == job.kind and each.id != job.id)
-    has_successor = any(each.cancel_requested_at is None for each in others)
-    return STAGE_JOBS.get(RoundState(round_.state)) == job.kind and not has_successor
+def _awaiting(session: Session, job: Job) -> Round | None:
+    """The round that waits for this job, if one does: it may have moved on.
+
+    For scoring that was asked to stop nobody waits. It may end when its round is being scored anew.
+    """
+    round_ = session.get(Round, job.round_id) if job.round_id else None
+    if round_ is None or STAGE_JOBS.get(RoundState(round_.state)) != job.kind:
+        return None
+    set_aside = job.cancel_requested_at is not None or round_.project.curation == Curation.MANUAL
+    return None if job.kind == "score" and set_aside else round_
 
 
-def retry(session: Session, project: Project) -> Job:
-    """Do the failed stage again, from its last checkpoint."""
+def retry(session: Session, project: Project) -> None:
+    """Do the failed stage again, from its last checkpoint; with what is there now, if pictures were lost meanwhile."""
     if project.state != ProjectState.FAILED:
         raise Conflict(f"the project is {project.state}; only a failed one can be retried", code="not_failed")
     round_ = session.scalars(
@@ -322,18 +328,29 @@ def retry(session: Session, project: Project) -> Job:
     move(round_, RoundState(round_.failed_in))
     move_project(project, ProjectState.RUNNING)
     round_.error = round_.failed_in = round_.finished_at = project.error = None
-    again = jobs.enqueue(
+    if last.kind == "score":
+        _curate_as_wanted(session, round_)
+        return
+    inputs, checkpoint = last.inputs, last.checkpoint
+    if last.kind == "train" and _has_lost_pictures(session, round_):
+        round_.dataset = present_dataset(session, project, round_.plan["caption_policy"])
+        inputs, checkpoint = _train_inputs(round_), None
+    jobs.enqueue(
         session,
         project,
         last.kind,
         round_id=round_.id,
         params=last.params,
-        inputs=last.inputs,
+        inputs=inputs,
         labels=last.labels,
-        checkpoint=last.checkpoint,
+        checkpoint=checkpoint,
     )
     last.checkpoint = None  # its objects are the new job's now
-    return again
+
+
+def _has_lost_pictures(session: Session, round_: Round) -> bool:
+    ready = {image.id for image in images.dataset(session, round_.project_id)}
+    return any(entry["image_id"] not in ready for entry in round_.dataset)
 
 
 def cancel_all(session: Session, project: Project) -> None:

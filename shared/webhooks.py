@@ -48,6 +48,7 @@ def create(
     """A new endpoint, for one project or for all of its user's, and its secret, which is shown this once."""
     Destinations.from_settings(settings).check(given["url"])
     _check_types(given["event_types"])
+    session.execute(select(User.id).where(User.id == user.id).with_for_update(key_share=True))  # one counts at a time
     count = session.scalar(select(func.count()).where(Webhook.user_id == user.id)) or 0
     if count >= settings.max_webhooks_per_user:
         raise Conflict(f"you have {count} webhooks, and no more are allowed; delete one", code="too_many_webhooks")

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from marshmallow import fields
-from marshmallow.validate import OneOf
+from marshmallow.validate import Length, OneOf
 
 from shared import catalog, lifecycle
 from shared.events import TYPES
@@ -53,6 +53,16 @@ class CaptionPolicy(Choice):
 
 class View(Choice):
     words = catalog.VIEWS
+
+
+class Views(fields.List):
+    """From where she is to be drawn: each once, however often it is named."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(View(), validate=Length(1, len(catalog.VIEWS)), **kwargs)
+
+    def _deserialize(self, *args: Any, **kwargs: Any) -> list[Any]:
+        return list(dict.fromkeys(super()._deserialize(*args, **kwargs)))
 
 
 class Framing(Choice):

@@ -99,6 +99,13 @@ class _Printable(validate.Regexp):
         return value
 
 
+class Name(fields.String):
+    """Text that names something: not blank."""
+
+    def __init__(self, max_length: int, **kwargs: Any):
+        super().__init__(validate=[Length(1, max_length), _Printable(), _readable], **kwargs)
+
+
 class Text(fields.String):
     """Text of a bounded length that a person can read."""
 

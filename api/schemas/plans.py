@@ -15,9 +15,11 @@ from api.schemas.choices import (
     Sampler,
     Scorer,
     View,
+    Views,
 )
 from api.schemas.fields import Answer, Flag, Real, Schema, Tags, Text, Whole
-from shared.catalog import FRAMINGS, VIEWS
+from shared.catalog import FRAMINGS
+from shared.plans import MAX_CANDIDATES
 
 MAX_SIDE = 2048
 MAX_SEED = 2**31 - 1
@@ -80,7 +82,7 @@ class RoundPlanSchema(Schema):
     kind = RoundKind(required=True, metadata={"description": "A plan ends with its one character round."})
     target = Whole(1, 1_000, metadata={"description": "Pictures in the dataset when the round ends."})
     caption_policy = CaptionPolicy()
-    views = fields.List(View(), validate=Length(1, len(VIEWS)))
+    views = Views()
     framings = fields.Dict(
         keys=Framing(),
         values=Whole(1, 100),
@@ -88,7 +90,11 @@ class RoundPlanSchema(Schema):
         metadata={"description": "How often each framing is drawn, relative to the others."},
     )
     prompt_tags = Tags(30, metadata={"description": "Appended to every prompt."})
-    candidates_per_pick = Real(1, 10, metadata={"description": "How many are drawn for each one that is missing."})
+    candidates_per_pick = Real(
+        1,
+        10,
+        metadata={"description": f"How many are drawn for each one that is missing; {MAX_CANDIDATES} at once at most."},
+    )
     max_generations = Whole(1, 20, metadata={"description": "How often `auto` may draw before it asks a person."})
     lora_weight = Real(
         0.05,

@@ -7,7 +7,7 @@ from marshmallow.validate import Length
 
 from api.pagination import PageQuery
 from api.schemas.choices import Curation, ProjectState
-from api.schemas.fields import Answer, AsStored, Links, Metadata, Moment, Query, Schema, Tag, Tags, Text
+from api.schemas.fields import Answer, AsStored, Links, Metadata, Moment, Name, Query, Schema, Tag, Tags, Text
 from api.schemas.jobs import FailureSchema
 from api.schemas.plans import PlanSchema, ResolvedPlanSchema
 from shared.catalog import BASE_MODELS
@@ -18,8 +18,8 @@ FEATURES = {"description": "What is hers. In the captions of style rounds, taken
 
 
 class NewProjectSchema(Schema):
-    name = Text(200, required=True)
-    trigger_word = Text(64, required=True, metadata=TRIGGER)
+    name = Name(200, required=True)
+    trigger_word = Name(64, required=True, metadata=TRIGGER)
     subject_tags = fields.List(
         Tag(),
         validate=Length(1, 20),
@@ -38,8 +38,8 @@ class NewProjectSchema(Schema):
 class ProjectChangeSchema(Schema):
     """What is to be different. What she is and how she is made can be changed only in a draft."""
 
-    name = Text(200)
-    trigger_word = Text(64, metadata=TRIGGER)
+    name = Name(200)
+    trigger_word = Name(64, metadata=TRIGGER)
     subject_tags = fields.List(Tag(), validate=Length(1, 20), metadata=SUBJECT)
     feature_tags = Tags(60, metadata=FEATURES)
     base_model = Text(100)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from marshmallow import ValidationError, fields, validates_schema
 from marshmallow.validate import Length
 
-from api.schemas.choices import RoundKind, RoundState, View
+from api.schemas.choices import RoundKind, RoundState, Views
 from api.schemas.fields import Answer, AsStored, Flag, Id, Links, Schema, Whole
 from api.schemas.jobs import FailureSchema
 from api.schemas.plans import ResolvedRoundSchema
-from shared.catalog import VIEWS
+from shared.plans import MAX_CANDIDATES
 
 
 class DatasetEntrySchema(Answer):
@@ -68,10 +68,8 @@ class RoundSchema(Answer):
 
 
 class MoreCandidatesSchema(Schema):
-    count = Whole(1, 200, required=True)
-    views = fields.List(
-        View(),
-        validate=Length(1, len(VIEWS)),
+    count = Whole(1, MAX_CANDIDATES, required=True)
+    views = Views(
         metadata={"description": "Left out: those that the dataset still lacks, or all if it lacks none."},
     )
 

@@ -8,7 +8,7 @@ from marshmallow import fields
 from marshmallow.validate import Length
 
 from api.schemas.choices import Role, Scope
-from api.schemas.fields import Answer, Moment, Schema, Text, Whole
+from api.schemas.fields import Answer, Moment, Name, Schema, Whole
 from shared.models import ApiKey
 from shared.users import SCOPES
 
@@ -24,7 +24,7 @@ class UserSchema(Answer):
 
 
 class NewUserSchema(Schema):
-    name = Text(100, required=True)
+    name = Name(100, required=True)
     role = Role(load_default="member")
     max_running_jobs = Whole(0, 1_000, allow_none=True)
     max_queued_jobs = Whole(0, 100_000, allow_none=True)
@@ -37,7 +37,7 @@ class UserChangeSchema(Schema):
 
 
 class NewKeySchema(Schema):
-    name = Text(100, required=True, metadata={"description": "What the key is for."})
+    name = Name(100, required=True, metadata={"description": "What the key is for."})
     scopes = fields.List(
         Scope(),
         validate=Length(1, len(SCOPES)),

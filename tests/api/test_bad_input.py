@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import zipfile
 from typing import Any
 
 import pytest
@@ -38,6 +39,8 @@ def problem(answer: Any, status: int, code: str) -> dict[str, Any]:
         ({"feature_tags": "fox ears"}, "/feature_tags"),
         ({"feature_tags": ["fox ears, tail"]}, "/feature_tags/0"),
         ({"feature_tags": ["_ _"]}, "/feature_tags/0"),
+        ({"trigger_word": " _"}, "/trigger_word"),
+        ({"name": " "}, "/name"),
         ({"subject_tags": []}, "/subject_tags"),
         ({"metadata": {"a": 1}}, "/metadata/a"),
         ({"metadata": {"a b": "1"}}, "/metadata/a b"),
@@ -66,7 +69,13 @@ def test_a_wrong_field_is_pointed_at(ada, given, pointer):
         ({"trigger_word": "Solo"}, "trigger_is_a_tag"),
         ({"trigger_word": "fate, girl"}, "comma_in_trigger"),
         ({"feature_tags": ["solo"]}, "tag_in_both"),
+        ({"trigger_word": "Fox_Ears"}, "trigger_is_a_tag"),
+        ({"trigger_word": "from behind"}, "view_tag"),
+        ({"feature_tags": ["full_body"]}, "view_tag"),
         ({"feature_tags": ["nude"]}, "denied_tag"),
+        ({"trigger_word": "Nude"}, "denied_tag"),
+        ({"plan": {"rounds": [{"kind": "character", "prompt_tags": ["a nude"]}]}}, "denied_tag"),
+        ({"plan": {"rounds": [{"kind": "style"}, {"kind": "character"}]}}, "invalid_plan"),
         ({"plan": {"rounds": [{"kind": "style", "target": 16}]}}, "invalid_plan"),
         (
             {
@@ -242,12 +251,56 @@ def test_generations_are_bounded(ada, session_of):
     path = f"/v1/projects/{project.id}/generations"
     wanted = {"prompt": "eiei21girl", "count": 2}
     problem(ada.post(path, {"pictures": [wanted, wanted]}), 422, "too_many_pictures")
-    problem(ada.post(path, {"pictures": [{"prompt": "eiei21girl, nude"}]}), 422, "denied_tag")
     problem(ada.post(path, {"pictures": [wanted], "loras": [{"lora_id": f"lor_{'0' * 26}"}]}), 404, "not_found")
     assert ada.post(path, {"pictures": [wanted]}).status_code == 202
     refused = ada.post(path, {"pictures": [wanted]})
     problem(refused, 429, "too_many_queued_jobs")
     assert int(refused.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize("word", ["nude", "(NUDE:1.2)", "nude.", "x; nude, y", "she is nude", "child_porn", "ｎｕｄｅ"])
+def test_what_must_not_be_drawn_is_refused_at_every_door(ada, session_of, word):
+    with session_of() as session:
+        project, draft = make_project(session, ada.user_id), make_project(session, ada.user_id, name="another")
+        image = make_image(session, project)
+    path, tag = f"/v1/projects/{project.id}", word.replace(",", "")
+    box = {"box": [0, 0, 64, 64], "tags": [tag]}
+    for answer in (
+        ada.post("/v1/projects", PROJECT | {"feature_tags": [tag]}),
+        ada.patch(path, {"subject_tags": [tag]}),
+        ada.post(f"{path}/generations", {"pictures": [{"prompt": f"eiei21girl, {word}"}]}),
+        ada.patch(f"/v1/images/{image.id}", {"tags": [tag]}),
+        ada.post(f"/v1/images/{image.id}/crops", {"mode": "boxes", "boxes": [box]}),
+        ada.post(f"{path}/images", data={"file": (io.BytesIO(png()), "x.png"), "tags": tag}),
+        ada.post(f"{path}/uploads", {"content_type": "image/png", "tags": [tag]}),
+        ada.post(f"/v1/projects/{draft.id}/imports", data={"file": (zipped(png(), word), "x.zip")}),
+    ):
+        problem(answer, 422, "denied_tag")
+
+
+def zipped(picture: bytes, caption: str) -> io.BytesIO:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as target:
+        target.writestr("1_x/1.png", picture)
+        target.writestr("1_x/1.txt", caption)
+    file.seek(0)
+    return file
+
+
+def test_a_view_that_is_named_twice_counts_once(ada):
+    rounds = [{"kind": "character", "views": ["side", "front", "side"]}]
+    made = ada.post("/v1/projects", PROJECT | {"plan": {"rounds": rounds}})
+    assert made.json["plan"]["rounds"][0]["views"] == ["side", "front"]
+
+
+@pytest.mark.parametrize("settings", [{"max_images_per_project": 6}])
+def test_drawn_pictures_take_no_room_from_those_that_are_brought(ada, session_of):
+    with session_of() as session:
+        project, _ = make_curating(session, ada.user_id)
+    candidate = ada.get(f"/v1/projects/{project.id}/rounds/1/candidates").json["items"][0]["id"]
+    for status in (201, 201, 409):
+        edited = {"data": {"file": (io.BytesIO(png()), "x.png")}, "headers": {"If-Match": "*"}}
+        assert ada.post(f"/v1/images/{candidate}/versions", **edited).status_code == status
 
 
 def test_words_that_the_base_model_would_not_read_are_refused(ada, session_of):

@@ -31,6 +31,15 @@ def test_a_stale_change_is_refused(ada):
     assert ada.get(path).json["name"] == "Newer"
 
 
+def test_the_version_after_a_change_is_the_one_that_is_read_next(ada, session_of):
+    with session_of() as session:
+        project, _ = make_curating(session, ada.user_id, candidates=0)
+    path = f"/v1/projects/{project.id}"
+    changed = ada.patch(path, {"curation": "auto"})  # more are drawn, and the project's events tell of it
+    assert changed.headers["ETag"] == ada.get(path).headers["ETag"]
+    assert ada.patch(path, {"name": "New"}, if_match=changed.headers["ETag"]).status_code == 200
+
+
 def test_what_has_not_changed_is_not_sent_again(ada):
     project_id = ada.post("/v1/projects", PROJECT).json["id"]
     image = upload(ada, project_id)

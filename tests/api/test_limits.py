@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from api import auth
 from api.limits import Limiter
 from tests.api.test_main_job import PROJECT
 
@@ -66,3 +70,24 @@ def test_a_submit_is_one_whatever_its_content_type_says(ada, at_half_past):
     path = f"/v1/projects/{ada.post('/v1/projects', PROJECT).json['id']}/cancel"
     refused = ada.post(path, data=b"", headers={"Content-Type": "multipart/form-data; boundary=x"})
     assert (refused.status_code, refused.json["code"]) == (429, "rate_limited")
+
+
+class Watching(io.BytesIO):
+    """A body that counts the connections which are held while it comes."""
+
+    def __init__(self, body: bytes, engine: Any):
+        super().__init__(body)
+        self.engine, self.held = engine, 0
+
+    def readinto(self, buffer: Any) -> int:
+        self.held = max(self.held, self.engine.pool.checkedout())
+        return super().readinto(buffer)
+
+
+def test_a_body_that_takes_its_time_holds_no_connection(ada, runtime):
+    ada.get("/v1/projects")  # which notes that the key is in use
+    auth.forget()
+    body = Watching(json.dumps(PROJECT).encode(), runtime.db.engine)
+    length = {"Content-Length": str(len(body.getvalue()))}
+    made = ada.answer("POST", "/v1/projects", input_stream=body, content_type="application/json", headers=length)
+    assert (made.status_code, body.held) == (201, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -169,6 +170,27 @@ def test_a_completed_project_is_reopened_with_another_round(ada, session_of):
     answer = ada.post(f"/v1/projects/{project.id}/rounds", {"kind": "character", "train": {"train_steps": 10}})
     assert answer.status_code == 202, answer.json
     assert (answer.json["number"], answer.json["state"]) == (2, "training")
+
+
+def test_an_added_style_round_says_how_many_pictures_more_it_gathers(ada, session_of):
+    with session_of() as session:
+        project, round_ = make_curating(session, ada.user_id)
+        project.state, round_.state = "completed", "completed"
+    path = f"/v1/projects/{project.id}/rounds"
+    assert ada.post(path, {"kind": "style"}).json["code"] == "invalid_plan"
+    assert ada.post(path, {"kind": "style", "target": 4}).json["code"] == "target_reached"
+    assert ada.post(path, {"kind": "style", "target": 5}).status_code == 202
+
+
+def test_another_base_model_leaves_what_was_said_of_the_plan(ada, runtime):
+    runtime.base_models["large"] = replace(runtime.base_models["chibi"], name="large", resolution=256)
+    said = {"kind": "style", "target": 9, "train": {"rank": 5}, "candidates_per_pick": 2}
+    made = ada.post("/v1/projects", PROJECT | {"plan": {"rounds": [said, {"kind": "character"}]}}).json
+    changed = ada.patch(f"/v1/projects/{made['id']}", {"base_model": "large"}).json
+    was, is_ = made["plan"]["rounds"][0], changed["plan"]["rounds"][0]
+    assert is_["train"] == was["train"] | {"resolution": 256}
+    assert is_ | {"train": 0, "generate": 0} == was | {"train": 0, "generate": 0}
+    assert len(changed["plan"]["rounds"]) == 2
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(ada):

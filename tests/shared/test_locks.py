@@ -6,17 +6,21 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text, update
+from sqlalchemy.orm import Session
 
 from shared import events, jobs, projects, rounds, users, webhooks
 from shared.db import clock, utcnow
-from shared.errors import Conflict
+from shared.errors import Conflict, TooMany
 from shared.jobs import ClaimedJob, LostLease
 from shared.models import Job, Project, User, Webhook
 from shared.runtime import Runtime
+from shared.settings import Settings
 from shared.webhooks import Answer
 from tests.domain import RecordingBroker, claim, make_job, make_runtime
 from tests.servers import Postgres
@@ -160,6 +164,44 @@ def test_of_two_admins_who_demote_each_other_one_stays(runtime: Runtime) -> None
             await_waiting(runtime)
         with pytest.raises(Conflict, match="only admin"):
             late.result()
+
+
+def test_of_two_jobs_for_one_place_in_the_queue_one_is_refused(runtime: Runtime, user: User, project: Project) -> None:
+    settings = replace(runtime.settings, max_queued_jobs=1)
+    with ThreadPoolExecutor(1) as pool:
+        with runtime.transaction() as session:
+            submit(session, project, user, settings)
+            late = pool.submit(submit_another, runtime, project, user, settings)
+            await_waiting(runtime)
+        with pytest.raises(TooMany):
+            late.result()
+
+
+def submit(session: Session, project: Project, user: User, settings: Settings) -> None:
+    jobs.check_cap(session, user, settings)
+    make_job(session, project)
+
+
+def submit_another(runtime: Runtime, project: Project, user: User, settings: Settings) -> None:
+    with runtime.transaction() as session:
+        submit(session, project, user, settings)
+
+
+def test_of_two_webhooks_for_one_place_one_is_refused(runtime: Runtime, user: User) -> None:
+    settings = replace(runtime.settings, max_webhooks_per_user=1)
+    given = {"url": "https://1.1.1.1/", "event_types": [], "description": ""}
+    with ThreadPoolExecutor(1) as pool:
+        with runtime.transaction() as session:
+            webhooks.create(session, user, given, None, runtime.vault, settings)
+            late = pool.submit(create_another, runtime, user, given, settings)
+            await_waiting(runtime)
+        with pytest.raises(Conflict, match="no more"):
+            late.result()
+
+
+def create_another(runtime: Runtime, user: User, given: dict[str, Any], settings: Settings) -> None:
+    with runtime.transaction() as session:
+        webhooks.create(session, user, given, None, runtime.vault, settings)
 
 
 def demote(runtime: Runtime, user_id: str) -> None:

@@ -44,8 +44,9 @@ def test_what_the_client_says_wins_over_the_family() -> None:
         [{"kind": "style", "target": 16}],
         [{"kind": "character"}, {"kind": "style", "target": 16}],
         [{"kind": "style", "target": 16}, {"kind": "style", "target": 16}, {"kind": "character"}],
+        [{"kind": "style"}, {"kind": "character"}],
     ],
-    ids=["no character round", "character round not last", "targets that do not grow"],
+    ids=["no character round", "character round not last", "targets that do not grow", "no target"],
 )
 def test_a_plan_that_makes_no_sense_is_refused(rounds: list[dict[str, Any]]) -> None:
     with pytest.raises(Invalid):

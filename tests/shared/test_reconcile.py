@@ -125,7 +125,8 @@ def test_what_a_cancelled_job_had_drawn_is_kept_for_the_retry_and_is_then_the_ne
         rounds.job_ended_badly(session, jobs.stop(session, held))
     assert key not in reconcile.compare(runtime, grace_seconds=0).orphans
     with runtime.transaction() as session:
-        again = rounds.retry(session, session.get_one(Project, project.id))
+        rounds.retry(session, session.get_one(Project, project.id))
+        again = session.scalars(select(Job).where(Job.state == "queued")).one()
     assert key not in reconcile.compare(runtime, grace_seconds=0).orphans
     runtime.storage.delete(key)
     assert key in [each.key for each in reconcile.compare(runtime, grace_seconds=0).missing]

@@ -209,8 +209,8 @@ def test_a_failed_job_says_why_and_its_stage_can_be_tried_again(runtime: Runtime
     assert row.error == laps[0].error == error
     assert story(runtime, project)[-2:] == ["round.failed", "project.failed"]
     with runtime.transaction() as session:
-        again = rounds.retry(session, session.get_one(Project, project.id))
-        assert again.checkpoint == {"step": 50, "kept": []}
+        rounds.retry(session, session.get_one(Project, project.id))
+    assert open_job(runtime, project).checkpoint == {"step": 50, "kept": []}
     work_off(runtime)
     assert rows_of(runtime, project)[0].state == "completed"
 
@@ -227,8 +227,101 @@ def test_a_retry_does_what_failed_last_whatever_the_clocks_say(runtime: Runtime,
         training = session.scalars(select(Job).where(Job.round_id == failed.round_id, Job.kind == "train")).one()
         training.created_at += timedelta(hours=1)
     with runtime.transaction() as session:
-        again = rounds.retry(session, session.get_one(Project, project.id))
-        assert (again.kind, again.inputs) == ("generate", failed.inputs)
+        rounds.retry(session, session.get_one(Project, project.id))
+    again = open_job(runtime, project)
+    assert (again.kind, again.inputs) == ("generate", failed.inputs)
+
+
+def test_a_training_that_lost_a_picture_is_tried_again_without_it(runtime: Runtime, project: Project) -> None:
+    start(runtime, project)
+    held = claim(runtime, open_job(runtime, project))
+    assert held is not None
+    error = {"code": "object_missing", "message": "a picture is gone", "retryable": True}
+    with runtime.transaction() as session:
+        jobs.save_checkpoint(session, held, {"step": 50, "kept": []})
+        rounds.job_ended_badly(session, jobs.fail(session, held, error))
+        lost = images.dataset(session, project.id)[0]
+        lost.state, lost.decision = "missing", Decision.REJECTED
+    with runtime.transaction() as session:
+        rounds.retry(session, session.get_one(Project, project.id))
+    again = open_job(runtime, project)
+    assert lost.id not in {entry["image_id"] for entry in again.inputs["dataset"]}
+    assert (len(again.inputs["dataset"]), again.checkpoint) == (3, None)
+    assert rows_of(runtime, project)[1][0].dataset == again.inputs["dataset"]
+
+
+def test_a_lost_picture_is_not_accepted(runtime: Runtime, project: Project) -> None:
+    start(runtime, project, curation="manual")
+    work_off(runtime)
+    with runtime.transaction() as session:
+        lap = rounds.get(session, project.id, 1)
+        lost = images.pending(session, lap.id)[0]
+        lost.state, lost.decision = "missing", Decision.REJECTED
+        session.flush()
+        with pytest.raises(Conflict, match="lost"):
+            images.change(session, lost, {"decision": "accepted"})
+        with pytest.raises(Conflict, match="lost"):
+            rounds.decide_all(session, lap, {lost.id: Decision.ACCEPTED})
+
+
+def test_scoring_that_failed_is_not_tried_again_once_a_person_curates(runtime: Runtime, project: Project) -> None:
+    fail_scoring(runtime, project)
+    change_curation(runtime, project, "manual")
+    with runtime.transaction() as session:
+        rounds.retry(session, session.get_one(Project, project.id))
+    row, laps = rows_of(runtime, project)
+    assert (row.state, laps[0].state) == ("running", "curating")
+    with runtime.db.reading() as session:
+        assert not session.scalars(select(Job).where(Job.state.in_(jobs.OPEN_STATES))).all()
+
+
+def test_scoring_that_failed_is_tried_again_on_what_is_undecided_now(runtime: Runtime, project: Project) -> None:
+    fail_scoring(runtime, project)
+    with runtime.transaction() as session:
+        gone = images.pending(session, rounds.get(session, project.id, 1).id)[0]
+        gone.state, gone.decision = "missing", Decision.REJECTED
+    with runtime.transaction() as session:
+        rounds.retry(session, session.get_one(Project, project.id))
+    again = open_job(runtime, project)
+    assert again.kind == "score"
+    assert gone.id not in {each["id"] for each in again.inputs["candidates"]}
+
+
+def fail_scoring(runtime: Runtime, project: Project) -> None:
+    start(runtime, project)
+    work_off(runtime, until="score")
+    held = claim(runtime, open_job(runtime, project), "io@one")
+    assert held is not None
+    with runtime.transaction() as session:
+        error = {"code": "object_missing", "message": "a picture is gone", "retryable": True}
+        rounds.job_ended_badly(session, jobs.fail(session, held, error))
+
+
+@pytest.mark.parametrize("cancelled", ["waiting", "running"])
+def test_a_round_whose_scoring_is_cancelled_ends_at_once(runtime: Runtime, project: Project, cancelled: str) -> None:
+    start(runtime, project)
+    work_off(runtime, until="score")
+    scoring = open_job(runtime, project)
+    held = claim(runtime, scoring, "io@one") if cancelled == "running" else None
+    with runtime.transaction() as session:
+        rounds.cancel_job(session, session.get_one(Job, scoring.id))
+    assert rows_of(runtime, project)[0].state == "failed"
+    with runtime.transaction() as session:
+        rounds.retry(session, session.get_one(Project, project.id))
+    if held:
+        with runtime.transaction() as session:
+            rounds.job_ended_badly(session, jobs.stop(session, held))
+    work_off(runtime)
+    assert rows_of(runtime, project)[0].state == "completed"
+
+
+def test_a_large_gap_is_filled_in_jobs_of_a_bounded_size(runtime: Runtime, user: User) -> None:
+    with runtime.transaction() as session:
+        plan = {"rounds": [{"kind": "style", "target": 1000, "candidates_per_pick": 10}, {"kind": "character"}]}
+        project = make_project(session, user, plan=plan)
+    start(runtime, project)
+    work_off(runtime, until="generate")
+    assert len(open_job(runtime, project).inputs["pictures"]) == 200
 
 
 def test_a_cancelled_project_stops_everywhere_and_late_results_change_nothing(
@@ -352,6 +445,28 @@ def test_a_round_whose_candidates_are_all_decided_goes_on_once_nobody_looks(runt
         rounds.decide_all(session, lap, {image.id: Decision.REJECTED for image in images.pending(session, lap.id)})
     change_curation(runtime, project, "auto")
     assert open_job(runtime, project).kind == "generate"
+
+
+@pytest.mark.parametrize("undecided", [True, False])
+def test_scoring_that_was_set_aside_may_end_after_the_one_that_followed(
+    runtime: Runtime, project: Project, undecided: bool
+) -> None:
+    start(runtime, project)
+    work_off(runtime, until="score")
+    held = claim(runtime, open_job(runtime, project), "io@one")
+    assert held is not None
+    change_curation(runtime, project, "manual")
+    with runtime.transaction() as session:
+        lap = rounds.get(session, project.id, 1)
+        lap.generations = 3
+        decided = {image.id: Decision.REJECTED for image in images.pending(session, lap.id)[undecided:]}
+        rounds.decide_all(session, lap, decided)
+    change_curation(runtime, project, "auto")
+    work_off(runtime)
+    assert rows_of(runtime, project)[1][0].needs_attention
+    with runtime.transaction() as session:
+        rounds.job_ended_badly(session, jobs.stop(session, held))
+    assert rows_of(runtime, project)[0].state == "running"
 
 
 @pytest.mark.parametrize("ends", ["unclaimed", "cancelled", "succeeded"])
