@@ -75,6 +75,7 @@ def enqueue(
         checkpoint=checkpoint,
     )
     prepared.add(session, job)
+    prepared.run(session, _STANDING_IN_LINE, whose=job.user_id)  # after the job: see turns.straighten_line
     wake(session, job.queue)
     return job
 
@@ -297,6 +298,9 @@ def _taking(lease_seconds: float) -> Any:
     )
 
 
+_STANDING_IN_LINE = (
+    update(_users).where(_users.c.id == bindparam("whose"), _users.c.in_line.is_(False)).values(in_line=True)
+)
 _ONE_AT_A_TIME = select(User.id).where(User.id == bindparam("whose")).with_for_update(key_share=True)
 _WAITING_ON_GPU = select(func.count()).where(
     Job.user_id == bindparam("whose"), Job.state == JobState.QUEUED, Job.queue == "gpu"

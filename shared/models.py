@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Table, UniqueConstraint, desc, text
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Table, UniqueConstraint, desc, text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from shared.db import Json, Time, utcnow
@@ -38,8 +38,9 @@ class User(Base):
     max_queued_jobs: Mapped[int | None]
     gpu_seconds: Mapped[float] = mapped_column(default=0.0)
     served_at: Mapped[datetime] = mapped_column(default=utcnow)
+    in_line: Mapped[bool] = mapped_column(default=True, server_default=true())  # False: no open job, so pass them over
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
-    __table_args__ = (Index("users_by_turn", "served_at", "id"),)
+    __table_args__ = (Index("users_by_turn", "in_line", "served_at", "id"),)
 
 
 class ApiKey(Base):

@@ -45,12 +45,30 @@ def hand_out(session: Session, queue: str, settings: Settings, *, patient: bool)
 
 
 def take_next(session: Session, queue: str, settings: Settings) -> Turn | None:
-    """The job whose turn it is: of the user served least recently, the most urgent, the oldest."""
-    taken = prepared.one(session, _marking(queue, settings))
+    """The job whose turn it is: of the user served least recently, the most urgent, the oldest.
+
+    The user is locked before the job, as in requests that count a user's jobs and then cancel one.
+    """
+    whose = prepared.scalar(session, _next_user(queue, settings))
+    taken = prepared.one(session, _marking(queue, settings), whose=whose) if whose else None
     if taken is None:
         return None
-    prepared.run(session, _SERVED, whose=taken.user_id)
+    prepared.run(session, _SERVED, whose=whose)
     return Turn(queue, taken.id, taken.attempt)
+
+
+def straighten_line(session: Session) -> int:
+    """Let those stand in line who have open jobs, and nobody else. Returns how many moved.
+
+    Who brings their first job stands in line by themselves: the job is written, and then the user looked at. Whoever
+    is doing that right now is passed over here (on Postgres a new job locks its user's key). So nobody is ever
+    out of line with a job that waits, unless an older version of the service put it there; that lasts until this.
+    """
+    wrong = _users.c.in_line != _HAS_OPEN_JOBS
+    found = session.scalars(select(_users.c.id).where(wrong).with_for_update(skip_locked=True)).all()
+    if found:
+        session.execute(update(_users).where(_users.c.id.in_(found)).values(in_line=_HAS_OPEN_JOBS))
+    return len(found)
 
 
 def free_slots(session: Session, queue: str, settings: Settings) -> int:
@@ -183,22 +201,24 @@ def _next_user(queue: str, settings: Settings) -> Select[str]:
         select(_users.c.id)
         .outerjoin(busy, busy.c.user_id == _users.c.id)
         .where(
+            _users.c.in_line,
             func.coalesce(busy.c.jobs, 0) < allowed,
             exists().where(_waits(queue, settings), _jobs.c.user_id == _users.c.id),
         )
         .order_by(_users.c.served_at, _users.c.id)
         .limit(1)
+        .with_for_update(of=_users, key_share=True)
     )
 
 
 @cache
 def _marking(queue: str, settings: Settings) -> Any:
-    whose = _next_user(queue, settings).scalar_subquery()
-    theirs = select(_jobs.c.id).where(_waits(queue, settings), _jobs.c.user_id == whose)
+    theirs = select(_jobs.c.id).where(_waits(queue, settings), _jobs.c.user_id == bindparam("whose"))
     first = theirs.order_by(_jobs.c.priority.desc(), _jobs.c.id)
     next_one = _jobs.c.id == first.limit(1).correlate(None).scalar_subquery()
     marked = update(_jobs).where(next_one, _waits(queue, settings)).values(dispatched_at=clock())
-    return marked.returning(_jobs.c.id, _jobs.c.attempt, _jobs.c.user_id)
+    return marked.returning(_jobs.c.id, _jobs.c.attempt)
 
 
+_HAS_OPEN_JOBS = exists().where(_jobs.c.user_id == _users.c.id, _jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING)))
 _SERVED = update(_users).where(_users.c.id == bindparam("whose")).values(served_at=clock())

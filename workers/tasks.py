@@ -40,6 +40,7 @@ app.conf.worker_max_memory_per_child = settings.max_worker_bytes // 1024
 DEAF_AFTER = 3  # times that a message has been sent again while this worker was idle
 COLLECT_SECONDS = 3600.0
 FORGET_SECONDS = 5.0
+STRAIGHTEN_SECONDS = 60.0
 
 # One byte that parent and children see alike: set when the worker has been told to shut down.
 _draining = mmap.mmap(-1, 1)
@@ -76,7 +77,12 @@ class Node:
             chores |= {self.runtime.dispatch: 1.0, self.runtime.reap: 2.0, self.sender.tick: 1.0}
             chores[self.leave_if_grown] = settings.heartbeat_seconds
             # These may take long: their own thread.
-            self.clocks.append(Clock({self.collect_orphans: COLLECT_SECONDS, self.forget: FORGET_SECONDS}))
+            slow: dict[Callable[[], object], float] = {
+                self.collect_orphans: COLLECT_SECONDS,
+                self.forget: FORGET_SECONDS,
+                self.straighten_line: STRAIGHTEN_SECONDS,
+            }
+            self.clocks.append(Clock(slow))
         self.clocks.append(Clock(chores))
         for clock in self.clocks:
             clock.start()
@@ -98,6 +104,10 @@ class Node:
     def unclaimed(self) -> set[tuple[str, int]]:
         with self.runtime.db.reading() as session:
             return turns.unclaimed(session, self.queue)
+
+    def straighten_line(self) -> None:
+        with self.runtime.db.transaction() as session:
+            turns.straighten_line(session)
 
     def collect_orphans(self) -> None:
         reconcile.collect(self.runtime, grace_seconds=settings.orphan_grace_seconds)

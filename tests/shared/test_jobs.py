@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from shared import jobs
+from shared import jobs, turns
 from shared.db import clock
 from shared.errors import Conflict, TooMany
 from shared.models import Job, Project, User
@@ -241,6 +241,39 @@ def test_the_next_turn_is_that_of_the_user_served_least_recently(runtime: Runtim
         jobs.check_in(session, "gpu@one", "gpu", 2)
     runtime.dispatch()
     assert {job_id for _, job_id, _ in broker.sent} == {first.id, other.id}
+
+
+def in_line(runtime: Runtime, user: User) -> bool:
+    with runtime.db.reading() as session:
+        return session.get_one(User, user.id).in_line
+
+
+def test_who_has_no_open_job_leaves_the_line_and_comes_back_with_the_next(
+    runtime: Runtime, user: User, project: Project
+) -> None:
+    with runtime.transaction() as session:
+        assert turns.straighten_line(session) == 1
+    assert not in_line(runtime, user)
+    job = waiting_job(runtime, project)
+    assert in_line(runtime, user)
+    held = claim(runtime, job)
+    assert held is not None
+    with runtime.transaction() as session:
+        assert turns.straighten_line(session) == 0  # it may come back to the queue
+    with runtime.transaction() as session:
+        jobs.succeed(session, held, {})
+        assert turns.straighten_line(session) == 1
+    assert not in_line(runtime, user)
+
+
+def test_who_was_left_out_of_the_line_with_a_job_is_put_into_it(runtime: Runtime, user: User, project: Project) -> None:
+    """As by an API of an older version, which runs on beside a newer worker until it is replaced."""
+    waiting_job(runtime, project)
+    with runtime.transaction() as session:
+        session.execute(update(User).values(in_line=False))
+        assert turns.take_next(session, "gpu", runtime.settings) is None
+        assert turns.straighten_line(session) == 1
+        assert turns.take_next(session, "gpu", runtime.settings)
 
 
 def test_priority_counts_within_a_user(runtime: Runtime, project: Project) -> None:

@@ -14,13 +14,14 @@ import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
-from shared import events, jobs, projects, rounds, users, webhooks
+from shared import events, jobs, projects, rounds, turns, users, webhooks
 from shared.db import clock, utcnow
 from shared.errors import Conflict, TooMany
 from shared.jobs import ClaimedJob, LostLease
 from shared.models import Job, Project, User, Webhook
 from shared.runtime import Runtime
 from shared.settings import Settings
+from shared.turns import Turn
 from shared.webhooks import Answer
 from tests.domain import RecordingBroker, claim, make_job, make_runtime
 from tests.servers import Postgres
@@ -164,6 +165,51 @@ def test_of_two_admins_who_demote_each_other_one_stays(runtime: Runtime) -> None
             await_waiting(runtime)
         with pytest.raises(Conflict, match="only admin"):
             late.result()
+
+
+def test_a_request_that_has_counted_its_user_s_jobs_gets_them_whatever_a_dispatcher_is_doing(
+    runtime: Runtime, user: User, project: Project
+) -> None:
+    with runtime.transaction() as session:
+        job = make_job(session, project)
+    with ThreadPoolExecutor(1) as pool:
+        with runtime.transaction() as session:
+            jobs.check_cap(session, user, runtime.settings)
+            dispatcher = pool.submit(take_next, runtime)
+            await_waiting(runtime)
+            jobs.cancel(session, session.get_one(Job, job.id))
+        assert dispatcher.result() is None
+
+
+def take_next(runtime: Runtime) -> Turn | None:
+    with runtime.transaction() as session:
+        return turns.take_next(session, "gpu", runtime.settings)
+
+
+def test_who_submits_while_the_line_is_straightened_stands_in_it(
+    runtime: Runtime, user: User, project: Project
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with runtime.transaction() as session:
+            assert turns.straighten_line(session) == 1  # for there is no job
+            submit = pool.submit(submitted, runtime, project)
+            await_waiting(runtime)
+        job = submit.result()
+    assert take_next(runtime) == Turn("gpu", job.id, 1)
+
+
+def test_the_line_is_straightened_without_those_who_are_submitting(
+    runtime: Runtime, user: User, project: Project
+) -> None:
+    with ThreadPoolExecutor(1) as pool, runtime.transaction() as session:
+        job = make_job(session, project)
+        assert pool.submit(straighten, runtime).result() == 0
+    assert take_next(runtime) == Turn("gpu", job.id, 1)
+
+
+def straighten(runtime: Runtime) -> int:
+    with runtime.transaction() as session:
+        return turns.straighten_line(session)
 
 
 def test_of_two_jobs_for_one_place_in_the_queue_one_is_refused(runtime: Runtime, user: User, project: Project) -> None:

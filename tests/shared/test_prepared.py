@@ -74,7 +74,14 @@ def test_a_value_that_is_not_given_is_missed(session):
 
 
 def test_an_error_of_the_driver_is_told_as_sqlalchemy_tells_it(session, user):
-    row = {"user_id": user.id, "name": user.name, "served_at": NOON, "created_at": NOON, "gpu_seconds": 0.0}
+    row = {
+        "user_id": user.id,
+        "name": user.name,
+        "served_at": NOON,
+        "created_at": NOON,
+        "gpu_seconds": 0.0,
+        "in_line": True,
+    }
     with pytest.raises(IntegrityError):
         prepared.run(session, insert(User.__table__), id=user.id, role="member", **row)
 
