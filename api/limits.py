@@ -10,8 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import structlog
 from flask import Flask, Response, current_app, g, request
@@ -30,8 +29,7 @@ ANSWER_SECONDS = 0.5  # for Redis
 REST_SECONDS = 10.0  # how long a Redis that failed is left alone
 
 
-@dataclass(frozen=True, kw_only=True)
-class Count:
+class Count(NamedTuple):
     """How much of a policy is used up in this window."""
 
     policy: str

@@ -15,14 +15,17 @@ from sqlalchemy.orm import Session
 from api import context
 from shared import webhooks
 from shared.errors import NotFound
+from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import ApiKey, Image, Job, Lora, Project, Round, Webhook
 
 # Putting a query together takes longer than to ask it.
 _PROJECT = select(Project).where(Project.id == bindparam("wanted"), Project.user_id == bindparam("owner"))
 _PROJECT_LOCKED = _PROJECT.with_for_update()
-_SHOWN_JOB = select(*(getattr(Job, column.key).label(column.key) for column in inspect(Job).column_attrs)).where(
-    Job.id == bindparam("part"), Project.id == Job.project_id, Project.user_id == bindparam("owner")
-)
+_MY_JOB = (Job.id == bindparam("part"), Project.id == Job.project_id, Project.user_id == bindparam("owner"))
+_JOB = {column.key: getattr(Job, column.key).label(column.key) for column in inspect(Job).column_attrs}
+_OPEN_JOB = select(*_JOB.values()).where(*_MY_JOB)
+# What it was given and has made, hundreds of pictures maybe, is not shown; of an open job it tells how long it takes.
+_ENDED_JOB = select(*(_JOB[name] for name in _JOB if name not in ("inputs", "result", "checkpoint"))).where(*_MY_JOB)
 
 Row = TypeVar("Row", Project, Image, Job, Lora, Round)
 
@@ -45,7 +48,10 @@ def job(session: Session, job_id: str) -> Job:
 
 def shown_job(job_id: str) -> Job:
     """A job to be shown, as plain values. It is what clients ask for most."""
-    found = context.runtime().db.row(_SHOWN_JOB, part=job_id, owner=context.user().id)
+    db, named = context.runtime().db, {"part": job_id, "owner": context.user().id}
+    found = db.row(_ENDED_JOB, **named)
+    if found is not None and found.state not in TERMINAL_JOB_STATES:
+        found = db.row(_OPEN_JOB, **named)
     if found is None:
         raise NotFound(f"there is no job {job_id}")
     return cast(Job, found)
