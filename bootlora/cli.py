@@ -34,6 +34,20 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except ApiError as error:
             raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise click.ClickException(f"{error.filename or 'a file'}: {error.strerror or error}") from error
+
+
+class JsonFile(click.File):
+    """A file of JSON, read."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return json.load(super().convert(value, param, ctx))
+        except ValueError as error:
+            self.fail(f"{value} is no JSON: {error}", param, ctx)
 
 
 class TagList(click.ParamType):
@@ -118,7 +132,7 @@ def list_projects(bootlora: Bootlora) -> None:
 @click.option("--subject", type=TagList(), default="1girl, solo", show_default=True)
 @click.option("--base-model", help="The service's first one, if you name none.")
 @click.option("--curation", type=click.Choice(["manual", "auto"]), default="manual", show_default=True)
-@click.option("--plan", type=click.File(), help="A JSON file with the rounds; the default is 4 -> 16 -> 40.")
+@click.option("--plan", type=JsonFile(), help="A JSON file with the rounds; the default is 4 -> 16 -> 40.")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Your own ids; they come back in every event.")
 @with_client
 def create_project(
@@ -136,7 +150,7 @@ def create_project(
     more: dict[str, Any] = {"subject_tags": subject, "curation": curation}
     more["base_model"] = base_model or bootlora.base_models()[0]["name"]
     if plan:
-        more["plan"] = json.load(plan)
+        more["plan"] = plan
     if metadata:
         more["metadata"] = dict(each.partition("=")[::2] for each in metadata)
     project = bootlora.projects.create(name=name or trigger, trigger_word=trigger, feature_tags=features, **more)

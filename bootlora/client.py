@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bootlora.http import ApiError, Http
+from bootlora.http import ApiError, Http, file_name
 from bootlora.types import Event, Image, Job, Lora, Project, Round, WantedLora, WantedPicture
 
 ENDED = ("succeeded", "failed", "cancelled")
@@ -23,7 +23,7 @@ class Bootlora:
     """One service, seen with one API key."""
 
     def __init__(self, url: str, api_key: str):
-        self.http = Http(url.rstrip("/").removesuffix("/v1") + "/v1", api_key)
+        self.http = Http(url.strip().rstrip("/").removesuffix("/v1") + "/v1", api_key)
         self.projects = Projects(self.http)
         self.images = Images(self.http)
         self.rounds = Rounds(self.http)
@@ -196,7 +196,7 @@ class Loras(_Noun):
     def save(self, lora: Lora, format_: str, folder: Path) -> Path:
         """Download one format: `kohya` for ComfyUI, A1111 and Forge, or `diffusers`."""
         file = lora["files"][format_]
-        return self.http.save(file["url"], folder / Path(file["filename"]).name, file["sha256"])
+        return self.http.save(file["url"], folder / file_name(file["filename"]), file["sha256"])
 
 
 class Jobs(_Noun):

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from bootlora import sheets
 from bootlora.client import Bootlora
-from bootlora.http import ApiError
+from bootlora.http import ApiError, file_name
 from bootlora.types import Image, Lora, Round
 
 
 def lora(bootlora: Bootlora, found: Lora, folder: Path) -> list[Path]:
     """All formats of a LoRA, each in a folder of its name."""
-    return [bootlora.loras.save(found, format_, folder / format_) for format_ in sorted(found["files"])]
+    return [bootlora.loras.save(found, format_, folder / file_name(format_)) for format_ in sorted(found["files"])]
 
 
 def latest_lora(bootlora: Bootlora, project_id: str) -> Lora:
@@ -29,7 +29,7 @@ def dataset(bootlora: Bootlora, project_id: str, round_: Round, folder: Path) ->
     """What a round was trained on, as kohya's trainers read it: `1_trigger/001.png` with `001.txt`."""
     project = bootlora.projects.get(project_id)
     images = {image["id"]: image for image in bootlora.images.all(project_id)}
-    place = folder / f"1_{project['trigger_word']}"
+    place = folder / file_name(f"1_{project['trigger_word']}")
     for number, entry in enumerate(round_["dataset"], 1):
         image = bootlora.images.save(images[entry["image_id"]], place / f"{number:03d}.png")
         image.with_suffix(".txt").write_text("\n".join(entry["captions"]) + "\n")
@@ -39,7 +39,7 @@ def dataset(bootlora: Bootlora, project_id: str, round_: Round, folder: Path) ->
 def pictures(bootlora: Bootlora, images: Iterable[Image], folder: Path) -> list[Path]:
     """Each picture under its number and id."""
     return [
-        bootlora.images.save(image, folder / f"{number:03d}_{image['id']}.png")
+        bootlora.images.save(image, folder / file_name(f"{number:03d}_{image['id']}.png"))
         for number, image in enumerate(images, 1)
     ]
 

@@ -24,12 +24,13 @@ class Request:
 
 @dataclass
 class Answer:
-    """`drop` hangs up instead."""
+    """`drop` hangs up instead, `breaks` in the middle."""
 
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     drop: bool = False
+    breaks: bool = False
 
 
 class Service:
@@ -70,7 +71,8 @@ class Service:
             handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(raw)))
         handler.end_headers()
-        handler.wfile.write(raw)
+        handler.wfile.write(raw[: len(raw) // 2] if answer.breaks else raw)
+        handler.close_connection = handler.close_connection or answer.breaks
 
     def close(self) -> None:
         self._server.shutdown()

@@ -82,6 +82,23 @@ def test_an_error_is_one_sentence_and_exit_1(service: Service) -> None:
     assert done.output == "Error: there is no project prj_9\n"
 
 
+@pytest.mark.parametrize("text", ["{", "\\x00", ""])
+def test_a_plan_that_is_no_json_is_told(service: Service, tmp_path: Path, text: str) -> None:
+    (tmp_path / "plan.json").write_text(text)
+    done = run(service, "projects", "create", "--trigger", "eiei21girl", "--plan", str(tmp_path / "plan.json"))
+    assert done.exit_code == 2
+    assert "is no JSON" in done.output
+    assert service.requests == []
+
+
+def test_a_place_that_can_not_be_written_to_is_told(service: Service, shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(service, "candidates", "prj_1", "1", "--out", str(tmp_path / "file" / "below"))
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: ")
+    assert str(tmp_path / "file") in done.output
+
+
 def test_without_a_key_it_says_what_to_do() -> None:
     done = CliRunner(env={"BOOTLORA_KEY": ""}).invoke(main, ["projects", "list"])
     assert done.exit_code == 2

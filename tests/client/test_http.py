@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from bootlora import ApiError, Bootlora
+from bootlora import ApiError, Bootlora, http
 from tests.client.service import Answer, Service, busy
 
 
@@ -33,6 +33,79 @@ def test_a_busy_service_is_asked_again_with_the_same_idempotency_key(bootlora: B
     keys = {request.headers["Idempotency-Key"] for request in service.requests}
     assert len(service.requests) == 4
     assert len(keys) == 1
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(bootlora: Bootlora, service: Service) -> None:
+    service.script = [Answer({"name": "me"}, breaks=True), Answer({"name": "me"})]
+    assert bootlora.me() == {"name": "me"}
+
+
+def test_what_an_unheard_try_has_deleted_is_deleted(bootlora: Bootlora, service: Service) -> None:
+    gone = Answer({"code": "not_found", "detail": "there is no project prj_1"}, 404)
+    service.script = [Answer(drop=True), gone, busy(503), gone]
+    bootlora.projects.delete("prj_1")
+    with pytest.raises(ApiError, match="there is no project"):
+        bootlora.projects.delete("prj_1")
+
+
+def test_what_an_unheard_try_may_have_changed_is_told(bootlora: Bootlora, service: Service) -> None:
+    changed = Answer({"code": "precondition_failed", "detail": "this has changed"}, 412)
+    service.script = [Answer(drop=True), changed]
+    with pytest.raises(ApiError, match="an earlier try that got no answer may have changed it"):
+        bootlora.rounds.decide("prj_1", 1, accepted=["img_1"], etag='"6"')
+
+
+def test_a_full_queue_is_told_at_once(bootlora: Bootlora, service: Service) -> None:
+    full = {"code": "too_many_queued_jobs", "detail": "20 of your jobs are waiting"}
+    service.script = [Answer(full, 429, {"Retry-After": "60"})]
+    with pytest.raises(ApiError, match="20 of your jobs are waiting"):
+        bootlora.projects.start("prj_1")
+
+
+@pytest.mark.parametrize("said", ["", "soon", "-5", "²", "0" * 400, "Thu, 01 Jan 1970 00:00:00 -0000", "nan"])
+def test_a_retry_after_that_says_nothing_sensible_breaks_nothing(
+    bootlora: Bootlora, service: Service, said: str
+) -> None:
+    service.script = [Answer({}, 503, {"Retry-After": said.encode().decode("latin-1")}), Answer({"name": "me"})]
+    assert bootlora.me() == {"name": "me"}
+
+
+@pytest.mark.parametrize("said", ["9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_nobody_is_waited_for_longer_than_a_minute(said: str) -> None:
+    assert 60 <= http._pause(said, 0) < 61
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_key_follows_no_redirect(bootlora: Bootlora, service: Service, method: str) -> None:
+    service.script = [Answer({}, 301, {"Location": "https://elsewhere.example/v1/projects/prj_1"})]
+    with pytest.raises(ApiError, match=r"points to https://elsewhere\.example") as caught:
+        bootlora.projects.get("prj_1") if method == "GET" else bootlora.projects.start("prj_1")
+    assert caught.value.code == "moved"
+    assert len(service.requests) == 1
+
+
+def test_a_page_where_the_service_should_be_is_told(bootlora: Bootlora, service: Service) -> None:
+    service.script = [Answer(b"<html>Log in</html>"), Answer(b"<html>Log in</html>")]
+    for act in (bootlora.me, lambda: bootlora.projects.start("prj_1")):
+        with pytest.raises(ApiError, match="is not Bootlora"):
+            act()
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://a", "http://", "http://a b", "http://[::1", "http://a:x"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ApiError, match="no address of a service"):
+        Bootlora(url, "btl_test")
+
+
+@pytest.mark.parametrize("key", ["", "btl_a\nbtl_b", "btl_schlüssel", "btl a"])
+def test_a_key_that_is_none_is_refused(key: str) -> None:
+    with pytest.raises(ApiError, match="no API key"):
+        Bootlora("http://127.0.0.1:8000", key)
+
+
+def test_around_an_address_and_a_key_there_may_be_space(service: Service) -> None:
+    service.script = [Answer({"name": "me"})]
+    assert Bootlora(f" {service.url}/ \n", "btl_test\n").me() == {"name": "me"}
 
 
 def test_two_writes_have_two_keys(bootlora: Bootlora, service: Service) -> None:
@@ -116,6 +189,22 @@ def test_a_download_is_checked_and_carries_no_key(bootlora: Bootlora, service: S
     file = bootlora.images.save(image, tmp_path / "new" / "picture.png")
     assert file.read_bytes() == b"whole"
     assert all("Authorization" not in request.headers for request in service.requests)
+
+
+def test_without_the_right_to_download_it_says_so(bootlora: Bootlora, tmp_path) -> None:
+    with pytest.raises(ApiError, match="artifacts:read"):
+        bootlora.images.save({"url": None, "sha256": "0" * 64}, tmp_path / "picture.png")
+
+
+@pytest.mark.parametrize("name", ["..", "../../x.safetensors", "/etc/x.safetensors", "C:\\x.safetensors", "a/b", ""])
+def test_a_file_goes_into_its_folder_whatever_it_is_called(
+    bootlora: Bootlora, service: Service, tmp_path, name: str
+) -> None:
+    service.script = [Answer(b"whole")]
+    file = {"url": f"{service.url}/key", "sha256": hashlib.sha256(b"whole").hexdigest(), "filename": name}
+    saved = bootlora.loras.save({"files": {"kohya": file}}, "kohya", tmp_path / "lora")
+    assert saved.parent == tmp_path / "lora"
+    assert [each for each in tmp_path.rglob("*") if each.is_file()] == [saved]
 
 
 def test_a_download_that_stays_damaged_leaves_nothing(bootlora: Bootlora, service: Service, tmp_path) -> None:
