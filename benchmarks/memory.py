@@ -1,4 +1,4 @@
-"""The peak of this process's memory, since it began or since it was told to forget.
+"""The peak of this process's memory, since it began or was told to forget (by "5" in /proc/self/clear_refs).
 
 Not by `getrusage`: what that says survives execve (Linux keeps it in the signal struct), so a small child of a large
 process seems as large as its parent was.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import resource
-from contextlib import suppress
 from pathlib import Path
 
 
@@ -19,9 +18,3 @@ def peak_bytes() -> int:
     except OSError:  # no Linux
         found = None
     return 1024 * (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-
-
-def forget_peak() -> None:
-    """Count anew from what is resident now."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # proc(5)

@@ -197,10 +197,14 @@ def figures(measured: list[dict[str, Judgement]], first_view: str = "front") -> 
     def excess(kind: str) -> list[float]:
         return [m[kind].mean(unseen) - m["base"].mean(unseen) for m in measured]
 
+    def over(other: float) -> list[float]:
+        """By character, as many times as the mean of the others: one alone may have next to nothing."""
+        return [each / max(other, 0.01) for each in excess("method")]
+
     ours, crops, best = (statistics.mean(excess(kind)) for kind in ("method", "four_crops", "upper_bound"))
     above_base = {"method": ours, "crops": crops}
-    yield line("unseen_views_vs_four_crops", ours / max(crops, 0.01), 2, excess("method"), above_base)
-    yield line("bootstrap_vs_upper_bound", ours / max(best, 0.01), 0.9, excess("method"), {"upper_bound": best})
+    yield line("unseen_views_vs_four_crops", ours / max(crops, 0.01), 2, over(crops), above_base)
+    yield line("bootstrap_vs_upper_bound", ours / max(best, 0.01), 0.9, over(best), {"upper_bound": best})
     leak = statistics.mean(m["method_untriggered"].mean(views) for m in measured)
     yield line("attributes_without_trigger", leak, None, [], {}, better="lower")
     readable = {view: statistics.mean(m["true_renders"].views[view] for m in measured) for view in views}

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from alembic import command
 from alembic.config import Config
+from environs import EnvError
 
 from shared import reconcile, users
 from shared.db import Database
@@ -95,8 +96,8 @@ def _database() -> Database:
 def run() -> None:
     try:
         main(standalone_mode=True)
-    except BootloraError as error:
-        raise SystemExit(f"bootlora-admin: {error.message}") from None
+    except (BootloraError, EnvError) as error:
+        raise SystemExit(f"bootlora-admin: {error}") from None
 
 
 if __name__ == "__main__":

@@ -84,7 +84,6 @@ class Settings:
                 "secret_key": env.str("SECRET_KEY", validate=validate.Length(min=32)),
                 "models_file": env.path("MODELS_FILE", None),
                 "scratch_dir": env.path("SCRATCH_DIR", Settings.scratch_dir),
-                "webhook_allow_http": env.bool("WEBHOOK_ALLOW_HTTP", Settings.webhook_allow_http),
             }
             for name, default in _DEFAULTS.items():
                 if name in values:
@@ -92,6 +91,8 @@ class Settings:
                 if isinstance(default, tuple):
                     subcast = int if name == "webhook_retry_seconds" else str
                     values[name] = tuple(env.list(name.upper(), list(default), subcast=subcast))
+                elif isinstance(default, bool):  # which is an int, too
+                    values[name] = env.bool(name.upper(), default)
                 elif isinstance(default, int):
                     values[name] = env.int(name.upper(), default, validate=validate.Range(min=LEAST.get(name)))
                 elif isinstance(default, float):

@@ -63,6 +63,18 @@ def test_the_example_names_all_that_is_asked_for_and_fills_in_nothing() -> None:
     assert set(ENVIRONMENT.values()) == {""}
 
 
+def test_the_example_names_every_variable() -> None:
+    named = re.findall(r"(?m)^#?(\w+)=", (ROOT / ".env.example").read_text())
+    assert {name for name, _, _ in variables()} <= set(named)
+
+
+def test_the_readme_names_the_settings_that_the_file_itself_makes() -> None:
+    asked = {name for name, _, _ in variables()}
+    made = {name for name in COMPOSE["x-places"] if name not in asked}
+    told = (ROOT / "README.md").read_text().partition("## Settings")[2].partition("<!-- settings -->")[0]
+    assert made == set(re.findall(r"`(BOOTLORA_\w+)`", told)) - {"BOOTLORA_VALKEY_BINARY", "BOOTLORA_WEED_BINARY"}
+
+
 def test_make_env_fills_in_fresh_secrets() -> None:
     command = ["python3", str(ROOT / "docker" / "environment.py")]
     first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))

@@ -1,25 +1,43 @@
 """What the documents say must be there, and what is there must be said."""
 
 import re
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 
 import pytest
 
-from shared import catalog, events
+from shared import catalog, events, lifecycle
 from shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Settings)])
-def test_every_setting_is_in_the_readme(name: str) -> None:
-    assert f"| `BOOTLORA_{name.upper()}` |" in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("setting", fields(Settings), ids=lambda setting: setting.name)
+def test_every_setting_is_in_the_readme_with_its_default(setting: Field[object]) -> None:
+    row = f"| `BOOTLORA_{setting.name.upper()}` | {shown(setting.default)} |"
+    assert row in (ROOT / "README.md").read_text()
+
+
+def shown(default: object) -> str:
+    if default is MISSING:
+        return "**required**"
+    if default == Settings.scratch_dir:
+        return "`bootlora` in the system's temporary folder"
+    if default in (None, "", ()):
+        return ""
+    words = ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return f"`{words.lower() if isinstance(default, bool) else words}`"
 
 
 @pytest.mark.parametrize("type_", list(events.TYPES))
 def test_every_event_is_in_the_page_on_webhooks(type_: str) -> None:
     assert f"`{type_}`" in (ROOT / "docs" / "webhooks.md").read_text()
+
+
+def test_the_page_on_architecture_shows_every_state() -> None:
+    states = (ROOT / "docs" / "architecture.md").read_text().partition("## States")[2].partition("## ")[0]
+    for kind in (lifecycle.ProjectState, lifecycle.RoundState, lifecycle.JobState, lifecycle.Decision):
+        assert [state for state in kind if state not in states] == []
 
 
 def test_every_test_and_file_that_the_page_on_reliability_names_is_there() -> None:

@@ -14,9 +14,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from shared.params import TrainParams
+from tests.diffusion.checkpoints import FolderCheckpoints
 from tests.diffusion.tiny import make_image
 from workers.diffusion import adapter, checkpoint, train
-from workers.diffusion.checkpoint import FolderCheckpoints
 from workers.diffusion.dataset import Example
 from workers.diffusion.families.base import Family
 from workers.diffusion.families.sd15 import StableDiffusion15

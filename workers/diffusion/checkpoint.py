@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -36,25 +35,6 @@ class Checkpoints(Protocol):
 
     def save(self, path: Path, step: int) -> None:
         """Keep the file at `path`, which is gone after this call."""
-
-
-class FolderCheckpoints:
-    """The newest checkpoint in a local folder."""
-
-    def __init__(self, folder: Path):
-        self.file = folder / "checkpoint.safetensors"
-
-    def latest(self) -> Path | None:
-        return self.file if self.file.exists() else None
-
-    def wanted(self) -> bool:
-        return False
-
-    def save(self, path: Path, step: int) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_suffix(".partial")
-        partial.write_bytes(path.read_bytes())
-        os.replace(partial, self.file)
 
 
 def fingerprint(base: Family, params: TrainParams, examples: Sequence[Example], prior: Sequence[Example] = ()) -> str:
