@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
-from flask import current_app, g
+from flask import current_app, g, request
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -110,6 +111,23 @@ def release() -> None:
     if unit.reading is not None:
         unit.reading.close()
         unit.reading = None
+
+
+def connection() -> socket.socket | None:
+    """The client's end, where the server shows it (gunicorn does)."""
+    return cast("socket.socket | None", request.environ.get("gunicorn.socket"))
+
+
+def is_closed(connection: socket.socket | None) -> bool:
+    """Whether the client has hung up. A write would find that out, but may be long in coming."""
+    if connection is None:
+        return False
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except (BlockingIOError, ValueError):  # it says nothing, as it should; TLS can't be looked into
+        return False
+    except OSError:
+        return True
 
 
 def _unit() -> Unit:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from flask import Response, request
@@ -25,7 +26,7 @@ from shared.models import Event, Job, Project
 from shared.runtime import Runtime
 
 LOOK_EVERY_SECONDS = 1.0
-COMMENT_EVERY_SECONDS = 15.0  # keeps proxies from closing, and finds out whether anybody listens
+COMMENT_EVERY_SECONDS = 15.0  # keeps proxies from closing
 MAX_SECONDS = 600.0
 RETRY_MILLISECONDS = 5000
 AT_ONCE = 100  # events of one look
@@ -115,10 +116,15 @@ def _seen(after: int | None) -> int:
 def _stream(
     look: Callable[[Runtime, int], Look], seq: int, wanted: Callable[[Event], bool] = lambda _: True
 ) -> Response:
-    runtime, key_id = context.runtime(), context.api_key().id
+    runtime, key_id, connection = context.runtime(), context.api_key().id, context.connection()
     limits = runtime.settings
     _desk.take(key_id, for_key=limits.max_streams_per_key, in_all=limits.max_streams)
-    answer = Response(_lines(runtime, key_id, look, seq, wanted), content_type="text/event-stream; charset=utf-8")
+
+    def is_over() -> bool:
+        return context.is_closed(connection) or not _is_good(runtime, key_id)
+
+    lines = _lines(partial(look, runtime), seq, wanted, is_over)
+    answer = Response(lines, content_type="text/event-stream; charset=utf-8")
     answer.headers["X-Accel-Buffering"] = "no"
     answer.call_on_close(lambda: _desk.leave(key_id))
     return answer
@@ -131,20 +137,14 @@ def _is_good(runtime: Runtime, key_id: str) -> bool:
 
 
 def _lines(
-    runtime: Runtime,
-    key_id: str,
-    look: Callable[[Runtime, int], Look],
-    seq: int,
-    wanted: Callable[[Event], bool],
+    look: Callable[[int], Look], seq: int, wanted: Callable[[Event], bool], is_over: Callable[[], bool]
 ) -> Iterator[str]:
     yield f"retry: {RETRY_MILLISECONDS}\n\n"
     told: dict[str, Any] = {}
     ends_at = time.monotonic() + MAX_SECONDS
     comment_at = time.monotonic() + COMMENT_EVERY_SECONDS
-    while time.monotonic() < ends_at:
-        if not _is_good(runtime, key_id):
-            return
-        news = look(runtime, seq)
+    while time.monotonic() < ends_at and not is_over():
+        news = look(seq)
         for event in news.events:
             seq = event.seq
             if wanted(event):

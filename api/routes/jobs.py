@@ -10,7 +10,7 @@ from typing import Any
 from flask import request
 from sqlalchemy import select
 
-from api import filters, owned
+from api import context, filters, owned
 from api.blueprint import Blueprint
 from api.context import reading, writing
 from api.pagination import PageQuery, page, page_of
@@ -104,10 +104,11 @@ def _wanted_wait(prefer: str) -> int:
 
 
 def _wait(job_id: str, seconds: int) -> Job:
-    """The job when it has ended or the time is up. No connection is held in between."""
-    deadline = time.monotonic() + seconds
+    """The job when it has ended, the time is up or nobody waits. No connection to the database is held in between."""
+    deadline, connection = time.monotonic() + seconds, context.connection()
     while True:
         time.sleep(max(0.0, min(LOOK_EVERY_SECONDS, deadline - time.monotonic())))
         job = owned.shown_job(job_id)
-        if job.state in TERMINAL_JOB_STATES or time.monotonic() >= deadline:
+        is_over = time.monotonic() >= deadline or context.is_closed(connection)
+        if job.state in TERMINAL_JOB_STATES or is_over:
             return job

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import socket
+import threading
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -12,6 +14,7 @@ import pytest
 
 from shared.db import utcnow
 from shared.errors import Unavailable
+from shared.models import Job
 from tests.factories import make_curating, make_failed, make_job, make_lora, make_project, make_round, png
 
 PROJECT = {"name": "Eiei", "trigger_word": "eiei21girl", "feature_tags": ["fox ears", "yellow eyes"]}
@@ -210,6 +213,24 @@ def test_a_job_is_waited_for(ada, session_of):
     answer = ada.get(f"/v1/jobs/{job.id}", headers={"Prefer": "respond-async, wait=1"})
     assert (answer.status_code, answer.json["state"]) == (200, "queued")
     assert time.monotonic() - began > 0.9
+
+
+def test_nobody_is_waited_for_who_has_hung_up(ada, session_of):
+    with session_of() as session:
+        job = make_job(session, make_project(session, ada.user_id), state="running")
+
+    def end():
+        with session_of() as session:
+            session.get_one(Job, job.id).state = "succeeded"
+
+    later = threading.Timer(8, end)
+    later.start()
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    waiting = {"headers": {"Prefer": "wait=30"}, "environ_overrides": {"gunicorn.socket": ours}}
+    assert ada.get(f"/v1/jobs/{job.id}", **waiting).json["state"] == "running"
+    later.cancel()
+    ours.close()
 
 
 def test_a_key_is_made_used_and_revoked(ada, app):

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import urllib3
 
+from benchmarks.http import gunicorn
 from embedded.servers import HOST, free_ports
 from embedded.stack import ROOT
 from embedded.supervisor import Program, Supervisor
+from shared import users
+from shared.db import Database
+from shared.models import User
 from tests.api.conftest import SECRET
+from tests.factories import make_project
 
 pytestmark = pytest.mark.servers
 
@@ -31,23 +38,29 @@ def counts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def url(supervisor: Supervisor, tmp_path: Path, empty_database: Path, counts: Path) -> Iterator[str]:
+def environment(tmp_path: Path, empty_database: Path) -> dict[str, str]:
+    """What a process of the API needs."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "bootlora.db").write_bytes(empty_database.read_bytes())
+    return {
+        "BOOTLORA_DATABASE_URL": f"sqlite:///{tmp_path}/bootlora.db",
+        "BOOTLORA_BROKER_URL": "memory://",
+        "BOOTLORA_STORAGE_URL": (tmp_path / "store").as_uri(),
+        "BOOTLORA_SECRET_KEY": SECRET,
+    }
+
+
+@pytest.fixture
+def url(supervisor: Supervisor, environment: dict[str, str], counts: Path) -> Iterator[str]:
     (port,) = free_ports(1)
     url = f"http://{HOST}:{port}"
     cmd = re.search(r"(?m)^CMD (\[[^]]*\])", (ROOT / "docker" / "api.Dockerfile").read_text())
     assert cmd is not None
     words = json.loads(cmd[1].replace("\\\n", "").replace("0.0.0.0:8000", f"{HOST}:{port}"))
-    (tmp_path / "store").mkdir()
     program = Program(
         name="processes",
         command=[sys.executable, "-m", *words],
-        environment={
-            "BOOTLORA_DATABASE_URL": f"sqlite:///{empty_database}",
-            "BOOTLORA_BROKER_URL": "memory://",
-            "BOOTLORA_STORAGE_URL": (tmp_path / "store").as_uri(),
-            "BOOTLORA_SECRET_KEY": SECRET,
-            "PROMETHEUS_MULTIPROC_DIR": str(counts),
-        },
+        environment={**environment, "PROMETHEUS_MULTIPROC_DIR": str(counts)},
         is_ready=lambda: ask(f"{url}/healthz").status == 200,
         folder=ROOT,
     )
@@ -69,3 +82,25 @@ def test_metrics_are_of_all_processes(url: str, counts: Path) -> None:
     assert len(list(counts.glob("counter_*.db"))) == 2
     told = [re.search(COUNTED, ask(f"{url}/metrics").data.decode()) for _ in range(8)]
     assert [float(each[1]) for each in told if each] == [asked] * 8
+
+
+def test_who_hangs_up_makes_room_for_the_next(environment: dict[str, str]) -> None:
+    database = Database(environment["BOOTLORA_DATABASE_URL"])
+    with database.transaction() as session:
+        project = make_project(session)
+        _, key = users.create_key(session, session.get_one(User, project.user_id), SECRET, name="test")
+    database.dispose()
+    with gunicorn("api.wsgi:app", {**os.environ, **environment, "BOOTLORA_MAX_STREAMS_PER_KEY": "1"}) as port:
+        first = listen(port, project.id, key)
+        assert first.status == 200
+        assert listen(port, project.id, key).status == 429
+        first.close()
+        deadline = time.monotonic() + 10  # the next comment, which would find that nobody is there, is later
+        while listen(port, project.id, key).status != 200:
+            assert time.monotonic() < deadline, "the place is still taken"
+            time.sleep(0.2)
+
+
+def listen(port: int, project_id: str, key: str) -> urllib3.BaseHTTPResponse:
+    url, headers = f"http://{HOST}:{port}/v1/projects/{project_id}/events/stream", {"Authorization": f"Bearer {key}"}
+    return urllib3.request("GET", url, headers=headers, preload_content=False, retries=False, timeout=5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -107,6 +108,15 @@ def test_a_stream_ends_after_a_while(ada, scene, monkeypatch):
     monkeypatch.setattr(streams, "MAX_SECONDS", 0.1)
     monkeypatch.setattr(streams, "COMMENT_EVERY_SECONDS", 0.01)
     assert ": still here" in ada.get(f"/v1/projects/{scene[0].id}/events/stream").text
+
+
+def test_who_hangs_up_makes_room_before_the_next_comment(ada, scene):
+    ours, theirs = socket.socketpair()
+    path = f"/v1/projects/{scene[0].id}/events/stream"
+    answer = ada.get(path, environ_overrides={"gunicorn.socket": ours})
+    messages = told(heard(answer, b"id: 3", theirs.close))
+    assert [id_ for _, id_, _ in messages if id_] == ["1", "2", "3"]
+    ours.close()
 
 
 def test_a_stream_ends_when_its_key_is_revoked(ada, runtime, scene):
