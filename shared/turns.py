@@ -47,7 +47,8 @@ def hand_out(session: Session, queue: str, settings: Settings, *, patient: bool)
 def take_next(session: Session, queue: str, settings: Settings) -> Turn | None:
     """The job whose turn it is: of the user served least recently, the most urgent, the oldest.
 
-    The user is locked before the job, as in requests that count a user's jobs and then cancel one.
+    A user who is locked is passed over: whoever has the lock may have to wait for what is locked here. As a rule they
+    hand out at their own end; else the clock comes a second later.
     """
     whose = prepared.scalar(session, _next_user(queue, settings))
     taken = prepared.one(session, _marking(queue, settings), whose=whose) if whose else None
@@ -207,7 +208,7 @@ def _next_user(queue: str, settings: Settings) -> Select[str]:
         )
         .order_by(_users.c.served_at, _users.c.id)
         .limit(1)
-        .with_for_update(of=_users, key_share=True)
+        .with_for_update(of=_users, key_share=True, skip_locked=True)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from shared.runtime import Runtime
 from shared.settings import Settings
 from shared.turns import Turn
 from shared.webhooks import Answer
-from tests.domain import RecordingBroker, claim, make_job, make_runtime
+from tests.domain import RecordingBroker, claim, make_job, make_project, make_runtime, make_user
 from tests.servers import Postgres
 
 pytestmark = pytest.mark.servers
@@ -172,18 +173,63 @@ def test_a_request_that_has_counted_its_user_s_jobs_gets_them_whatever_a_dispatc
 ) -> None:
     with runtime.transaction() as session:
         job = make_job(session, project)
-    with ThreadPoolExecutor(1) as pool:
-        with runtime.transaction() as session:
-            jobs.check_cap(session, user, runtime.settings)
-            dispatcher = pool.submit(take_next, runtime)
-            await_waiting(runtime)
-            jobs.cancel(session, session.get_one(Job, job.id))
-        assert dispatcher.result() is None
+    with ThreadPoolExecutor(1) as pool, runtime.transaction() as session:
+        jobs.check_cap(session, user, runtime.settings)
+        assert pool.submit(take_next, runtime).result() is None
+        jobs.cancel(session, session.get_one(Job, job.id))
 
 
-def take_next(runtime: Runtime) -> Turn | None:
+def take_next(runtime: Runtime, queue: str = "gpu") -> Turn | None:
     with runtime.transaction() as session:
-        return turns.take_next(session, "gpu", runtime.settings)
+        return turns.take_next(session, queue, runtime.settings)
+
+
+def test_whatever_happens_at_once_nobody_waits_in_a_circle(runtime: Runtime) -> None:
+    with runtime.transaction() as session:
+        people = [make_user(session, name, max_queued_jobs=1000) for name in ("ann", "bo", "cy")]
+        places = [(user, make_project(session, user, curation="manual")) for user in people for _ in range(2)]
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(act_at_random, runtime, places, seed) for seed in range(8)]:
+            done.result()
+
+
+def act_at_random(runtime: Runtime, places: list[tuple[User, Project]], seed: int) -> None:
+    """What requests, workers and clocks do."""
+    dice = random.Random(seed)
+    for _ in range(60):
+        user, project = dice.choice(places)
+        kind, queue = dice.choice([("train", "gpu"), ("score", "io")])
+        with runtime.db.reading() as session:
+            job = session.scalars(select(Job).where(Job.project_id == project.id).order_by(Job.attempt)).first()
+        with suppress(LostLease, Conflict), runtime.transaction() as session:
+            match dice.randrange(5):
+                case 0 | 1:
+                    projects.get(session, user, project.id, lock=True)
+                    jobs.check_cap(session, user, runtime.settings)
+                    if job and job.state == "queued" and dice.random() < 0.3:
+                        jobs.cancel(session, session.get_one(Job, job.id))
+                    make_job(session, project, kind)
+                case 2:
+                    jobs.check_in(session, f"{queue}@{seed}", queue, 2)
+                    jobs.wake(session, queue)
+                case 3:
+                    turns.straighten_line(session)
+        for turn in (take_next(runtime, each) for each in ("gpu", "io")):
+            if turn:
+                work_on(runtime, turn, f"{turn.queue}@{seed}", kind)
+
+
+def work_on(runtime: Runtime, turn: Turn, worker: str, following: str) -> None:
+    with runtime.transaction() as session:
+        held = jobs.claim(session, turn.id, turn.attempt, worker, 90)
+    if held is None:
+        return
+    with suppress(LostLease), runtime.transaction() as session:
+        if turn.attempt == 1 and following == "score":
+            jobs.give_back(session, held)
+        else:
+            jobs.succeed(session, held, {})
+            make_job(session, session.get_one(Project, held.project_id), following)
 
 
 def test_who_submits_while_the_line_is_straightened_stands_in_it(
