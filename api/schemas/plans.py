@@ -80,7 +80,11 @@ class RoundPlanSchema(Schema):
     """One round. What is left out is the default of the base model's family."""
 
     kind = RoundKind(required=True, metadata={"description": "A plan ends with its one character round."})
-    target = Whole(1, 1_000, metadata={"description": "Pictures in the dataset when the round ends. A style round needs it."})
+    target = Whole(
+        1,
+        1_000,
+        metadata={"description": "Pictures in the dataset when the round ends. A style round needs it."},
+    )
     caption_policy = CaptionPolicy()
     views = Views()
     framings = fields.Dict(
