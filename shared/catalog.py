@@ -151,8 +151,8 @@ def base_models(models_file: Path | None = None) -> dict[str, BaseModel]:
     }
     if models_file is not None:
         for name, row in tomllib.loads(models_file.read_text()).items():
-            places = {key: str((models_file.parent / row[key]).resolve()) for key in ("path", "config") if key in row}
-            models[name] = BaseModel(**{"name": name, **row, **places})
+            places = {key: str((models_file.parent / row[key]).resolve()) for key in ("path", "config") if row.get(key)}
+            models[name] = BaseModel(name=name, **(row | places))
             if models[name].family not in FAMILIES:
                 raise ValueError(f"{models_file}: base model {name!r} is of the unknown family {models[name].family!r}")
     return models

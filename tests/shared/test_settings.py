@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from embedded.stack import ROOT
 from shared import catalog
 from shared.settings import Settings
 
@@ -28,7 +29,7 @@ def test_yes_and_no_are_read_as_such(monkeypatch: pytest.MonkeyPatch, said: str,
 
 def test_the_admin_command_tells_which_settings_are_missing() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "shared.admin", "migrate"], env={}, cwd=Path.cwd(), capture_output=True, text=True
+        [sys.executable, "-m", "shared.admin", "migrate"], env={}, cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 1
     assert done.stderr.startswith("bootlora-admin: ")
@@ -41,3 +42,12 @@ def test_places_in_a_models_file_are_taken_from_its_folder(tmp_path: Path) -> No
     file.write_text('[mine]\nfamily = "sd15"\npath = "mine.safetensors"\nconfig = "configs"\nresolution = 512\n')
     mine = catalog.base_models(file)["mine"]
     assert (mine.path, mine.config) == (str(tmp_path / "mine.safetensors"), str(tmp_path / "configs"))
+
+
+def test_a_models_file_may_name_no_configs_and_give_no_second_name(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text('[mine]\nfamily = "sd15"\npath = "folder"\nconfig = ""\nresolution = 512\n')
+    assert catalog.base_models(file)["mine"].config == ""
+    file.write_text(file.read_text() + 'name = "hers"\n')
+    with pytest.raises(TypeError, match="name"):
+        catalog.base_models(file)
