@@ -2,6 +2,8 @@
 
 import re
 from dataclasses import MISSING, Field, fields
+from enum import StrEnum
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -34,10 +36,18 @@ def test_every_event_is_in_the_page_on_webhooks(type_: str) -> None:
     assert f"`{type_}`" in (ROOT / "docs" / "webhooks.md").read_text()
 
 
-def test_the_page_on_architecture_shows_every_state() -> None:
+@pytest.mark.parametrize(
+    ("name", "moves"),
+    [("project", lifecycle.PROJECT_MOVES), ("round", lifecycle.ROUND_MOVES), ("job", lifecycle.JOB_MOVES)],
+)
+def test_the_page_on_architecture_shows_every_move(name: str, moves: dict[StrEnum, set[StrEnum]]) -> None:
     states = (ROOT / "docs" / "architecture.md").read_text().partition("## States")[2].partition("## ")[0]
-    for kind in (lifecycle.ProjectState, lifecycle.RoundState, lifecycle.JobState, lifecycle.Decision):
-        assert [state for state in kind if state not in states] == []
+    (part,) = re.findall(rf"(?ms)^{name}: (.*?)^(?:\w|`)", states)
+    shown = set()
+    for chain in re.split(r"\s{2,}", part):
+        stages = [re.findall(r"\w+", stage) for stage in re.split("─[^─►]*─?►", chain)]
+        shown |= {move for before, after in pairwise(stages) for move in product(before, after)}
+    assert shown == {(before, after) for before, afters in moves.items() for after in afters}
 
 
 def test_every_test_and_file_that_the_page_on_reliability_names_is_there() -> None:
