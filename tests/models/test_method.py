@@ -75,6 +75,20 @@ def test_the_figures_of_the_bench():
     assert by_name["attributes_in_true_renders"] == pytest.approx(0.9)
 
 
+def test_a_ratio_is_spread_as_the_ratio_is():
+    others = {
+        "method_untriggered": judgement(0.3, 0.3),
+        "four_crops": judgement(1.0, 0.3),
+        "upper_bound": judgement(1.0, 0.9),
+        "base": judgement(0.2, 0.1),
+        "true_renders": judgement(1.0, 0.9),
+    }
+    measured = [others | {"method": judgement(1.0, share)} for share in (0.7, 0.9)]
+    by_name = {line["name"]: line for line in figures(measured)}
+    assert by_name["unseen_views_vs_four_crops"]["spread"] == [3, 4]  # .6 and .8 above the base, over .2
+    assert by_name["bootstrap_vs_upper_bound"]["spread"] == [0.75, 1]
+
+
 def test_the_upper_bound_learns_from_every_view():
     known = true_pictures(HEROINE, 32, count=12)
     tags = [tag for _, its in known for tag in its]
