@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -23,7 +25,6 @@ from bootlora.types import Image, Job
 # Names and tags may hold brackets; what goes into a pipe must not be wrapped.
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 class Commands(click.Group):
@@ -34,20 +35,34 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except ApiError as error:
             raise click.ClickException(str(error)) from error
-        except BrokenPipeError:
-            raise
         except OSError as error:
-            raise click.ClickException(f"{error.filename or 'a file'}: {error.strerror or error}") from error
+            if error.errno == errno.EPIPE:  # click ends quietly when nobody reads on
+                raise
+            raise click.ClickException(
+                f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            ) from error
+
+
+class Folder(click.Path):
+    """A folder that is there, or can be made: seen before any work is done for it."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, writable=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        folder = Path(value)
+        super().convert(next(each for each in (folder, *folder.absolute().parents) if os.path.exists(each)), param, ctx)
+        return folder
 
 
 class JsonFile(click.File):
-    """A file of JSON, read."""
+    """What a file of JSON says."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             return json.load(super().convert(value, param, ctx))
-        except ValueError as error:
-            self.fail(f"{value} is no JSON: {error}", param, ctx)
+        except (ValueError, RecursionError) as error:
+            return self.fail(f"{value} is no JSON: {error}", param, ctx)
 
 
 class TagList(click.ParamType):
@@ -149,7 +164,7 @@ def create_project(
     """Make a draft called NAME, or like its trigger word; its id is printed."""
     more: dict[str, Any] = {"subject_tags": subject, "curation": curation}
     more["base_model"] = base_model or bootlora.base_models()[0]["name"]
-    if plan:
+    if plan is not None:
         more["plan"] = plan
     if metadata:
         more["metadata"] = dict(each.partition("=")[::2] for each in metadata)
@@ -280,7 +295,7 @@ def watch(bootlora: Bootlora, project: str) -> None:
 @main.command()
 @click.argument("project")
 @click.argument("number", metavar="ROUND", type=int)
-@click.option("--out", type=FOLDER, required=True)
+@click.option("--out", type=Folder(), required=True)
 @with_client
 def candidates(bootlora: Bootlora, project: str, number: int, out: Path) -> None:
     """Download a round's candidates, and a sheet with the numbers that `curate` takes."""
@@ -351,7 +366,7 @@ def finish(bootlora: Bootlora, project: str, number: int, accept_fewer: bool) ->
 
 @main.command()
 @click.argument("project")
-@click.option("--out", type=FOLDER, required=True)
+@click.option("--out", type=Folder(), required=True)
 @click.option("--round", "number", type=int, help="That round's LoRA and dataset, instead of the last's.")
 @with_client
 def download(bootlora: Bootlora, project: str, out: Path, number: int | None) -> None:
@@ -377,7 +392,7 @@ def download(bootlora: Bootlora, project: str, out: Path, number: int | None) ->
 )
 @click.option("--lora", "loras", type=LoraWeight(), multiple=True, help="The latest one's if you name none.")
 @click.option("--base", is_flag=True, help="No LoRA at all: what the base model draws.")
-@click.option("--out", type=FOLDER, required=True)
+@click.option("--out", type=Folder(), required=True)
 @with_client
 def generate(
     bootlora: Bootlora,

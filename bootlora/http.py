@@ -12,24 +12,24 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import requests.auth
+from requests.exceptions import ChunkedEncodingError, ContentDecodingError
 
+BROKEN_OFF = (ChunkedEncodingError, ContentDecodingError)
+UNHEARD = (requests.ConnectionError, requests.Timeout, *BROKEN_OFF)
 BUSY = {429, 502, 503, 504}  # the same request may succeed later
-FULL = "too_many_queued_jobs"  # until jobs have run or somebody cancels some: not for the client to sit out
+LOST = {0, 502, 504}  # nobody answered, but the request may have been heard
+CAP = "too_many"  # so begin the codes of a 429 that is no rate limit: it lasts until jobs have run
 IN_PROGRESS = "idempotency_in_progress"  # an earlier try of this very request is still being worked on
 TRIES = 6
-LONGEST_PAUSE_SECONDS = 60.0
+LONGEST_PAUSE_SECONDS = 61.0  # the minute of a rate limit; a service that says more is not waited for
 FIRST_PAUSE_SECONDS = 0.5  # doubled after each try that nobody answered
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 CHUNK_BYTES = 1 << 16
-BROKEN = (  # no answer, or half of one
-    *(requests.ConnectionError, requests.Timeout),
-    *(requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError),
-)
 
 T = TypeVar("T")
 
@@ -43,11 +43,9 @@ class ApiError(Exception):
         self.code = code
         self.detail = detail
         self.errors = errors or []
-        self.may_be_done = False  # by an earlier try of which nothing was heard
+        self.after_lost_try = False  # what was asked may have been done by an earlier try
 
     def __str__(self) -> str:
-        if self.status == 412 and self.may_be_done:
-            return f"{self.detail} (an earlier try that got no answer may have changed it)"
         if len(self.errors) < 2:
             return self.detail
         places = (f"{each.get('pointer') or each.get('parameter')}: {each['detail']}" for each in self.errors)
@@ -69,14 +67,18 @@ class Http:
     """Requests to one service with one API key."""
 
     def __init__(self, url: str, api_key: str):
-        self.url = _checked_url(url)
+        self.url, api_key = url.strip().rstrip("/"), api_key.strip()
+        if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", self.url, re.IGNORECASE):
+            raise ApiError(0, "bad_url", f"{url!r} is no URL of a service; write for example http://127.0.0.1:8000")
+        if not re.fullmatch(r"[\x21-\x7e]+", api_key):
+            raise ApiError(0, "bad_key", "an API key is visible ASCII characters without a space; copy it again")
         self._session = requests.Session()
-        self._key = Bearer(_checked_key(api_key.strip()))
+        self._key = Bearer(api_key)
 
     def get(self, path: str, *, wait_seconds: float = 0, **params: Any) -> Any:
         """What is at a path. `wait_seconds`: for how long the service may hold the answer back until there is news."""
         wait = {"Prefer": f"wait={int(wait_seconds)}"} if wait_seconds >= 1 else {}
-        return _json(self._call("GET", path, headers=wait, params=params, patience=wait_seconds))
+        return _body(self._call("GET", path, headers=wait, params=params, patience=wait_seconds))
 
     def pages(self, path: str, **params: Any) -> Iterator[Any]:
         """The items of a list, page after page."""
@@ -96,22 +98,32 @@ class Http:
     ) -> Any:
         """Change what is at a path, as it was when `etag` was read; without one, as it is now (read from `read`)."""
         etag = etag or self.etag(read or path)
-        return _body(self._call(method, path, headers={"If-Match": etag}, **(form or {"json": body})))
+        try:
+            return _body(self._call(method, path, headers={"If-Match": etag}, **(form or {"json": body})))
+        except ApiError as problem:
+            if problem.status == 412 and problem.after_lost_try:
+                problem.detail = (
+                    "the answer to a first try was lost, so this change may have been made already; look again"
+                )
+            raise
 
     def etag(self, path: str) -> str:
-        return self._call("GET", path).headers.get("ETag", "*")
+        answer = self._call("GET", path)
+        _body(answer)
+        return answer.headers.get("ETag", "*")
 
     def delete(self, path: str) -> None:
         try:
-            self._call("DELETE", path)
-        except ApiError as error:
-            if error.status != 404 or not error.may_be_done:
+            _body(self._call("DELETE", path))
+        except ApiError as problem:
+            if not (problem.code == "not_found" and problem.after_lost_try):
                 raise
 
-    def save(self, url: str, path: Path, sha256: str) -> Path:
+    def save(self, url: str | None, path: Path, sha256: str) -> Path:
         """Download a presigned link to a file, which appears only when it is whole and as it should be."""
-        if not url:
-            raise ApiError(403, "missing_scope", "downloads need an API key with the scope `artifacts:read`")
+        if url is None:  # so the service shows it to who may not download
+            detail = "this API key lacks the scope 'artifacts:read', without which nothing is downloaded"
+            raise ApiError(403, "missing_scope", detail)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
         try:
@@ -124,29 +136,32 @@ class Http:
         if method != "GET":
             headers["Idempotency-Key"] = str(uuid.uuid4())  # the same for every try: it is done once
         request |= {"auth": self._key, "headers": headers, "timeout": (CONNECT_SECONDS, READ_SECONDS + patience)}
+        request["allow_redirects"] = False  # the key is for this service, and a POST would arrive as a GET
         return _patiently(lambda: self._send(method, self.url + path, **request))
 
     def _send(self, method: str, url: str, **request: Any) -> requests.Response:
         try:
-            answer = self._session.request(method, url, **{"allow_redirects": False, **request})
-        except BROKEN as error:
+            answer = self._session.request(method, url, **request)
+        except UNHEARD as error:
             raise _Again(_unheard(url, error)) from error
-        if answer.is_redirect:  # not followed: not with a key, and a POST would become a GET
-            place = answer.headers["Location"]
-            raise ApiError(answer.status_code, "moved", f"{urlsplit(url).netloc} points to {place}; use that address")
+        except (requests.RequestException, ValueError) as error:
+            raise ApiError(0, "unsendable", f"the request can't be sent: {error}") from error
+        if answer.is_redirect:
+            raise _moved(answer)
         if answer.ok:
             return answer
         problem = _problem(answer)
-        if (answer.status_code in BUSY and problem.code != FULL) or problem.code == IN_PROGRESS:
+        capped = answer.status_code == 429 and problem.code.startswith(CAP)
+        if (answer.status_code in BUSY and not capped) or problem.code == IN_PROGRESS:
             raise _Again(problem, answer.headers.get("Retry-After"))
         raise problem
 
     def _receive(self, url: str, part: Path, sha256: str) -> Path:
         found = hashlib.sha256()
-        # without the API key: the link itself is the right to read
-        request = {"stream": True, "timeout": (CONNECT_SECONDS, READ_SECONDS), "allow_redirects": True}
+        timeout = (CONNECT_SECONDS, READ_SECONDS)
         try:
-            with self._send("GET", url, **request) as answer, part.open("wb") as file:
+            # without the API key: the link itself is the right to read
+            with self._send("GET", url, stream=True, timeout=timeout) as answer, part.open("wb") as file:
                 for chunk in answer.iter_content(CHUNK_BYTES):
                     found.update(chunk)
                     file.write(chunk)
@@ -168,86 +183,88 @@ class _Again(Exception):
 
 def _patiently(attempt: Callable[[], T]) -> T:
     """What an attempt gives, at one of its tries."""
-    unheard = False
+    lost = False
     for number in range(TRIES):
         try:
             return attempt()
-        except _Again as again:
-            if number + 1 == TRIES:
-                raise again.problem from again
-            unheard = unheard or again.problem.status == 0
-            time.sleep(_pause(again.retry_after, number))
-        except ApiError as error:
-            error.may_be_done = unheard
+        except ApiError as problem:
+            problem.after_lost_try = lost
             raise
+        except _Again as again:
+            lost |= again.problem.status in LOST
+            pause = _pause(again.retry_after, number)
+            if number + 1 == TRIES or pause > LONGEST_PAUSE_SECONDS:
+                raise again.problem from again
+            time.sleep(pause)
     raise AssertionError("unreachable")
 
 
 def _pause(retry_after: str | None, number: int) -> float:
     """As long as the service asks for, else longer each time. Others wait too, so never exactly as long as they do."""
-    seconds = _seconds(retry_after or "")
+    seconds = _seconds((retry_after or "").strip())
     if seconds is None:
         return random.uniform(0.5, 1) * FIRST_PAUSE_SECONDS * 2**number
-    return min(max(seconds, 0.0), LONGEST_PAUSE_SECONDS) + random.uniform(0, 0.1)
+    return max(seconds, 0.0) + random.uniform(0, 0.1)
 
 
 def _seconds(retry_after: str) -> float | None:
-    """What a Retry-After says: a number or a date (RFC 9110, 10.2.3). None: neither."""
+    """The seconds of a Retry-After that is a number or a date, as it should be."""
     if re.fullmatch("[0-9]+", retry_after):
         return float(retry_after)
     try:
-        return (parsedate_to_datetime(retry_after).astimezone(UTC) - datetime.now(UTC)).total_seconds()
+        return (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
     except (ValueError, TypeError, OverflowError):
         return None
 
 
-def _checked_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) and not re.search(r"\s", url)
-    except ValueError:
-        good = False
-    if not good:
-        raise ApiError(0, "bad_url", f"{url!r} is no address of a service; write it as http://127.0.0.1:8000")
-    return url
-
-
-def _checked_key(key: str) -> str:
-    if not re.fullmatch(r"[\x21-\x7e]+", key):
-        raise ApiError(0, "bad_key", "this is no API key; one looks like btl_... and has no spaces")
-    return key
-
-
 def _problem(answer: requests.Response) -> ApiError:
-    try:
-        said = answer.json()
-    except ValueError:
-        said = {}
-    if not isinstance(said, dict):
-        said = {}
+    said = _object(answer) or {}
     detail = said.get("detail") or said.get("title") or f"the service answered {answer.status_code} {answer.reason}"
-    return ApiError(answer.status_code, said.get("code", "unknown"), detail, said.get("errors"))
+    errors = said.get("errors")
+    told = [each for each in errors if isinstance(each, dict) and "detail" in each] if isinstance(errors, list) else []
+    return ApiError(answer.status_code, str(said.get("code", "unknown")), str(detail), told)
 
 
-def _unheard(url: str, error: Exception) -> ApiError:
-    host = urlsplit(url).netloc
-    return ApiError(0, "unreachable", f"nothing answers at {host}; is the service running? ({type(error).__name__})")
-
-
-def _body(answer: requests.Response) -> Any:
-    return _json(answer) if answer.content else None
-
-
-def _json(answer: requests.Response) -> Any:
-    try:
-        return answer.json()
-    except ValueError:
-        host = urlsplit(answer.url).netloc
-        raise ApiError(
-            answer.status_code, "not_json", f"what answers at {host} is not Bootlora; check the URL"
-        ) from None
+def _moved(answer: requests.Response) -> ApiError:
+    there = urljoin(answer.url, answer.headers["Location"])
+    parts = urlsplit(there)
+    base = f"{parts.scheme}://{parts.netloc}{parts.path.partition('/v1/')[0]}"
+    asked = answer.url.partition("?")[0]
+    return ApiError(
+        answer.status_code, "moved", f"{asked} points to {there}; if the service is there, set the URL to {base}"
+    )
 
 
 def file_name(text: str) -> str:
-    """A name that the service gave, as that of a file: it leads to no other folder."""
-    return re.sub(r"[^\w. -]+", "_", text).strip(" .") or "file"
+    """The service's name for something, as the name of a file: on no system does it lead anywhere else."""
+    return re.sub(r"[\x00-\x1f/\\:]", "_", text).strip(". ") or "_"
+
+
+def _unheard(url: str, error: Exception) -> ApiError:
+    host = _host(url)
+    if isinstance(error, BROKEN_OFF):
+        return ApiError(0, "unreachable", f"the answer of {host} broke off; try again ({type(error).__name__})")
+    return ApiError(0, "unreachable", f"nothing answers at {host}; is the service running? ({type(error).__name__})")
+
+
+def _host(url: str) -> str:
+    """Whom a URL names, without a password."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _body(answer: requests.Response) -> Any:
+    if answer.status_code == 204:
+        return None
+    said = _object(answer)
+    if said is None:
+        detail = f"{_host(answer.url)} answers, but not as Bootlora does; is the URL right, or is it a proxy?"
+        raise ApiError(answer.status_code, "not_bootlora", detail)
+    return said
+
+
+def _object(answer: requests.Response) -> dict[str, Any] | None:
+    try:
+        said = answer.json()
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None

@@ -33,7 +33,7 @@ class Image(TypedDict, total=False):
     prompt: str | None
     seed: int | None
     scores: dict[str, Any] | None
-    url: str  # presigned: read it without the API key
+    url: str | None  # presigned: read it without the API key; none without the scope `artifacts:read`
     sha256: str
     width: int
     height: int
@@ -59,7 +59,7 @@ class Round(TypedDict, total=False):
 
 
 class LoraFile(TypedDict):
-    url: str
+    url: str | None
     sha256: str
     size_bytes: int
     filename: str

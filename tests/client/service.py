@@ -24,13 +24,13 @@ class Request:
 
 @dataclass
 class Answer:
-    """`drop` hangs up instead, `breaks` in the middle."""
+    """`drop` hangs up instead, `cut` in the middle of the body."""
 
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     drop: bool = False
-    breaks: bool = False
+    cut: bool = False
 
 
 class Service:
@@ -71,8 +71,8 @@ class Service:
             handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(raw)))
         handler.end_headers()
-        handler.wfile.write(raw[: len(raw) // 2] if answer.breaks else raw)
-        handler.close_connection = handler.close_connection or answer.breaks
+        handler.wfile.write(raw[: len(raw) // 2] if answer.cut else raw)
+        handler.close_connection |= answer.cut
 
     def close(self) -> None:
         self._server.shutdown()

@@ -82,23 +82,6 @@ def test_an_error_is_one_sentence_and_exit_1(service: Service) -> None:
     assert done.output == "Error: there is no project prj_9\n"
 
 
-@pytest.mark.parametrize("text", ["{", "\\x00", ""])
-def test_a_plan_that_is_no_json_is_told(service: Service, tmp_path: Path, text: str) -> None:
-    (tmp_path / "plan.json").write_text(text)
-    done = run(service, "projects", "create", "--trigger", "eiei21girl", "--plan", str(tmp_path / "plan.json"))
-    assert done.exit_code == 2
-    assert "is no JSON" in done.output
-    assert service.requests == []
-
-
-def test_a_place_that_can_not_be_written_to_is_told(service: Service, shop: Shop, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    done = run(service, "candidates", "prj_1", "1", "--out", str(tmp_path / "file" / "below"))
-    assert done.exit_code == 1
-    assert done.output.startswith("Error: ")
-    assert str(tmp_path / "file") in done.output
-
-
 def test_without_a_key_it_says_what_to_do() -> None:
     done = CliRunner(env={"BOOTLORA_KEY": ""}).invoke(main, ["projects", "list"])
     assert done.exit_code == 2
@@ -109,6 +92,78 @@ def test_help_needs_no_key() -> None:
     done = CliRunner(env={"BOOTLORA_KEY": ""}).invoke(main, ["curate", "--help"])
     assert done.exit_code == 0
     assert "1,4,7-9" in done.output
+
+
+@pytest.mark.parametrize("plan", [b"", b"{rounds: 3}", b"\xff\xfe", b"[" * 100_000])
+def test_a_plan_that_is_no_json_is_one_sentence(service: Service, tmp_path: Path, plan: bytes) -> None:
+    (tmp_path / "plan.json").write_bytes(plan)
+    done = run(service, "projects", "create", "--trigger", "eiei21girl", "--plan", str(tmp_path / "plan.json"))
+    assert done.exit_code == 2
+    assert "plan.json is no JSON" in done.stderr
+    assert service.requests == []
+
+
+@pytest.mark.parametrize("plan", ["", "nowhere.json"])
+def test_a_plan_that_can_not_be_read_is_one_sentence(service: Service, tmp_path: Path, plan: str) -> None:
+    done = run(service, "projects", "create", "--trigger", "eiei21girl", "--plan", str(tmp_path / plan))
+    assert done.exit_code == 2
+    assert "Invalid value for '--plan'" in done.stderr
+
+
+def test_a_plan_is_sent_as_it_is(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text('{"rounds": [{"kind": "style"}]}')
+    service.script = [Answer({"id": "prj_1"}, 201)]
+    words = ["--trigger", "eiei21girl", "--base-model", "chibi", "--plan", str(tmp_path / "plan.json")]
+    run(service, "projects", "create", *words)
+    assert service.requests[0].json["plan"] == {"rounds": [{"kind": "style"}]}
+
+
+@pytest.mark.parametrize("below", ["file", "file/new", "file/new/newer"])
+def test_a_folder_below_a_file_is_told_before_anything_is_asked(service: Service, tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    done = run(service, "generate", "prj_1", "--prompt", "her", "--base", "--out", str(tmp_path / below))
+    assert done.exit_code == 2
+    assert "is a file" in done.stderr
+    assert service.requests == []
+
+
+def test_a_file_that_can_not_be_written_is_one_sentence(service: Service, shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "sheet.png").mkdir()
+    done = run(service, "candidates", "prj_1", "1", "--out", str(tmp_path))
+    assert done.exit_code == 1
+    assert done.stderr == f"Error: {tmp_path}/sheet.png: Is a directory\n"
+
+
+def test_a_picture_that_is_none_is_one_sentence(service: Service, shop: Shop, tmp_path: Path) -> None:
+    shop.files["img_1"] = b"no picture"
+    shop.items[0]["sha256"] = hashlib.sha256(b"no picture").hexdigest()
+    done = run(service, "candidates", "prj_1", "1", "--out", str(tmp_path))
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: cannot identify image file")
+
+
+@pytest.mark.parametrize(("name", "value"), [("BOOTLORA_URL", "localhost:8000"), ("BOOTLORA_KEY", "btl_secr\u00e9t")])
+def test_a_wrong_url_or_key_is_one_sentence(name: str, value: str) -> None:
+    env = {"BOOTLORA_URL": "http://localhost", "BOOTLORA_KEY": "btl_test", name: value}
+    done = CliRunner(env=env).invoke(main, ["projects", "list"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_missing_scope_is_told_by_its_name(service: Service) -> None:
+    detail = "this API key lacks the scope 'projects:write'"
+    service.script = [Answer({"code": "missing_scope", "detail": detail}, 403)]
+    done = run(service, "projects", "start", "prj_1")
+    assert done.stderr == f"Error: {detail}\n"
+
+
+def test_pictures_without_links_lack_the_scope_to_download(service: Service, shop: Shop, tmp_path: Path) -> None:
+    shop.items = [{**item, "url": None} for item in shop.items]
+    done = run(service, "candidates", "prj_1", "1", "--out", str(tmp_path / "new"))
+    assert done.exit_code == 1
+    assert done.stderr == "Error: this API key lacks the scope 'artifacts:read', without which nothing is downloaded\n"
+    assert not (tmp_path / "new").exists()
 
 
 def test_candidates_come_with_a_numbered_sheet(service: Service, shop: Shop, tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import time
 
 import pytest
 
-from bootlora import ApiError, Bootlora, http
+from bootlora import ApiError, Bootlora, saving
 from tests.client.service import Answer, Service, busy
 
 
@@ -35,79 +36,6 @@ def test_a_busy_service_is_asked_again_with_the_same_idempotency_key(bootlora: B
     assert len(keys) == 1
 
 
-def test_an_answer_that_breaks_off_is_asked_for_again(bootlora: Bootlora, service: Service) -> None:
-    service.script = [Answer({"name": "me"}, breaks=True), Answer({"name": "me"})]
-    assert bootlora.me() == {"name": "me"}
-
-
-def test_what_an_unheard_try_has_deleted_is_deleted(bootlora: Bootlora, service: Service) -> None:
-    gone = Answer({"code": "not_found", "detail": "there is no project prj_1"}, 404)
-    service.script = [Answer(drop=True), gone, busy(503), gone]
-    bootlora.projects.delete("prj_1")
-    with pytest.raises(ApiError, match="there is no project"):
-        bootlora.projects.delete("prj_1")
-
-
-def test_what_an_unheard_try_may_have_changed_is_told(bootlora: Bootlora, service: Service) -> None:
-    changed = Answer({"code": "precondition_failed", "detail": "this has changed"}, 412)
-    service.script = [Answer(drop=True), changed]
-    with pytest.raises(ApiError, match="an earlier try that got no answer may have changed it"):
-        bootlora.rounds.decide("prj_1", 1, accepted=["img_1"], etag='"6"')
-
-
-def test_a_full_queue_is_told_at_once(bootlora: Bootlora, service: Service) -> None:
-    full = {"code": "too_many_queued_jobs", "detail": "20 of your jobs are waiting"}
-    service.script = [Answer(full, 429, {"Retry-After": "60"})]
-    with pytest.raises(ApiError, match="20 of your jobs are waiting"):
-        bootlora.projects.start("prj_1")
-
-
-@pytest.mark.parametrize("said", ["", "soon", "-5", "²", "0" * 400, "Thu, 01 Jan 1970 00:00:00 -0000", "nan"])
-def test_a_retry_after_that_says_nothing_sensible_breaks_nothing(
-    bootlora: Bootlora, service: Service, said: str
-) -> None:
-    service.script = [Answer({}, 503, {"Retry-After": said.encode().decode("latin-1")}), Answer({"name": "me"})]
-    assert bootlora.me() == {"name": "me"}
-
-
-@pytest.mark.parametrize("said", ["9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_nobody_is_waited_for_longer_than_a_minute(said: str) -> None:
-    assert 60 <= http._pause(said, 0) < 61
-
-
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_the_key_follows_no_redirect(bootlora: Bootlora, service: Service, method: str) -> None:
-    service.script = [Answer({}, 301, {"Location": "https://elsewhere.example/v1/projects/prj_1"})]
-    with pytest.raises(ApiError, match=r"points to https://elsewhere\.example") as caught:
-        bootlora.projects.get("prj_1") if method == "GET" else bootlora.projects.start("prj_1")
-    assert caught.value.code == "moved"
-    assert len(service.requests) == 1
-
-
-def test_a_page_where_the_service_should_be_is_told(bootlora: Bootlora, service: Service) -> None:
-    service.script = [Answer(b"<html>Log in</html>"), Answer(b"<html>Log in</html>")]
-    for act in (bootlora.me, lambda: bootlora.projects.start("prj_1")):
-        with pytest.raises(ApiError, match="is not Bootlora"):
-            act()
-
-
-@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://a", "http://", "http://a b", "http://[::1", "http://a:x"])
-def test_an_address_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(ApiError, match="no address of a service"):
-        Bootlora(url, "btl_test")
-
-
-@pytest.mark.parametrize("key", ["", "btl_a\nbtl_b", "btl_schlüssel", "btl a"])
-def test_a_key_that_is_none_is_refused(key: str) -> None:
-    with pytest.raises(ApiError, match="no API key"):
-        Bootlora("http://127.0.0.1:8000", key)
-
-
-def test_around_an_address_and_a_key_there_may_be_space(service: Service) -> None:
-    service.script = [Answer({"name": "me"})]
-    assert Bootlora(f" {service.url}/ \n", "btl_test\n").me() == {"name": "me"}
-
-
 def test_two_writes_have_two_keys(bootlora: Bootlora, service: Service) -> None:
     service.script = [Answer({}), Answer({})]
     bootlora.projects.start("prj_1")
@@ -129,11 +57,160 @@ def test_a_service_that_stays_busy_is_given_up(bootlora: Bootlora, service: Serv
     assert len(service.requests) == 6
 
 
+@pytest.mark.parametrize(
+    "odd",
+    ["", "-5", "nan", "1e9", "\xb2", "soon", "Fri, 99 Nov 2026 25:00:00 GMT", "Fri, 27 Nov 2026 10:00 -0000"],
+)
+def test_an_odd_retry_after_is_as_good_as_none(bootlora: Bootlora, service: Service, odd: str) -> None:
+    service.script = [busy(503, **{"Retry-After": odd}), Answer({"name": "me"})]
+    begun = time.monotonic()
+    assert bootlora.me() == {"name": "me"}
+    assert time.monotonic() - begun < 1
+
+
+def test_a_date_that_is_over_is_waited_for_no_more(bootlora: Bootlora, service: Service) -> None:
+    service.script = [busy(503, **{"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}), Answer({"name": "me"})]
+    assert bootlora.me() == {"name": "me"}
+
+
+@pytest.mark.parametrize("far", ["86400", "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_who_says_much_later_is_not_waited_for(bootlora: Bootlora, service: Service, far: str) -> None:
+    service.script = [busy(503, **{"Retry-After": far})]
+    with pytest.raises(ApiError, match="come back later"):
+        bootlora.me()
+
+
+@pytest.mark.parametrize("code", ["too_many_queued_jobs", "too_many_streams", "too_many"])
+def test_a_cap_is_told_at_once(bootlora: Bootlora, service: Service, code: str) -> None:
+    service.script = [Answer({"code": code, "detail": "20 of your jobs are waiting"}, 429, {"Retry-After": "60"})]
+    with pytest.raises(ApiError, match="20 of your jobs are waiting"):
+        bootlora.projects.start("prj_1")
+    assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize("body", [{"code": "rate_limited", "detail": "come back in 0 seconds"}, b"<html>"])
+def test_a_rate_limit_is_waited_for(bootlora: Bootlora, service: Service, body: object) -> None:
+    service.script = [Answer(body, 429, {"Retry-After": "0"}), Answer({"name": "me"})]
+    assert bootlora.me() == {"name": "me"}
+
+
 def test_a_service_that_is_not_there_is_one_sentence(bootlora: Bootlora, service: Service) -> None:
     service.close()
     with pytest.raises(ApiError, match="nothing answers at") as caught:
         bootlora.me()
     assert caught.value.code == "unreachable"
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(bootlora: Bootlora, service: Service) -> None:
+    service.script = [Answer({"name": "me"}, cut=True), Answer({"name": "me"})]
+    assert bootlora.me() == {"name": "me"}
+
+
+def test_a_write_whose_answer_breaks_off_is_still_done_once(bootlora: Bootlora, service: Service) -> None:
+    service.script = [Answer({"id": "prj_1"}, cut=True), Answer({"id": "prj_1"})]
+    bootlora.projects.start("prj_1")
+    first, second = service.requests
+    assert first.headers["Idempotency-Key"] == second.headers["Idempotency-Key"]
+
+
+def test_answers_that_always_break_off_are_one_sentence(bootlora: Bootlora, service: Service) -> None:
+    service.answer = lambda request: Answer({"name": "me"}, cut=True)
+    with pytest.raises(ApiError, match="broke off") as caught:
+        bootlora.me()
+    assert caught.value.code == "unreachable"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_the_key_follows_no_redirect(bootlora: Bootlora, service: Service, status: int) -> None:
+    service.answer = lambda request: Answer({}, status, {"Location": "https://elsewhere.example/lora/v1/me?x=1"})
+    for ask in (bootlora.me, lambda: bootlora.projects.start("prj_1"), lambda: bootlora.projects.delete("prj_1")):
+        with pytest.raises(ApiError, match="points to https://elsewhere") as caught:
+            ask()
+        assert str(caught.value).endswith("set the URL to https://elsewhere.example/lora")
+        assert (caught.value.status, caught.value.code) == (status, "moved")
+    assert len(service.requests) == 3
+
+
+def test_a_redirect_within_the_service_is_not_followed_either(bootlora: Bootlora, service: Service) -> None:
+    service.script = [Answer({}, 308, {"Location": "/lora/v1/me"})]
+    with pytest.raises(ApiError, match=f"set the URL to {service.url}/lora"):
+        bootlora.me()
+
+
+def test_a_download_may_be_redirected(bootlora: Bootlora, service: Service, tmp_path) -> None:
+    service.script = [Answer(b"", 307, {"Location": f"{service.url}/other-region"}), Answer(b"whole")]
+    digest = hashlib.sha256(b"whole").hexdigest()
+    assert bootlora.http.save(f"{service.url}/key", tmp_path / "file", digest).read_bytes() == b"whole"
+    assert all("Authorization" not in request.headers for request in service.requests)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost:8000", "//localhost", "ftp://localhost", "http://", "http://a b", "http://a/?b", "http://a#b"],
+)
+def test_a_url_that_is_none_is_told_so(url: str) -> None:
+    with pytest.raises(ApiError, match="is no URL of a service; write for example http") as caught:
+        Bootlora(url, "btl_test")
+    assert caught.value.code == "bad_url"
+
+
+@pytest.mark.parametrize("url", ["http://a..b", "http://" + "a" * 70, "http://*", "http://[", "http://a:b/v1"])
+def test_a_url_that_leads_nowhere_is_one_sentence(url: str) -> None:
+    with pytest.raises(ApiError):
+        Bootlora(url, "btl_test").projects.delete("prj_1")
+
+
+@pytest.mark.parametrize("end", ["/", "/v1", "/v1/", " ", "//"])
+def test_a_url_may_end_as_it_likes(service: Service, end: str) -> None:
+    service.script = [Answer({})]
+    Bootlora(service.url + end, "btl_test").me()
+    assert service.requests[0].path == "/v1/me"
+
+
+def test_a_url_may_have_a_path(service: Service) -> None:
+    service.script = [Answer({})]
+    Bootlora(service.url + "/lora/", "btl_test").me()
+    assert service.requests[0].path == "/lora/v1/me"
+
+
+@pytest.mark.parametrize(
+    "key", ["", " ", "btl_\nsecret", "btl_secr\u00e9t", "btl_secret\u2026", "btl_ secret", "btl_\0"]
+)
+def test_a_key_that_is_none_is_told_so_and_not_shown(key: str) -> None:
+    with pytest.raises(ApiError, match="an API key is") as caught:
+        Bootlora("http://localhost", key)
+    assert caught.value.code == "bad_key"
+    assert "secr" not in str(caught.value)
+
+
+def test_a_key_out_of_a_file_may_end_its_line(service: Service) -> None:
+    service.script = [Answer({})]
+    Bootlora(service.url, "btl_test\r\n").me()
+    assert service.requests[0].headers["Authorization"] == "Bearer btl_test"
+
+
+@pytest.mark.parametrize("body", [b"<html>log in</html>", b"", b"\xff", [], "up", None])
+def test_an_answer_of_someone_else_is_told_so(bootlora: Bootlora, service: Service, body: object) -> None:
+    service.answer = lambda request: Answer(body, headers={"Content-Type": "text/html"})
+    host = service.url.removeprefix("http://")
+    for ask in (bootlora.me, lambda: bootlora.projects.start("prj_1"), lambda: bootlora.projects.delete("prj_1")):
+        with pytest.raises(ApiError, match=f"{host} answers, but not as Bootlora does") as caught:
+            ask()
+        assert caught.value.code == "not_bootlora"
+
+
+def test_what_can_not_be_sent_is_one_sentence(bootlora: Bootlora) -> None:
+    with pytest.raises(ApiError, match="can't be sent") as caught:
+        bootlora.projects.change("prj_1", etag='"7"', plan=float("nan"))
+    assert caught.value.code == "unsendable"
+
+
+@pytest.mark.parametrize("errors", [7, "no", [{"message": "a"}, {"message": "b"}], ["a", "b"], {"a": "b", "c": "d"}])
+def test_a_problem_of_someone_else_is_told_too(bootlora: Bootlora, service: Service, errors: object) -> None:
+    service.script = [Answer({"detail": "no", "errors": errors}, 400)]
+    with pytest.raises(ApiError) as caught:
+        bootlora.me()
+    assert str(caught.value) == "no"
 
 
 def test_a_problem_has_its_code_and_sentence(bootlora: Bootlora, service: Service) -> None:
@@ -183,6 +260,34 @@ def test_a_change_can_be_based_on_an_older_reading(bootlora: Bootlora, service: 
     assert caught.value.code == "precondition_failed"
 
 
+@pytest.mark.parametrize("lost", [Answer(drop=True), Answer({}, cut=True), busy(504)])
+def test_what_a_lost_try_has_deleted_is_deleted(bootlora: Bootlora, service: Service, lost: Answer) -> None:
+    service.script = [lost, Answer({"code": "not_found", "detail": "there is no project prj_1"}, 404)]
+    bootlora.projects.delete("prj_1")
+    assert [request.method for request in service.requests] == ["DELETE", "DELETE"]
+
+
+@pytest.mark.parametrize("before", [[], [busy(429)], [busy(503)]])
+def test_what_was_never_there_is_not_deleted(bootlora: Bootlora, service: Service, before: list[Answer]) -> None:
+    service.script = [*before, Answer({"code": "not_found", "detail": "there is no project prj_1"}, 404)]
+    with pytest.raises(ApiError, match="there is no project"):
+        bootlora.projects.delete("prj_1")
+
+
+def test_a_change_that_a_lost_try_may_have_made_is_told_so(bootlora: Bootlora, service: Service) -> None:
+    changed = Answer({"code": "precondition_failed", "detail": "changed meanwhile"}, 412)
+    service.script = [Answer({"id": "prj_1"}, headers={"ETag": '"7"'}), Answer(drop=True), busy(503), changed]
+    with pytest.raises(ApiError, match="may have been made already") as caught:
+        bootlora.projects.change("prj_1", name="Eiei")
+    assert (caught.value.status, caught.value.code) == (412, "precondition_failed")
+
+
+def test_a_change_of_someone_else_is_told_as_the_service_tells_it(bootlora: Bootlora, service: Service) -> None:
+    service.script = [busy(429), Answer({"code": "precondition_failed", "detail": "changed meanwhile"}, 412)]
+    with pytest.raises(ApiError, match=r"^changed meanwhile$"):
+        bootlora.projects.change("prj_1", etag='"7"', name="Eiei")
+
+
 def test_a_download_is_checked_and_carries_no_key(bootlora: Bootlora, service: Service, tmp_path) -> None:
     service.script = [Answer(drop=True), Answer(b"damaged"), Answer(b"whole")]
     image = {"url": f"{service.url}/bucket/key?signed", "sha256": hashlib.sha256(b"whole").hexdigest()}
@@ -191,20 +296,25 @@ def test_a_download_is_checked_and_carries_no_key(bootlora: Bootlora, service: S
     assert all("Authorization" not in request.headers for request in service.requests)
 
 
-def test_without_the_right_to_download_it_says_so(bootlora: Bootlora, tmp_path) -> None:
-    with pytest.raises(ApiError, match="artifacts:read"):
-        bootlora.images.save({"url": None, "sha256": "0" * 64}, tmp_path / "picture.png")
-
-
-@pytest.mark.parametrize("name", ["..", "../../x.safetensors", "/etc/x.safetensors", "C:\\x.safetensors", "a/b", ""])
-def test_a_file_goes_into_its_folder_whatever_it_is_called(
+@pytest.mark.parametrize("name", ["..", ".", "", "../../out", "/../../out", "/proc/out", "C:out", "..\\out", "a\0b"])
+def test_no_name_of_the_service_leads_out_of_the_folder(
     bootlora: Bootlora, service: Service, tmp_path, name: str
 ) -> None:
-    service.script = [Answer(b"whole")]
-    file = {"url": f"{service.url}/key", "sha256": hashlib.sha256(b"whole").hexdigest(), "filename": name}
-    saved = bootlora.loras.save({"files": {"kohya": file}}, "kohya", tmp_path / "lora")
-    assert saved.parent == tmp_path / "lora"
-    assert [each for each in tmp_path.rglob("*") if each.is_file()] == [saved]
+    file = {"url": f"{service.url}/key", "sha256": hashlib.sha256(b"whole").hexdigest()}
+    image = {"id": name, **file}
+    answers = {"/v1/projects/prj_1": {"trigger_word": name}, "/v1/projects/prj_1/images": {"items": [image]}}
+    service.answer = lambda request: Answer(answers.get(request.path.partition("?")[0], b"whole"))
+    saving.pictures(bootlora, [image], tmp_path / "in" / "pictures")
+    saving.lora(bootlora, {"files": {name: {"filename": name, **file}}}, tmp_path / "in" / "lora")
+    saving.dataset(bootlora, "prj_1", {"dataset": [{"image_id": name, "captions": []}]}, tmp_path / "in" / "dataset")
+    files = [each.relative_to(tmp_path).parts for each in tmp_path.rglob("*") if each.is_file()]
+    assert sorted((*parts[:2], len(parts)) for parts in files) == [
+        ("in", "dataset", 4),
+        ("in", "dataset", 4),
+        ("in", "lora", 4),
+        ("in", "pictures", 3),
+    ]
+    assert not any(set("\\:") & set(part) for parts in files for part in parts)
 
 
 def test_a_download_that_stays_damaged_leaves_nothing(bootlora: Bootlora, service: Service, tmp_path) -> None:
