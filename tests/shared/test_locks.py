@@ -191,6 +191,8 @@ def test_whatever_happens_at_once_nobody_waits_in_a_circle(runtime: Runtime) -> 
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(act_at_random, runtime, places, seed) for seed in range(8)]:
             done.result()
+    with runtime.db.reading() as session:
+        assert session.scalars(select(Job).where(Job.state == "succeeded")).all()
 
 
 def act_at_random(runtime: Runtime, places: list[tuple[User, Project]], seed: int) -> None:
