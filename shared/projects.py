@@ -273,7 +273,7 @@ def _check_words(project: Project) -> None:
                 f"{word!r} says how a picture shows her; every picture gets that tag by its view and framing",
                 code="view_tag",
             )
-    if captions.clean([trigger])[0] in known:
+    if any(word in known for word in captions.clean([trigger])):
         raise Invalid(
             f"the trigger word {trigger!r} is already a tag; choose a word that means nothing yet",
             code="trigger_is_a_tag",

@@ -175,7 +175,7 @@ def test_a_request_that_has_counted_its_user_s_jobs_gets_them_whatever_a_dispatc
         job = make_job(session, project)
     with ThreadPoolExecutor(1) as pool, runtime.transaction() as session:
         jobs.check_cap(session, user, runtime.settings)
-        assert pool.submit(take_next, runtime).result() is None
+        assert pool.submit(take_next, runtime).result(timeout=30) is None
         jobs.cancel(session, session.get_one(Job, job.id))
 
 
@@ -251,7 +251,7 @@ def test_the_line_is_straightened_without_those_who_are_submitting(
 ) -> None:
     with ThreadPoolExecutor(1) as pool, runtime.transaction() as session:
         job = make_job(session, project)
-        assert pool.submit(straighten, runtime).result() == 0
+        assert pool.submit(straighten, runtime).result(timeout=30) == 0
     assert take_next(runtime) == Turn("gpu", job.id, 1)
 
 

@@ -372,6 +372,16 @@ def test_words_that_can_not_work_are_refused(runtime: Runtime, user: User, given
     assert raised.value.code == error
 
 
+def test_a_blank_trigger_word_of_former_times_stands_in_no_other_change_s_way(
+    runtime: Runtime, project: Project
+) -> None:
+    with runtime.transaction() as session:
+        row = session.get_one(Project, project.id)
+        row.trigger_word = " "
+        projects.change(session, row, {"name": "another"}, runtime.base_models)
+    assert rows_of(runtime, project)[0].name == "another"
+
+
 def test_a_start_needs_four_references_and_her_features(runtime: Runtime, user: User) -> None:
     with pytest.raises(Conflict, match="needs 4"), runtime.transaction() as session:
         projects.start(session, make_project(session, user, references=3))
