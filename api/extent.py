@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared import plans, projects, rounds, speeds
+from shared import kinds, plans, projects, rounds, speeds
 from shared.lifecycle import JobState, RoundKind
 from shared.models import Image, Job, Project, User
 from shared.settings import Settings
@@ -15,24 +15,25 @@ from shared.settings import Settings
 
 def of(session: Session, project: Project, user: User, settings: Settings) -> dict[str, Any]:
     """Steps, pictures and seconds of each round, if everything is accepted at the first drawing."""
-    speed = speeds.measured(session, project.base_model)
     have = max(projects.MIN_REFERENCES, _references(session, project))
     extents = []
-    for number, plan in enumerate(project.plan["rounds"], 1):
-        style = plan["kind"] == RoundKind.STYLE
-        wanted = plans.candidates(max(0, plan["target"] - have), plan)
-        steps, pictures = plan["train"]["train_steps"], wanted if style else rounds.EVALUATION_PICTURES
+    for number, plan in enumerate(project.plan.rounds, 1):
+        style = plan.kind == RoundKind.STYLE
+        wanted = plans.candidates(max(0, plan.target - have), plan)
+        pictures = wanted if style else rounds.EVALUATION_PICTURES
+        training = speeds.seconds(session, kinds.TRAIN, project.base_model, kinds.train_passes(plan.train))
+        drawing = speeds.seconds(session, kinds.GENERATE, project.base_model, pictures)
         extents.append(
             {
                 "number": number,
-                "kind": plan["kind"],
+                "kind": plan.kind,
                 "train_images": have,
-                "train_steps": steps,
+                "train_steps": plan.train.train_steps,
                 "pictures": pictures,
-                "seconds": speed.seconds(passes=speeds.passes(plan["train"]), pictures=pictures),
+                "seconds": None if training is None or drawing is None else round(training + drawing, 1),
             }
         )
-        have = max(have, plan["target"]) if style else have
+        have = max(have, plan.target) if style else have
     seconds = [each["seconds"] for each in extents]
     allowed = user.max_queued_jobs if user.max_queued_jobs is not None else settings.max_queued_jobs
     waiting = select(func.count()).where(Job.user_id == user.id, Job.state == JobState.QUEUED, Job.queue == "gpu")

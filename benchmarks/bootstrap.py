@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from shared import captions, catalog, plans
-from shared.params import GenerateParams, Picture, ScoreParams, TrainParams
+from shared.params import GenerateParams, Picture, Plan, RoundPlan, TrainParams
 from workers import pictures as cropping
 from workers.diffusion import lora_file
 from workers.diffusion.dataset import Example
@@ -38,7 +37,7 @@ class Method:
     """The service's plan for a base model, called without the service."""
 
     base: Family
-    plan: dict[str, Any]
+    plan: Plan
     scratch: Path
 
     def crops(self, subject: Subject, shown: Image.Image) -> None:
@@ -54,72 +53,72 @@ class Method:
 
     def run(self, subject: Subject) -> Path:
         """All rounds; returns the character LoRA."""
-        for number, round_ in enumerate(self.plan["rounds"]):
+        for number, round_ in enumerate(self.plan.rounds):
             lora = self.train(subject, round_, f"{subject.trigger}-{number}")
-            if round_["kind"] == "style":
+            if round_.kind == "style":
                 self.gather(subject, round_, lora, number)
         return lora
 
-    def train(self, subject: Subject, round_: dict[str, Any], name: str) -> Path:
+    def train(self, subject: Subject, round_: RoundPlan, name: str) -> Path:
         examples = [Example(image, self.captions(subject, round_, tags)) for image, tags in subject.known]
-        params = TrainParams(**round_["train"])
+        params = round_.train
         lora = train_lora(self.base, examples, params, prior=self.prior(round_, params))
         path = self.scratch / f"{name}.safetensors"
         about = lora_file.About(title=name, trigger_word=subject.trigger)
         lora_file.save_kohya(lora, self.base, about, path)
         return path
 
-    def captions(self, subject: Subject, round_: dict[str, Any], tags: list[str]) -> list[str]:
+    def captions(self, subject: Subject, round_: RoundPlan, tags: list[str]) -> list[str]:
         return captions.captions(
-            policy=round_["caption_policy"],
+            policy=round_.caption_policy,
             trigger_word=subject.trigger,
             subject_tags=SUBJECT_TAGS,
             feature_tags=subject.features,
             image_tags=tags,
         )
 
-    def prior(self, round_: dict[str, Any], params: TrainParams) -> list[Example]:
+    def prior(self, round_: RoundPlan, params: TrainParams) -> list[Example]:
         """Others, as the base draws them."""
         if not params.prior_images:
             return []
         wanted = self.wanted("", [], round_, params.prior_images, params.seed + 500_000)
-        drawn = self.draw(wanted, round_["generate"], None)
+        drawn = self.draw(wanted, round_.generate, None)
         return [Example(image, [picture.prompt]) for picture, image in zip(wanted, drawn, strict=True)]
 
-    def wanted(self, trigger: str, features: list[str], round_: dict[str, Any], count: int, seed: int) -> list[Picture]:
+    def wanted(self, trigger: str, features: list[str], round_: RoundPlan, count: int, seed: int) -> list[Picture]:
         return plans.pictures(
             trigger_word=trigger,
             subject_tags=SUBJECT_TAGS,
             feature_tags=features,
-            views=round_["views"],
-            framings=round_["framings"],
-            prompt_tags=round_["prompt_tags"],
+            views=round_.views,
+            framings=round_.framings,
+            prompt_tags=round_.prompt_tags,
             count=count,
             seed=seed,
             name_features=bool(features),
         )
 
     def draw(
-        self, wanted: Sequence[Picture], params: dict[str, Any], lora: Path | None, weight: float = 1.0
+        self, wanted: Sequence[Picture], params: GenerateParams, lora: Path | None, weight: float = 1.0
     ) -> list[Image.Image]:
         loras = [(lora, weight)] if lora else []
-        drawn = dict(generate(self.base, wanted, GenerateParams(**params), loras=loras))
+        drawn = dict(generate(self.base, wanted, params, loras=loras))
         return [drawn[i] for i in range(len(wanted))]
 
-    def gather(self, subject: Subject, round_: dict[str, Any], lora: Path, number: int) -> None:
+    def gather(self, subject: Subject, round_: RoundPlan, lora: Path, number: int) -> None:
         """Draw candidates and let the scorer choose, as often as the plan allows."""
-        params = ScoreParams(**round_["score"])
+        params = round_.score
         scorer = catalog.resolve(catalog.SCORERS[params.scorer or "plain"])()
-        for attempt in range(round_["max_generations"]):
-            places = round_["target"] - len(subject.known)
+        for attempt in range(round_.max_generations):
+            places = round_.target - len(subject.known)
             if places <= 0:
                 return
-            count = math.ceil(places * round_["candidates_per_pick"])
+            count = math.ceil(places * round_.candidates_per_pick)
             seed = 10_000 * (number + 1) + 1_000 * attempt
             quota = self.quota(subject, round_)
-            asked = {**round_, "views": list(quota)}
+            asked = replace(round_, views=list(quota))
             wanted = self.wanted(subject.trigger, subject.features, asked, count, seed)
-            drawn = self.draw(wanted, round_["generate"], lora, round_["lora_weight"])
+            drawn = self.draw(wanted, round_.generate, lora, round_.lora_weight)
             references = [image for image, _ in subject.known]
             candidates = [Candidate(p.view, p.framing, dhash(d)) for p, d in zip(wanted, drawn, strict=True)]
             scores = scorer.score(references, drawn, [p.view for p in wanted])
@@ -128,9 +127,9 @@ class Method:
                 tags = wanted[i].prompt.split(", ")[1 + len(SUBJECT_TAGS) :]
                 subject.known.append((drawn[i], tags))
 
-    def quota(self, subject: Subject, round_: dict[str, Any]) -> dict[str, int]:
+    def quota(self, subject: Subject, round_: RoundPlan) -> dict[str, int]:
         """How many of each view are still to be chosen."""
         shown: Counter[str | None] = Counter(
             view for _, tags in subject.known for view, tag in catalog.VIEWS.items() if tag in tags
         )
-        return plans.quota(round_["views"], shown, round_["target"] - len(subject.known))
+        return plans.quota(round_.views, shown, round_.target - len(subject.known))

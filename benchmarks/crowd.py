@@ -6,6 +6,8 @@ The database writes them itself, in seconds for thousands and in a minute for a 
 
 from __future__ import annotations
 
+import json
+
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -17,6 +19,22 @@ USERS = 1000
 WAITING = 100  # of them have jobs that wait: every tenth
 RUNNING = 4
 SLOTS = 1000  # of live workers
+# Records of every kind can be read from these: each takes what it knows.
+PARAMS = json.dumps({"train_steps": 100, "mode": "auto"})
+INPUTS = json.dumps(
+    {
+        "base_model": "chibi",
+        "pictures": [{"prompt": "a", "seed": 1}],
+        "loras": [],
+        "dataset": [],
+        "name": "x",
+        "trigger_word": "x",
+        "subject_tags": [],
+        "prompt_tags": [],
+        "views": [],
+        "image": {"id": "img_0", "key": "k", "sha256": "0"},
+    }
+)
 BUSY = "user 70"  # has the oldest jobs of each kind, and so a full page of them in a small table too
 BUSY_JOBS = 400
 
@@ -60,7 +78,7 @@ def _statements(dialect: str, count: int) -> list[str]:
         f"""{_numbers(USERS)} INSERT INTO projects (id, user_id, name, trigger_word, subject_tags, feature_tags,
             base_model, plan, curation, state, metadata, seq, gpu_seconds, created_at, updated_at)
         SELECT {id_("prj", "i")}, {id_("usr", "i")}, 'project', 'eiei21girl', '[]', '[]',
-            'chibi', '{{}}', 'auto', 'running', '{{}}', 0, 0, {ago("i")}, {ago("i")} FROM n""",
+            'chibi', '{{"rounds": []}}', 'auto', 'running', '{{}}', 0, 0, {ago("i")}, {ago("i")} FROM n""",
         f"""{_numbers(count)} INSERT INTO jobs (id, user_id, project_id, kind, queue, state, priority, params, inputs,
             metadata, attempt, lost_attempts, queued_at, created_at, started_at, finished_at, dispatched_at,
             lease_until)
@@ -69,7 +87,7 @@ def _statements(dialect: str, count: int) -> list[str]:
             CASE WHEN i % 7 = 1 THEN 'io' ELSE 'gpu' END,
             CASE WHEN i >= {count - RUNNING} THEN 'running' WHEN i % 10 = 5 THEN 'queued' WHEN i % 20 = 1 THEN 'failed'
                  WHEN i % 20 = 2 THEN 'cancelled' ELSE 'succeeded' END,
-            i / 100 % 3, '{{"train_steps": 100}}', '{{"pictures": [{{}}]}}', '{{}}', 1, 0,
+            i / 100 % 3, '{PARAMS}', '{INPUTS}', '{{}}', 1, 0,
             {ago(f"{count} - i")}, {ago(f"{count} - i")}, {began}, {ended}, {began}, {ago("-3600")}
         FROM n""",
     ]

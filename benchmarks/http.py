@@ -23,10 +23,12 @@ from typing import Any
 from flask import Flask, jsonify, request
 
 from benchmarks.figure import figure
-from shared import catalog, jobs, projects, users
+from shared import catalog, jobs, kinds, projects, users
 from shared.admin import upgrade
 from shared.db import Database
+from shared.kinds import GenerateInputs
 from shared.models import User
+from shared.params import GenerateParams
 
 SECRET = "a secret for benchmarks, long enough"  # noqa: S105
 PROJECT = {"name": "Eiei", "trigger_word": "eiei21girl", "feature_tags": ["fox ears", "yellow eyes"]}
@@ -117,7 +119,8 @@ def _scene(url: str) -> tuple[str, str]:
         _, key = users.create_key(session, user, SECRET, name="bench")
         given = {**PROJECT, "subject_tags": ["1girl", "solo"], "base_model": "chibi", "curation": "manual"}
         project = projects.create(session, user, given, catalog.base_models())
-        job = jobs.enqueue(session, project, "generate", params={}, inputs={"pictures": [], "loras": []})
+        inputs = GenerateInputs(base_model="chibi", pictures=[], loras=[])
+        job = jobs.enqueue(session, project, kinds.GENERATE, params=GenerateParams(), inputs=inputs)
         job.state = "succeeded"
         job_id = job.id
     database.dispose()

@@ -59,16 +59,16 @@ def likeness(judge: Reader, drawn: Sequence[Image.Image], truth: Image.Image) ->
 def measure(method: Method, judge: Reader, name: str, sheets: Path | None) -> dict[str, dict[str, float]]:
     """Likeness by view, for each way of making a LoRA."""
     subject = Subject(f"{name.lower()}7", CHARACTERS[name])
-    size, last = method.base.row.resolution, method.plan["rounds"][-1]
+    size, last = method.base.row.resolution, method.plan.rounds[-1]
     method.crops(subject, Image.open(DRAWN / f"{name}_idle.png"))
     crops = method.train(subject, last, f"{name}-crops")
     loras = {"base": None, "four_crops": crops, "method": method.run(subject)}
     found: dict[str, dict[str, float]] = {}
     rows: list[np.ndarray] = []
     for kind, lora in loras.items():
-        asked = {**last, "views": list(POSES), "framings": {"full_body": 1}}
+        asked = replace(last, views=list(POSES), framings={"full_body": 1})
         wanted = method.wanted(subject.trigger, [], asked, SEEDS * len(POSES), 9_000)
-        drawn = method.draw(wanted, last["generate"], lora)
+        drawn = method.draw(wanted, last.generate, lora)
         rows += [np.asarray(image) for image in drawn]
         found[kind] = {
             view: likeness(

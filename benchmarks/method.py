@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,8 @@ from models.chibi.world import (
     render,
     sample_shot,
 )
-from shared import catalog, plans
-from shared.params import Picture
+from shared import catalog, plans, records
+from shared.params import Picture, Plan
 from workers import pictures as cropping
 from workers.diffusion import families
 
@@ -102,10 +102,10 @@ class Bench:
 
     def ask(self, lora: Path | None, trigger: str) -> Judgement:
         """Only the trigger, each view, full body."""
-        last = self.method.plan["rounds"][-1]
-        only_body = {**last, "framings": {"full_body": 1}}
-        wanted = self.method.wanted(trigger, [], only_body, SEEDS_PER_VIEW * len(last["views"]), 9_000)
-        drawn = self.method.draw(wanted, last["generate"], lora)
+        last = self.method.plan.rounds[-1]
+        only_body = replace(last, framings={"full_body": 1})
+        wanted = self.method.wanted(trigger, [], only_body, SEEDS_PER_VIEW * len(last.views), 9_000)
+        drawn = self.method.draw(wanted, last.generate, lora)
         self.keep(f"{lora.stem if lora else self.trigger + '-base'}{'' if trigger else '-uncalled'}", drawn)
         return judged(self.judge, self.character, wanted, drawn)
 
@@ -124,8 +124,9 @@ class Bench:
 
     def trained(self, subject: Subject, name: str, **changes: Any) -> Judgement:
         """By one character round on what is known of her."""
-        last = self.method.plan["rounds"][-1]
-        lora = self.method.train(subject, {**last, "train": {**last["train"], **changes}}, f"{self.trigger}-{name}")
+        last = self.method.plan.rounds[-1]
+        changed_round = replace(last, train=replace(last.train, **changes))
+        lora = self.method.train(subject, changed_round, f"{self.trigger}-{name}")
         return self.ask(lora, self.trigger)
 
     def measure(self, only: Sequence[str] = ()) -> dict[str, Judgement]:
@@ -170,12 +171,13 @@ def true_pictures(character: Character, size: int, count: int = 40) -> list[tupl
     return known
 
 
-def changed(plan: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+def changed(plan: Plan, settings: Sequence[str]) -> Plan:
     """The plan with some of its values set: `style.train.rank=4`, `character.caption_policy="mixed"`."""
+    written = asdict(plan)
     for setting in settings:
         path, _, value = setting.partition("=")
         kind, *names, last = path.split(".")
-        for round_ in plan["rounds"]:
+        for round_ in written["rounds"]:
             if round_["kind"] == kind:
                 place = round_
                 for name in names:
@@ -183,7 +185,7 @@ def changed(plan: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
                 if last not in place:
                     raise SystemExit(f"{path}: there is no {last!r}; there are {', '.join(place)}")
                 place[last] = json.loads(value)
-    return plan
+    return records.read(Plan, written)
 
 
 def figures(measured: list[dict[str, Judgement]], first_view: str = "front") -> Iterator[dict[str, Any]]:
@@ -218,13 +220,13 @@ def line(
     return figure(name, value, goal=goal, better=better, runs=runs, about=said)
 
 
-def quicker(plan: dict[str, Any]) -> dict[str, Any]:
-    """The same plan in little: for tests, which ask only whether the method still works."""
+def quicker(plan: Plan) -> Plan:
+    """A smaller plan, for tests that ask only whether the method still works."""
     rounds = [
-        {**r, "target": min(r["target"], 16), "train": {**r["train"], "train_steps": r["train"]["train_steps"] // 2}}
-        for r in plan["rounds"]
+        replace(r, target=min(r.target, 16), train=replace(r.train, train_steps=r.train.train_steps // 2))
+        for r in plan.rounds
     ]
-    return {"rounds": [rounds[0], rounds[-1]]}
+    return Plan(rounds=[rounds[0], rounds[-1]])
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ class Task:
     character: Character
     trigger: str
     base: catalog.BaseModel
-    plan: dict[str, Any]
+    plan: Plan
     only: tuple[str, ...]
     sheets: Path | None
     readers: Path

@@ -32,9 +32,8 @@ from benchmarks.http import gunicorn
 from bootlora import Bootlora
 from bootlora.following import follow
 from embedded.stack import ROOT, Stack
-from shared import jobs
+from shared import jobs, kinds
 from shared.models import Job, Project
-from shared.params import GenerateParams, Picture, TrainParams
 from shared.runtime import Runtime
 from shared.settings import Settings
 from workers.diffusion import families
@@ -137,7 +136,7 @@ class Bench:
         project_id = self.draft(plan(SMALL))
         self.bootstrap(project_id)
         with self.runtime.db.reading() as session:
-            past = next(job for job in jobs_of(session, project_id) if job.kind == "train")
+            past = next(job for job in jobs_of(session, project_id) if job.kind == kinds.TRAIN.name)
         times = [self._start(past) for _ in range(WARM_STARTS + 1)][1:]
         about = "chibi, four pictures, batch 1; fetching, caching latents and one step included"
         return line("warm_start_seconds", statistics.median(times), 0.3, times, about)
@@ -146,12 +145,13 @@ class Bench:
         began = time.perf_counter()
         with self.runtime.db.transaction() as session:
             project = session.get_one(Project, past.project_id)
-            job = jobs.enqueue(session, project, "train", params=past.params, inputs=past.inputs)
+            params, inputs = kinds.TRAIN.params_of(past), kinds.TRAIN.inputs_of(past)
+            job = jobs.enqueue(session, project, kinds.TRAIN, params=params, inputs=inputs)
             held = jobs.claim(session, job.id, 1, "gpu@bench", 90)
         assert held is not None
         with workspace(self.runtime.settings.scratch_dir) as folder, Pulse(self.runtime, held, lambda: False) as pulse:
             try:
-                train.run(FirstStep(job=held, folder=folder, runtime=self.runtime, pulse=pulse))
+                train.run(FirstStep(held, params, inputs, folder=folder, runtime=self.runtime, pulse=pulse))
             except Reached:
                 seconds = time.perf_counter() - began
         with self.runtime.db.transaction() as session:
@@ -177,7 +177,9 @@ class Bench:
         """Seconds of the same work without a service. What it reads is fetched before."""
         with tempfile.TemporaryDirectory() as folder:
             with self.runtime.db.reading() as session:
-                done = [job for job in jobs_of(session, project_id) if job.kind in ("train", "generate")]
+                done = [
+                    job for job in jobs_of(session, project_id) if job.kind in (kinds.TRAIN.name, kinds.GENERATE.name)
+                ]
             acts = [self._act(job, Path(folder)) for job in done]
             began = time.perf_counter()
             for act in acts:
@@ -187,22 +189,22 @@ class Bench:
     def _act(self, job: Job, folder: Path) -> Callable[[], object]:
         """A job as a bare call."""
         family = families.load(self.runtime.base_models["chibi"])
-        if job.kind == "train":
-            examples = [Example(self._image(each, folder), each["captions"]) for each in job.inputs["dataset"]]
-            params = TrainParams(**job.params)
-            return lambda: train_lora(family, examples, params, prior=train.others(family, job.inputs, params))
-        pictures = [Picture(**each) for each in job.inputs["pictures"]]
-        loras = [(self._file(each, folder), each["weight"]) for each in job.inputs["loras"]]
-        return lambda: list(generate(family, pictures, GenerateParams(**job.params), loras=loras))
+        if job.kind == kinds.TRAIN.name:
+            params, inputs = kinds.TRAIN.params_of(job), kinds.TRAIN.inputs_of(job)
+            examples = [Example(self._image(each.key, folder), each.captions) for each in inputs.dataset]
+            return lambda: train_lora(family, examples, params, prior=train.others(family, inputs, params))
+        drawing, wanted = kinds.GENERATE.params_of(job), kinds.GENERATE.inputs_of(job)
+        loras = [(self._file(each.key, folder), each.weight) for each in wanted.loras]
+        return lambda: list(generate(family, wanted.pictures, drawing, loras=loras))
 
-    def _image(self, reference: dict[str, Any], folder: Path) -> Image.Image:
-        with Image.open(self._file(reference, folder)) as image:
+    def _image(self, key: str, folder: Path) -> Image.Image:
+        with Image.open(self._file(key, folder)) as image:
             image.load()
             return image
 
-    def _file(self, reference: dict[str, Any], folder: Path) -> Path:
-        path = folder / reference["sha256"]
-        self.runtime.storage.get_to_file(reference["key"], path)
+    def _file(self, key: str, folder: Path) -> Path:
+        path = folder / key.replace("/", "_")
+        self.runtime.storage.get_to_file(key, path)
         return path
 
     # --- projects -----------------------------------------------------------------------------------------------

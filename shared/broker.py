@@ -11,8 +11,9 @@ from celery import Celery
 from kombu import Queue
 from kombu.exceptions import OperationalError
 
-from shared.catalog import JOB_KINDS, QUEUES
+from shared.catalog import QUEUES
 from shared.errors import Unavailable
+from shared.kinds import KINDS
 from shared.settings import Settings
 
 TASK = "bootlora.run_job"
@@ -23,7 +24,7 @@ PAUSE_SECONDS = 5.0
 def make_celery(settings: Settings) -> Celery:
     """The app that the API sends with and the workers take from, set up alike on both sides."""
     app = Celery("bootlora", broker=settings.broker_url)
-    longest = max(kind.timeout_seconds for kind in JOB_KINDS.values())
+    longest = max(kind.timeout_seconds for kind in KINDS.values())
     app.conf.update(
         task_queues=[Queue(name) for name in QUEUES],
         task_create_missing_queues=False,

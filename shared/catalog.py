@@ -39,6 +39,9 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 LORA_MODULES = ("attention", "attention_ff", "all")  # "all": attention, feed-forward, projections and convolutions
 SAMPLERS = ("ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc")
 
+# What draws the views that a round's dataset does not show yet.
+VIEWS_FROM = ("style_lora",)
+
 CROP_MODES = ("quadrants", "boxes", "auto")
 
 # What a generator must not be asked for, whatever the client's rights (found as whole words in any tag or prompt).
@@ -158,23 +161,7 @@ def base_models(models_file: Path | None = None) -> dict[str, BaseModel]:
     return models
 
 
-@dataclass(frozen=True)
-class JobKind:
-    """A kind of work: which queue runs it and which code does it."""
-
-    queue: str
-    code: str  # dotted path of run(work) in workers.handlers
-    timeout_seconds: int
-
-
 QUEUES = ("gpu", "io")
-JOB_KINDS = {
-    "upload": JobKind("io", "workers.handlers.upload:run", 120),
-    "crop": JobKind("io", "workers.handlers.crop:run", 120),
-    "score": JobKind("io", "workers.handlers.score:run", 600),
-    "train": JobKind("gpu", "workers.handlers.train:run", 7200),
-    "generate": JobKind("gpu", "workers.handlers.generate:run", 7200),
-}
 
 # Which code judges candidates.
 SCORERS = {

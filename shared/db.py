@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
-from shared import json_text
+from shared import json_text, records
 from shared.prepared import Lookups
 
 # A server that has gone without a word must not hold a thread for ever: seconds, then milliseconds (libpq's units).
@@ -36,6 +36,23 @@ class Time(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Record(TypeDecorator[Any]):
+    """A record (see `shared/records.py`) or a list of them, stored as JSON."""
+
+    impl = Json
+    cache_ok = True
+
+    def __init__(self, type_: type):
+        super().__init__()
+        self.type_ = type_
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        return [records.write(each) for each in value] if isinstance(value, list) else records.write(value)
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        return records.read(self.type_, value)
 
 
 class clock(FunctionElement[datetime]):  # noqa: N801  (reads as a SQL function)

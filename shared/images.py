@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared import captions, events, plans
-from shared.catalog import CROP_MODES, FRAMINGS, VIEWS
+from shared import captions, events, kinds, plans
+from shared.catalog import FRAMINGS, VIEWS
 from shared.errors import Conflict, Invalid, NotFound
+from shared.kinds import KINDS, CropParams, CropResult, GenerateResult, ImageInput, UploadResult
 from shared.lifecycle import TERMINAL_JOB_STATES, Decision, ProjectState, RoundState
 from shared.models import Image, Job, Project, Round
 from shared.pictures import MAX_ASPECT
 
 DATASET_ROLES = ("reference", "candidate")
 MIN_CROP_SIDE = 16
-CROPS_WITHOUT_BOXES = 4
 
 
 def get(session: Session, image_id: str) -> Image:
@@ -42,10 +43,11 @@ def add_upload(
     return _added(session, project, _reference(project, stored, view, framing, tags or []))
 
 
-def add_taken_in(session: Session, job: Job, result: dict[str, Any]) -> Image:
-    """A reference picture that came through the store. Whether there is room was checked when it was accepted."""
-    project = session.get_one(Project, job.project_id)
-    return _added(session, project, _reference(project, result["image"], **job.params, job_id=job.id))
+def take_upload(session: Session, job: Job, result: UploadResult) -> None:
+    """Add the picture of an upload job to the references. Whether there is room was checked when the job was made."""
+    project, params = session.get_one(Project, job.project_id), kinds.UPLOAD.params_of(job)
+    reference = _reference(project, asdict(result.image), params.view, params.framing, params.tags, job_id=job.id)
+    _added(session, project, reference)
 
 
 def check_upload(session: Session, project: Project, max_images: int) -> None:
@@ -57,19 +59,18 @@ def check_upload(session: Session, project: Project, max_images: int) -> None:
     check_room(session, project, 1, max_images)
 
 
-def making(session: Session, project: Project) -> list[Job]:
-    """The jobs from which references are still to come."""
-    query = select(Job).where(
-        Job.project_id == project.id, Job.kind.in_(("upload", "crop")), Job.state.not_in(TERMINAL_JOB_STATES)
-    )
-    return list(session.scalars(query))
+def arriving(session: Session, project: Project) -> dict[Job, int]:
+    """The open jobs that will bring references, each with how many it brings at most."""
+    query = select(Job).where(Job.project_id == project.id, Job.state.not_in(TERMINAL_JOB_STATES))
+    bring = {job: KINDS[job.kind].references_of(job) for job in session.scalars(query)}
+    return {job: count for job, count in bring.items() if count}
 
 
 def check_room(session: Session, project: Project, more: int, max_images: int) -> None:
-    """Refuse pictures for which a project has no room, those on their way counted too; drawn ones take none."""
+    """Refuse pictures for which a project has no room. Those on their way count too; drawn ones don't."""
     brought = (Image.project_id == project.id, Image.source != "generated")
     count = session.scalar(select(func.count()).where(*brought)) or 0
-    count += sum(1 if job.kind == "upload" else most_crops(job.params) for job in making(session, project))
+    count += sum(arriving(session, project).values())
     if count + more > max_images:
         raise Conflict(
             f"{count} pictures were brought or cut, those on their way counted too, and {max_images} may be",
@@ -116,14 +117,12 @@ def add_edit(session: Session, project: Project, original: Image, stored: dict[s
     return _added(session, project, image)
 
 
-def check_crops(image: Image, mode: str, boxes: list[dict[str, Any]]) -> None:
+def check_crops(image: Image, params: CropParams) -> None:
     """Refuse crops that can't be made."""
-    if mode not in CROP_MODES:
-        raise Invalid(f"unknown mode {mode!r}; use one of {', '.join(CROP_MODES)}")
-    if (mode == "boxes") != bool(boxes):
+    if (params.mode == "boxes") != bool(params.boxes):
         raise Invalid("mode `boxes` wants `boxes`, and no other mode does", code="invalid_boxes")
-    for number, crop in enumerate(boxes):
-        left, top, right, bottom = crop["box"]
+    for number, crop in enumerate(params.boxes):
+        left, top, right, bottom = crop.box
         if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
             raise Invalid(
                 f"box {number} lies outside the picture, which is {image.width} x {image.height} pixels",
@@ -138,50 +137,38 @@ def check_crops(image: Image, mode: str, boxes: list[dict[str, Any]]) -> None:
             )
 
 
-def most_crops(params: dict[str, Any]) -> int:
-    """How many pictures a crop makes at most."""
-    return len(params.get("boxes") or []) or CROPS_WITHOUT_BOXES
-
-
-def add_crops(session: Session, job: Job, result: dict[str, Any]) -> list[Image]:
-    """The crops that a job has made. They take the place of the picture, unless it is to be kept too."""
+def take_crops(session: Session, job: Job, result: CropResult) -> None:
+    """Add the crops of a crop job to the references. They replace the picture, unless it is to be kept too."""
     project = session.get_one(Project, job.project_id)
-    parent = session.get_one(Image, job.inputs["image"]["id"])
-    if not job.params.get("keep_source"):
+    parent = session.get_one(Image, kinds.CROP.inputs_of(job).image.id)
+    if not kinds.CROP.params_of(job).keep_source:
         parent.decision = Decision.REJECTED
-    made = []
-    for crop in result["crops"]:
-        view, framing = crop.pop("view") or parent.view, crop.pop("framing")
-        known = {*VIEWS.values(), *FRAMINGS.values(), *project.feature_tags}
-        others = [tag for tag in parent.tags if tag not in known]
-        tags = [*crop.pop("tags", []), *others]
+    known = {*VIEWS.values(), *FRAMINGS.values(), *project.feature_tags}
+    others = [tag for tag in parent.tags if tag not in known]
+    for crop in result.crops:
+        stored = asdict(crop)
+        view, framing, tags = stored.pop("view") or parent.view, stored.pop("framing"), stored.pop("tags")
         made_from = {"source": "crop", "job_id": job.id, "parent_id": parent.id}
-        made.append(_added(session, project, _reference(project, crop, view, framing, tags, **made_from)))
-    return made
+        _added(session, project, _reference(project, stored, view, framing, [*tags, *others], **made_from))
 
 
-def add_generated(session: Session, job: Job, result: dict[str, Any], role: str) -> list[Image]:
-    """The pictures that a job has drawn."""
+def add_drawn(session: Session, job: Job, result: GenerateResult, role: str) -> None:
+    """Add the pictures that a job has drawn."""
     project = session.get_one(Project, job.project_id)
-    made = []
-    for drawn in result["images"]:
-        view, framing = drawn.get("view"), drawn.get("framing")
-        head = {project.trigger_word, *project.subject_tags}
-        tags = captions.clean(tag for tag in map(str.strip, drawn["prompt"].split(",")) if tag not in head)
-        made.append(
-            Image(
-                project_id=project.id,
-                round_id=job.round_id,
-                job_id=job.id,
-                role=role,
-                source="generated",
-                tags=tags,
-                **{**drawn, "view": view, "framing": framing},
-            )
+    head = {project.trigger_word, *project.subject_tags}
+    for drawn in result.images:
+        tags = captions.clean(tag for tag in map(str.strip, drawn.prompt.split(",")) if tag not in head)
+        image = Image(
+            project_id=project.id,
+            round_id=job.round_id,
+            job_id=job.id,
+            role=role,
+            source="generated",
+            tags=tags,
+            **asdict(drawn),
         )
-    session.add_all(made)
+        session.add(image)
     session.flush()
-    return made
 
 
 def change(session: Session, image: Image, changes: dict[str, Any]) -> Image:
@@ -251,9 +238,9 @@ def pending(session: Session, round_id: str) -> list[Image]:
     return list(session.scalars(query.order_by(Image.created_at, Image.id)))
 
 
-def reference(image: Image) -> dict[str, Any]:
+def as_input(image: Image) -> ImageInput:
     """An image as a job's inputs name it."""
-    return {"id": image.id, "key": image.key, "sha256": image.sha256, "view": image.view, "framing": image.framing}
+    return ImageInput(id=image.id, key=image.key, sha256=image.sha256, view=image.view, framing=image.framing)
 
 
 def _reference(

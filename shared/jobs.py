@@ -15,10 +15,11 @@ import structlog
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from shared import events, prepared
-from shared.catalog import JOB_KINDS
+from shared import events, prepared, records
+from shared.catalog import resolve
 from shared.db import clock, utcnow
 from shared.errors import Conflict, NotFound, TooMany
+from shared.kinds import KINDS, I, JobKind, P
 from shared.lifecycle import TERMINAL_JOB_STATES, JobState
 from shared.models import Job, Project, User, Worker
 from shared.settings import Settings
@@ -52,24 +53,30 @@ class LostLease(Exception):
 def enqueue(
     session: Session,
     project: Project,
-    kind: str,
+    kind: JobKind[P, I, Any],
     *,
-    params: dict[str, Any],
-    inputs: dict[str, Any],
+    params: P,
+    inputs: I,
     round_id: str | None = None,
     priority: int = 0,
     labels: dict[str, Any] | None = None,
     checkpoint: dict[str, Any] | None = None,
 ) -> Job:
-    """A new job, waiting. The transaction's owner sends the message after the commit."""
+    """A new job, waiting. The transaction's owner sends the message after the commit.
+
+    Raises:
+        TypeError: the records are not those of the kind's row.
+    """
+    kind.check(params, kind.params)
+    kind.check(inputs, kind.inputs)
     job = Job(
         user_id=project.user_id,
         project_id=project.id,
         round_id=round_id,
-        kind=kind,
-        queue=JOB_KINDS[kind].queue,
-        params=params,
-        inputs=inputs,
+        kind=kind.name,
+        queue=kind.queue,
+        params=records.write(params),
+        inputs=records.write(inputs),
         priority=priority,
         labels=labels if labels is not None else project.labels,
         checkpoint=checkpoint,
@@ -153,10 +160,17 @@ def tell(session: Session, held: ClaimedJob, type_: str, **data: Any) -> None:
     events.of_job(session, job, type_, **data)
 
 
-def succeed(session: Session, held: ClaimedJob, result: dict[str, Any]) -> Job:
-    """The work is done and stored. What follows from it is the caller's next line, in this transaction."""
-    job = _end(session, held, JobState.SUCCEEDED, result=result, progress=None)
+def succeed(session: Session, held: ClaimedJob, result: Any) -> Job:
+    """The work is done and stored: keep its result, and take it into the domain.
+
+    Raises:
+        TypeError: the result is not the record that the job's kind promises.
+    """
+    kind = KINDS[held.kind]
+    kind.check(result, kind.result)
+    job = _end(session, held, JobState.SUCCEEDED, result=records.write(result), progress=None)
     events.of_job(session, job, "job.succeeded")
+    resolve(kind.taken_by)(session, job, result)
     return job
 
 

@@ -79,20 +79,12 @@ PROJECT_MOVES = {
 TERMINAL_JOB_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 OPEN_ROUND_STATES = frozenset({RoundState.TRAINING, RoundState.GENERATING, RoundState.CURATING, RoundState.EVALUATING})
 
-# The stage of a round that each kind of job carries; the round waits in that stage until the job ends.
-STAGE_JOBS = {
-    RoundState.TRAINING: "train",
-    RoundState.GENERATING: "generate",
-    RoundState.CURATING: "score",
-    RoundState.EVALUATING: "generate",
-}
-
 
 def after_training(kind: RoundKind) -> RoundState:
     """A style LoRA draws candidates; a character LoRA is tried out."""
     return RoundState.GENERATING if kind == RoundKind.STYLE else RoundState.EVALUATING
 
 
-def caption_policy(kind: RoundKind, policy: str | None) -> str:
-    """Features stay in the captions of a style round and leave those of a character round."""
-    return policy or ("full" if kind == RoundKind.STYLE else "prune")
+def caption_policy(kind: RoundKind) -> str:
+    """Features stay in the captions of a style round. They leave those of a character round."""
+    return "full" if kind == RoundKind.STYLE else "prune"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from shared import kinds
 from shared.errors import Conflict, NotFound
+from shared.kinds import LoraInput, TrainResult
 from shared.models import Job, Lora, Project, Round
 
 
@@ -18,8 +21,9 @@ def get(session: Session, lora_id: str) -> Lora:
     return lora
 
 
-def add(session: Session, job: Job, round_: Round, result: dict[str, Any]) -> Lora:
-    """The LoRA that a training has made, and the round's from now on."""
+def add(session: Session, job: Job, round_: Round, result: TrainResult) -> Lora:
+    """Add the LoRA that a training has made; its round draws with it from now on."""
+    params = kinds.TRAIN.params_of(job)
     lora = Lora(
         project_id=round_.project_id,
         round_id=round_.id,
@@ -27,11 +31,11 @@ def add(session: Session, job: Job, round_: Round, result: dict[str, Any]) -> Lo
         kind=round_.kind,
         trigger_word=round_.project.trigger_word,
         base_model=round_.project.base_model,
-        rank=job.params["rank"],
-        alpha=job.params["alpha"],
-        train_steps=result["train_steps"],
-        metrics=result["metrics"],
-        files=result["files"],
+        rank=params.rank,
+        alpha=params.alpha,
+        train_steps=result.train_steps,
+        metrics=asdict(result.metrics),
+        files={name: asdict(file) for name, file in result.files.items()},
     )
     session.add(lora)
     session.flush()
@@ -39,7 +43,7 @@ def add(session: Session, job: Job, round_: Round, result: dict[str, Any]) -> Lo
     return lora
 
 
-def of_project(session: Session, project: Project, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def of_project(session: Session, project: Project, wanted: list[dict[str, Any]]) -> list[LoraInput]:
     """LoRAs with weights as a job's inputs name them. Every one must belong to the project's owner and fit its base."""
     chosen = []
     for each in wanted:
@@ -57,6 +61,7 @@ def of_project(session: Session, project: Project, wanted: list[dict[str, Any]])
     return chosen
 
 
-def as_input(lora: Lora, weight: float) -> dict[str, Any]:
+def as_input(lora: Lora, weight: float) -> LoraInput:
+    """A LoRA as a job's inputs name it."""
     file = lora.files["diffusers"]
-    return {"id": lora.id, "key": file["key"], "sha256": file["sha256"], "weight": weight}
+    return LoraInput(id=lora.id, key=file["key"], sha256=file["sha256"], weight=weight)

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Table, UniqueConstraint, desc, text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from shared.db import Json, Time, utcnow
+from shared.db import Json, Record, Time, utcnow
 from shared.ids import new_id
+from shared.kinds import DatasetEntry
+from shared.params import Plan, RoundPlan
 
 
 class Base(DeclarativeBase):
@@ -71,7 +73,7 @@ class Project(Base):
     subject_tags: Mapped[list[str]]
     feature_tags: Mapped[list[str]]
     base_model: Mapped[str]
-    plan: Mapped[dict[str, Any]]  # fully explicit: see plans.resolve
+    plan: Mapped[Plan] = mapped_column(Record(Plan))  # fully explicit: see plans.resolve
     curation: Mapped[str]
     state: Mapped[str] = mapped_column(default="draft")
     error: Mapped[dict[str, Any] | None]
@@ -92,9 +94,9 @@ class Round(Base):
     number: Mapped[int]
     kind: Mapped[str]
     target: Mapped[int]  # pictures in the dataset when the round ends
-    plan: Mapped[dict[str, Any]]  # this round's part of the project's plan
+    plan: Mapped[RoundPlan] = mapped_column(Record(RoundPlan))  # this round's part of the project's plan
     state: Mapped[str] = mapped_column(default="pending")
-    dataset: Mapped[list[Any]] = mapped_column(default=list)  # [{image_id, key, sha256, captions}]
+    dataset: Mapped[list[DatasetEntry]] = mapped_column(Record(list[DatasetEntry]), default=list)
     lora_id: Mapped[str | None]
     generations: Mapped[int] = mapped_column(default=0)  # how often candidates were drawn
     needs_attention: Mapped[str | None]  # why it waits for a person, if it does

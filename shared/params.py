@@ -1,61 +1,145 @@
-"""What a training and a generation can be told: written once, used by the API, the rows and the torch code."""
+"""What a round, a training, a drawing and a choice can be told. Each parameter is written once, here.
+
+The defaults are neutral. The family of the base model overrides some of them (`catalog.FAMILIES`), a client any.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shared import catalog
+from shared.lifecycle import RoundKind
+from shared.records import field
+
+MAX_SIDE = 2048  # pixels
+MAX_SEED = 2**31 - 1
+MAX_CANDIDATES = 200  # in one job
+# Full body shows all of her; a few nearer pictures teach the face.
+DEFAULT_FRAMINGS = {"full_body": 3, "upper_body": 1, "portrait": 1}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainParams:
-    """One LoRA training run. `None` means: the default of the base model's family."""
+    """One LoRA training run. What is left out or null is the default of the base model's family."""
 
     # the adapter
-    rank: int = 16  # detail of the adapter; its file grows with it
-    alpha: float = 16.0  # the adapter is applied at alpha / rank
-    lora_modules: str | None = None  # which modules carry it: a name from catalog.LORA_MODULES
+    rank: int = field(16, bounds=(1, 256), help="Detail of the adapter; its file grows with it.")
+    alpha: float = field(16.0, bounds=(0.01, 1024), help="The adapter is applied at alpha / rank.")
+    lora_modules: str | None = field(None, one_of=catalog.LORA_MODULES, help="Which modules carry the adapter.")
 
     # the optimizer
-    learning_rate: float = 3e-4
-    text_encoder_learning_rate: float = 0.0  # 0: the text encoder is left alone
-    lr_scheduler: str = "cosine"  # a name from catalog.LR_SCHEDULERS
-    warmup_steps: int = 10
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    train_steps: int = 400
-    batch_size: int = 4
-    gradient_accumulation: int = 1  # batches summed before each optimizer step
+    learning_rate: float = field(3e-4, bounds=(1e-7, 1))
+    text_encoder_learning_rate: float = field(0.0, bounds=(0, 1), help="0: the text encoder is not trained.")
+    lr_scheduler: str = field("cosine", one_of=catalog.LR_SCHEDULERS)
+    warmup_steps: int = field(10, bounds=(0, 10_000))
+    weight_decay: float = field(0.01, bounds=(0, 1))
+    max_grad_norm: float = field(1.0, bounds=(0, 1000), help="Gradients are clipped to this norm.")
+    train_steps: int = field(400, bounds=(1, 20_000))
+    batch_size: int = field(4, bounds=(1, 64))
+    gradient_accumulation: int = field(1, bounds=(1, 64), help="Batches summed before each optimizer step.")
 
     # what is learned from
-    resolution: int | None = None  # pixels of the shorter side
-    caption_variants: int = 4  # shuffled captions cached for each image
-    caption_dropout: float = 0.05  # share of draws with an empty caption, for classifier-free guidance
-    prior_images: int = 0  # pictures of others, drawn by the base model, that keep the class as it was
-    prior_weight: float = 1.0  # weight of their loss
+    resolution: int | None = field(
+        None, bounds=(32, MAX_SIDE), help="Pictures are trained at about the area of a square of this side, in pixels."
+    )
+    caption_variants: int = field(4, bounds=(1, 64), help="Shuffled captions cached for each image.")
+    caption_dropout: float = field(
+        0.05, bounds=(0, 1), help="Share of draws with an empty caption, for classifier-free guidance."
+    )
+    prior_images: int = field(
+        0,
+        bounds=(0, 1000),
+        help="Pictures of others, drawn by the base model and trained beside hers, so that the class stays as it was.",
+    )
+    prior_weight: float = field(1.0, bounds=(0, 100), help="Weight of the loss on those pictures.")
 
     # the loss
-    min_snr_gamma: float = 5.0  # epsilon models only; 0 turns it off
-    noise_offset: float = 0.0
+    min_snr_gamma: float = field(5.0, bounds=(0, 100), help="For epsilon models only. 0 turns it off.")
+    noise_offset: float = field(0.0, bounds=(0, 1))
 
     # the run
-    precision: str = "auto"  # a name from catalog.PRECISIONS; auto: bf16 where the hardware is faster with it
-    gradient_checkpointing: bool = False
-    checkpoint_every_steps: int = 50
-    seed: int = 0
+    precision: str = field(
+        "auto", one_of=catalog.PRECISIONS, help="`auto`: bf16 where the hardware is faster with it, else fp32."
+    )
+    gradient_checkpointing: bool = field(False, help="Less memory for more time.")
+    checkpoint_every_steps: int = field(50, bounds=(1, 20_000))
+    seed: int = field(0, bounds=(0, 2**20), help="The same seed trains the same LoRA.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateParams:
-    """How pictures are drawn. `None` means: the default of the base model's family."""
+    """How pictures are drawn. What is left out or null is the default of the base model's family."""
 
-    width: int | None = None  # pixels
-    height: int | None = None
-    inference_steps: int | None = None
-    guidance_scale: float | None = None
-    sampler: str | None = None  # a name from catalog.SAMPLERS
-    negative_prompt: str | None = None
-    clip_skip: int = 0
-    batch_size: int | None = None
-    precision: str = "auto"  # a name from catalog.PRECISIONS
+    width: int | None = field(None, bounds=(32, MAX_SIDE), help="Pixels.")
+    height: int | None = field(None, bounds=(32, MAX_SIDE), help="Pixels.")
+    inference_steps: int | None = field(None, bounds=(1, 150))
+    guidance_scale: float | None = field(None, bounds=(0, 50))
+    sampler: str | None = field(None, one_of=catalog.SAMPLERS)
+    negative_prompt: str | None = field(None, length=(0, 2_000))
+    clip_skip: int = field(0, bounds=(0, 4), help="Last layers of the text encoder that are left out.")
+    batch_size: int | None = field(None, bounds=(1, 64))
+    precision: str = field("auto", one_of=catalog.PRECISIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreParams:
+    """How candidates are chosen when `curation` is `auto`."""
+
+    scorer: str | None = field(None, one_of=catalog.SCORERS)
+    min_score: float = field(0.0, bounds=(-1, 1), help="A candidate that scores less is never accepted.")
+    min_view_score: float = field(
+        0.0, bounds=(-1, 1), help="A view whose best candidates score less than this on average is left out as a whole."
+    )
+    near_duplicate_bits: int = field(
+        4, bounds=(0, 64), help="Of 64: a candidate that differs in no more bits from an accepted one is left out."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundPlan:
+    """One round. What is left out or null is the default of the base model's family."""
+
+    kind: RoundKind = field(help="A plan ends with its one character round.")
+    target: int = field(
+        0, bounds=(1, 1_000), help="Pictures in the dataset when the round ends. A style round needs it."
+    )
+    views_from: str = field(
+        "style_lora", one_of=catalog.VIEWS_FROM, help="What draws the views that the dataset does not show yet."
+    )
+    caption_policy: str = field("full", one_of=catalog.CAPTION_POLICIES)
+    views: list[str] = field(factory=lambda: list(catalog.VIEWS), one_of=catalog.VIEWS, length=(1, len(catalog.VIEWS)))
+    framings: dict[str, int] = field(
+        factory=lambda: dict(DEFAULT_FRAMINGS),
+        one_of=catalog.FRAMINGS,
+        bounds=(1, 100),
+        length=(1, len(catalog.FRAMINGS)),
+        help="How often each framing is drawn, relative to the others.",
+    )
+    prompt_tags: list[str] = field(factory=list, length=(0, 30), help="Appended to every prompt.")
+    candidates_per_pick: float = field(
+        2.0,
+        bounds=(1, 10),
+        help=f"How many are drawn for each one that is missing; {MAX_CANDIDATES} at once at most.",
+    )
+    max_generations: int = field(3, bounds=(1, 20), help="How often `auto` may draw before it asks a person.")
+    lora_weight: float = field(
+        1.0,
+        bounds=(0.05, 2),
+        help="Weight of the style LoRA while candidates are drawn; a low one leaves more to the base model.",
+    )
+    enough: int = field(
+        0, bounds=(1, 1_000), help="With this many pictures `auto` goes on, when it can't get more. Three quarters."
+    )
+    train: TrainParams = field(TrainParams())
+    generate: GenerateParams = field(GenerateParams())
+    score: ScoreParams = field(ScoreParams())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How many rounds, of which kind, to which size. Left out: 16, 40, then the character LoRA."""
+
+    rounds: list[RoundPlan] = field(length=(1, 8))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +150,3 @@ class Picture:
     seed: int
     view: str | None = None  # a name from catalog.VIEWS: what was asked for, kept with the image
     framing: str | None = None  # a name from catalog.FRAMINGS
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreParams:
-    """How candidates are chosen when nobody looks."""
-
-    scorer: str | None = None  # a name from catalog.SCORERS
-    min_score: float = 0.0  # a candidate below this is never taken
-    min_view_score: float = 0.0  # a view whose best candidates are below this on average is left out as a whole
-    near_duplicate_bits: int = 4  # of 64: a candidate this near to a taken one is left out

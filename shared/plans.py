@@ -1,7 +1,7 @@
-"""Plans: how many rounds, of which kind, to which size, with which parameters. Stored fully explicit.
+"""Plans: how many rounds, of which kind, to which size, with which parameters.
 
-A client says as much as it likes; the family of the base model fills in the rest. What was stored with a
-project or round never changes its meaning when a default does.
+A client says as much as it likes; the family of the base model fills in the rest. A plan is stored with every
+parameter, so that a project keeps its meaning when a default changes.
 """
 
 from __future__ import annotations
@@ -9,100 +9,94 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from functools import cache
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
 
 from shared import captions
 from shared.catalog import FAMILIES, FRAMINGS, HIDDEN_BY_FRAMING, HIDDEN_BY_VIEW, VIEWS, BaseModel
 from shared.errors import Invalid
 from shared.lifecycle import RoundKind, caption_policy
-from shared.params import GenerateParams, Picture, ScoreParams, TrainParams
+from shared.params import MAX_CANDIDATES, GenerateParams, Picture, Plan, RoundPlan, ScoreParams, TrainParams
 
 DEFAULT_ROUNDS: list[dict[str, Any]] = [
     {"kind": "style", "target": 16},
     {"kind": "style", "target": 40},
     {"kind": "character"},
 ]
-MAX_CANDIDATES = 200  # in one job
 PARAMS = ("train", "generate", "score")  # of a round, each with fields of its own
-GATHER = {"candidates_per_pick": 2.0, "max_generations": 3, "lora_weight": 1.0}
-# Full body shows all of her; a few nearer pictures teach the face.
-DEFAULT_FRAMINGS = {"full_body": 3, "upper_body": 1, "portrait": 1}
+ENOUGH = 0.75  # of a round's target: with so many pictures `auto` goes on
+Given = Mapping[str, Any]  # what a client has said, checked by the API's schema; null is as good as left out
+P = TypeVar("P")
 
 
-def resolve(plan: dict[str, Any] | None, base_model: BaseModel) -> dict[str, Any]:
-    """The plan with nothing left open.
+def resolve(given: Given | None, base_model: BaseModel) -> Plan:
+    """The plan with every parameter filled in.
 
     Raises:
         Invalid: no rounds, a style round without a target, targets that shrink, a round after the character round.
     """
-    rounds = [_resolve_round(each, base_model) for each in (plan or {}).get("rounds") or DEFAULT_ROUNDS]
-    kinds = [each["kind"] for each in rounds]
+    rounds = [_round(each, base_model) for each in (given or {}).get("rounds") or DEFAULT_ROUNDS]
+    kinds = [each.kind for each in rounds]
     if RoundKind.CHARACTER in kinds[:-1] or kinds[-1] != RoundKind.CHARACTER:
         raise Invalid("a plan ends with its one character round", code="invalid_plan")
-    targets = [each["target"] for each in rounds if each["kind"] == RoundKind.STYLE]
+    targets = [each.target for each in rounds if each.kind == RoundKind.STYLE]
     if 0 in targets:
         raise Invalid("a style round needs a `target`: the pictures in the dataset when it ends", code="invalid_plan")
     if targets != sorted(set(targets)):
         raise Invalid("the targets of the style rounds must grow from round to round", code="invalid_plan")
-    rounds[-1]["target"] = targets[-1] if targets else 0
-    return {"rounds": rounds}
+    rounds[-1] = replace(rounds[-1], target=targets[-1] if targets else 0)
+    return Plan(rounds=rounds)
 
 
-def carry_over(plan: dict[str, Any], old: BaseModel, new: BaseModel) -> dict[str, Any]:
-    """The plan for another base model: what was said otherwise than the old one's defaults stays as it was said."""
-    return resolve({"rounds": [_said(each, old) for each in plan["rounds"]]}, new)
+def carry_over(plan: Plan, old: BaseModel, new: BaseModel) -> Plan:
+    """The plan for another base model. What differs from the old one's defaults is kept; the rest is resolved anew."""
+    return resolve({"rounds": [_said(each, old) for each in plan.rounds]}, new)
 
 
-def _said(plan: dict[str, Any], base_model: BaseModel) -> dict[str, Any]:
-    skeleton = {"kind": plan["kind"], "target": plan["target"]}
-    return skeleton | _otherwise(plan, _resolve_round(skeleton, base_model))
+def generate_params(base_model: BaseModel, given: Given | None) -> GenerateParams:
+    """Generation parameters with the family's defaults filled in."""
+    square = GenerateParams(width=base_model.resolution, height=base_model.resolution)
+    return _overridden(square, FAMILIES[base_model.family].generate, given)
 
 
-def _otherwise(chosen: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+def _round(given: Given, base_model: BaseModel) -> RoundPlan:
+    family, kind, target = FAMILIES[base_model.family], RoundKind(given["kind"]), given.get("target") or 0
+    train = TrainParams(resolution=base_model.resolution)
+    of_kind = family.character_train if kind == RoundKind.CHARACTER else {}
+    neutral = RoundPlan(
+        kind=kind,
+        caption_policy=caption_policy(kind),
+        prompt_tags=list(family.quality_tags),
+        enough=math.ceil(ENOUGH * target),
+        train=_overridden(train, family.train, of_kind, given.get("train")),
+        generate=generate_params(base_model, given.get("generate")),
+        score=_overridden(ScoreParams(), family.score, given.get("score")),
+    )
+    own = {name: value for name, value in given.items() if name not in ("kind", *PARAMS)}
+    plan = _overridden(neutral, family.gather, own)
+    return replace(plan, prompt_tags=captions.clean(plan.prompt_tags))
+
+
+def _overridden(params: P, *overrides: Given | None) -> P:
+    """Later overrides win. What is null overrides nothing."""
+    for given in overrides:
+        chosen = {name: value for name, value in (given or {}).items() if value is not None}
+        params = replace(params, **chosen)  # type: ignore[type-var]
+    return params
+
+
+def _said(plan: RoundPlan, base_model: BaseModel) -> dict[str, Any]:
+    """What a client must have said to get this round rather than the default one."""
+    skeleton = {"kind": plan.kind, "target": plan.target}
+    return skeleton | _differences(asdict(plan), asdict(_round(skeleton, base_model)))
+
+
+def _differences(chosen: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for name, value in chosen.items():
-        if value != defaults.get(name):
-            found[name] = _otherwise(value, defaults[name]) if name in PARAMS else value
+        if value != defaults[name]:
+            found[name] = _differences(value, defaults[name]) if name in PARAMS else value
     return found
-
-
-def _resolve_round(given: dict[str, Any], base_model: BaseModel) -> dict[str, Any]:
-    family = FAMILIES[base_model.family]
-    kind = RoundKind(given["kind"])
-    prompt_tags = given.get("prompt_tags")
-    train = {**family.train, **(family.character_train if kind == RoundKind.CHARACTER else {})}
-    return {
-        "kind": kind,
-        "target": given.get("target") or 0,
-        "caption_policy": caption_policy(kind, given.get("caption_policy")),
-        "views": given.get("views") or list(VIEWS),
-        "framings": given.get("framings") or dict(DEFAULT_FRAMINGS),
-        "prompt_tags": captions.clean(family.quality_tags if prompt_tags is None else prompt_tags),
-        **{name: given.get(name) or family.gather.get(name) or value for name, value in GATHER.items()},
-        "enough": given.get("enough") or math.ceil(0.75 * (given.get("target") or 0)),
-        "train": _explicit(TrainParams, {"resolution": base_model.resolution} | train, given.get("train")),
-        "generate": generate_params(base_model, given.get("generate")),
-        "score": _explicit(ScoreParams, family.score, given.get("score")),
-    }
-
-
-def generate_params(base_model: BaseModel, given: dict[str, Any] | None) -> dict[str, Any]:
-    """Generation parameters with the family's defaults filled in."""
-    size = {"width": base_model.resolution, "height": base_model.resolution}
-    return _explicit(GenerateParams, size | FAMILIES[base_model.family].generate, given)
-
-
-def _explicit(params: Any, defaults: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
-    chosen = {name: value for name, value in (given or {}).items() if value is not None}
-    known = {name: value for name, value in (defaults | chosen).items() if name in _names(params)}
-    return dict(vars(params(**known)))
-
-
-@cache
-def _names(params: Any) -> set[str]:
-    return {field.name for field in fields(params)}
 
 
 def visible(feature_tags: list[str], view: str | None, framing: str | None) -> list[str]:
@@ -111,9 +105,9 @@ def visible(feature_tags: list[str], view: str | None, framing: str | None) -> l
     return [tag for tag in feature_tags if not any(word in tag.split() for word in hidden)]
 
 
-def candidates(missing: int, plan: dict[str, Any]) -> int:
+def candidates(missing: int, plan: RoundPlan) -> int:
     """How many candidates a round draws at once for the pictures that it lacks."""
-    return min(MAX_CANDIDATES, math.ceil(missing * plan["candidates_per_pick"]))
+    return min(MAX_CANDIDATES, math.ceil(missing * plan.candidates_per_pick))
 
 
 def spread(weights: dict[str, int] | list[str], count: int) -> list[str]:

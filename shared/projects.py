@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared import captions, events, images, jobs, loras, plans, prepared, rounds
+from shared import captions, events, images, jobs, kinds, loras, plans, prepared, rounds
 from shared.catalog import FRAMINGS, VIEWS, BaseModel
 from shared.errors import Conflict, Invalid, NotFound
+from shared.kinds import KINDS, CropInputs, CropParams, GenerateInputs, UploadInputs, UploadParams
 from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKind
 from shared.models import Image, Job, Project, Round, User, Webhook
-from shared.params import Picture
+from shared.params import Picture, RoundPlan
 from shared.settings import Settings
 
 MIN_REFERENCES = 4
@@ -40,7 +40,7 @@ def draft(user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) 
         labels=given.get("metadata") or {},
     )
     _check_words(project)
-    for plan in project.plan["rounds"]:
+    for plan in project.plan.rounds:
         _check_prompts(project, plan, base_model(base_models, project.base_model))
     return project
 
@@ -87,7 +87,7 @@ def change(session: Session, project: Project, changes: dict[str, Any], base_mod
     elif project.base_model != old_base:
         project.plan = plans.carry_over(project.plan, base_models.get(old_base, base), base)
     _check_words(project)
-    for plan in project.plan["rounds"]:
+    for plan in project.plan.rounds:
         _check_prompts(project, plan, base)
     if project.feature_tags != old_features:
         _retag(session, project, old_features)
@@ -101,10 +101,10 @@ def start(session: Session, project: Project) -> Job:
     """Lay out the rounds and begin the first."""
     check_startable(session, project)
     rounds.move_project(project, ProjectState.RUNNING)
-    for number, plan in enumerate(project.plan["rounds"], 1):
-        session.add(Round(project=project, number=number, kind=plan["kind"], target=plan["target"], plan=plan))
+    for number, plan in enumerate(project.plan.rounds, 1):
+        session.add(Round(project=project, number=number, kind=plan.kind, target=plan.target, plan=plan))
     session.flush()
-    events.record(session, project, "project.started", rounds=len(project.plan["rounds"]), metadata=project.labels)
+    events.record(session, project, "project.started", rounds=len(project.plan.rounds), metadata=project.labels)
     return rounds.begin(session, rounds.get(session, project.id, 1))
 
 
@@ -132,10 +132,10 @@ def add_round(session: Session, project: Project, given: dict[str, Any], base_mo
         raise Conflict(f"the project is {project.state}; only a completed one is reopened", code="not_completed")
     before = rounds.of_project(session, project.id)
     with_end = [given] if given["kind"] == RoundKind.CHARACTER else [given, {"kind": "character"}]
-    plan = plans.resolve({"rounds": with_end}, base_model(base_models, project.base_model))["rounds"][0]
+    plan = plans.resolve({"rounds": with_end}, base_model(base_models, project.base_model)).rounds[0]
     _check_prompts(project, plan, base_model(base_models, project.base_model))
     accepted = len(images.dataset(session, project.id))
-    if plan["kind"] == RoundKind.STYLE and plan["target"] <= accepted:
+    if plan.kind == RoundKind.STYLE and plan.target <= accepted:
         raise Invalid(
             f"the project has {accepted} accepted pictures already; a style round gathers more, up to its `target`",
             code="target_reached",
@@ -145,8 +145,8 @@ def add_round(session: Session, project: Project, given: dict[str, Any], base_mo
     round_ = Round(
         project=project,
         number=len(before) + 1,
-        kind=plan["kind"],
-        target=plan["target"] or before[-1].target,
+        kind=plan.kind,
+        target=plan.target or before[-1].target,
         plan=plan,
     )
     session.add(round_)
@@ -177,35 +177,35 @@ def delete(session: Session, project: Project) -> None:
     session.flush()
 
 
-def take_in(session: Session, project: Project, key: str, shows: dict[str, Any], settings: Settings) -> Job:
-    """Have a posted file made a reference picture. Asked again for the same file, it is the same job."""
-    known = taking_in(session, project, key)
+def take_in(session: Session, project: Project, key: str, params: UploadParams, settings: Settings) -> Job:
+    """Make a reference picture of a posted file. Asked again for the same file, the answer is the same job."""
+    known = upload_of(session, project, key)
     if known is not None:
         return known
     images.check_upload(session, project, settings.max_images_per_project)
-    return jobs.enqueue(session, project, "upload", params=shows, inputs={"key": key})
+    return jobs.enqueue(session, project, kinds.UPLOAD, params=params, inputs=UploadInputs(key=key))
 
 
-def taking_in(session: Session, project: Project, key: str) -> Job | None:
+def upload_of(session: Session, project: Project, key: str) -> Job | None:
     """The job that takes in, or has taken in, a posted file."""
     query = select(Job).where(
         Job.project_id == project.id,
-        Job.kind == "upload",
+        Job.kind == kinds.UPLOAD.name,
         Job.inputs["key"].as_string() == key,
         Job.state.not_in((JobState.FAILED, JobState.CANCELLED)),
     )
     return session.scalars(query).first()
 
 
-def crop(session: Session, project: Project, image: Image, given: dict[str, Any], settings: Settings) -> Job:
+def crop(session: Session, project: Project, image: Image, params: CropParams, settings: Settings) -> Job:
     """Make several reference pictures out of one."""
     if project.state != ProjectState.DRAFT:
         raise Conflict(f"the project is {project.state}; crops are made before it starts", code="project_not_draft")
-    images.check_crops(image, given["mode"], given.get("boxes") or [])
-    captions.check_allowed(*(tag for box in given.get("boxes") or [] for tag in box["tags"]))
-    images.check_room(session, project, images.most_crops(given), settings.max_images_per_project)
-    inputs = {"image": images.reference(image), "base_model": project.base_model}
-    return jobs.enqueue(session, project, "crop", params=given, inputs=inputs)
+    images.check_crops(image, params)
+    captions.check_allowed(*(tag for box in params.boxes for tag in box.tags))
+    images.check_room(session, project, kinds.CROP.references(params), settings.max_images_per_project)
+    inputs = CropInputs(image=images.as_input(image), base_model=project.base_model)
+    return jobs.enqueue(session, project, kinds.CROP, params=params, inputs=inputs)
 
 
 def draw(
@@ -234,17 +234,16 @@ def draw(
             f"{len(wanted)} pictures are more than the {settings.max_pictures_per_job} of one job",
             code="too_many_pictures",
         )
-    inputs = {
-        "base_model": project.base_model,
-        "pictures": [asdict(picture) for picture in wanted],
-        "loras": loras.of_project(session, project, given["loras"]),
-    }
-    params = plans.generate_params(base, given.get("params"))
+    inputs = GenerateInputs(
+        base_model=project.base_model,
+        pictures=wanted,
+        loras=loras.of_project(session, project, given["loras"]),
+    )
     return jobs.enqueue(
         session,
         project,
-        "generate",
-        params=params,
+        kinds.GENERATE,
+        params=plans.generate_params(base, given.get("params")),
         inputs=inputs,
         priority=given["priority"],
         labels=given.get("metadata") or project.labels,
@@ -253,9 +252,9 @@ def draw(
 
 def _check_nothing_comes(session: Session, project: Project) -> None:
     """The dataset is frozen at the start: wait for pictures that are on their way."""
-    for job in images.making(session, project):
-        doing = {"crop": "cropping", "upload": "uploading"}[job.kind]
-        raise Conflict(f"job {job.id} is still {doing}; wait for it", code=f"still_{doing}")
+    for job in images.arriving(session, project):
+        verb = KINDS[job.kind].verb
+        raise Conflict(f"job {job.id} is still {verb}; wait until it has ended", code=f"still_{verb}")
 
 
 def _check_words(project: Project) -> None:
@@ -285,20 +284,20 @@ def _check_words(project: Project) -> None:
     captions.check_allowed(trigger, *known)
 
 
-def _check_prompts(project: Project, plan: dict[str, Any], base: BaseModel) -> None:
+def _check_prompts(project: Project, plan: RoundPlan, base: BaseModel) -> None:
     """Refuse a round whose prompts are longer than the base model reads: what comes last are the views."""
     (picture,) = plans.pictures(
         trigger_word=project.trigger_word,
         subject_tags=project.subject_tags,
         feature_tags=project.feature_tags,
-        views=[max(plan["views"], key=lambda view: len(VIEWS[view]))],
-        framings=plan["framings"],
-        prompt_tags=plan["prompt_tags"],
+        views=[max(plan.views, key=lambda view: len(VIEWS[view]))],
+        framings=plan.framings,
+        prompt_tags=plan.prompt_tags,
         count=1,
         seed=0,
-        name_features=plan["kind"] == RoundKind.STYLE,
+        name_features=plan.kind == RoundKind.STYLE,
     )
-    captions.check_allowed(*plan["prompt_tags"])
+    captions.check_allowed(*plan.prompt_tags)
     plans.check_prompt(picture.prompt, base, "/feature_tags")
 
 

@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session
 
-from shared import ids
+from shared import ids, kinds
 from shared.db import clock
 from shared.errors import NotFound
 from shared.jobs import OPEN_STATES
@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 PREFIXES = ("projects/", "incoming/")  # the second: what clients post by a signed form, until it is taken in
 JOB_KEY = re.compile(r"projects/[^/]+/jobs/(?P<job>[^/]+)/")
-_TO_BE_TAKEN_IN = (Job.kind == "upload", Job.state.not_in(TERMINAL_JOB_STATES))
+_TO_BE_TAKEN_IN = (Job.kind == kinds.UPLOAD.name, Job.state.not_in(TERMINAL_JOB_STATES))
 AT_ONCE = 1_000  # rows in memory: there may be a million
 MISSING = "missing"  # the state of an image whose object is gone
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared import captions, events, images, jobs, loras, plans
+from shared import captions, events, images, jobs, kinds, loras, plans
 from shared.db import utcnow
 from shared.errors import Conflict, NotFound
+from shared.kinds import (
+    KINDS,
+    DatasetEntry,
+    GenerateInputs,
+    GenerateResult,
+    JobKind,
+    ScoreInputs,
+    ScoreResult,
+    TrainInputs,
+    TrainResult,
+)
 from shared.lifecycle import (
     OPEN_ROUND_STATES,
     PROJECT_MOVES,
     ROUND_MOVES,
-    STAGE_JOBS,
     Curation,
     Decision,
     JobState,
@@ -27,8 +35,16 @@ from shared.lifecycle import (
     after_training,
 )
 from shared.models import Image, Job, Lora, Project, Round
+from shared.params import Picture
 
 EVALUATION_PICTURES = 12
+# The job that carries each stage; the round waits in that stage until the job ends.
+STAGE_KINDS: dict[RoundState, JobKind[Any, Any, Any]] = {
+    RoundState.TRAINING: kinds.TRAIN,
+    RoundState.GENERATING: kinds.GENERATE,
+    RoundState.CURATING: kinds.SCORE,
+    RoundState.EVALUATING: kinds.GENERATE,
+}
 
 
 def get(session: Session, project_id: str, number: int) -> Round:
@@ -64,11 +80,11 @@ def move_project(project: Project, state: ProjectState) -> None:
 def begin(session: Session, round_: Round) -> Job:
     """Freeze the dataset, with the exact captions, and train on it."""
     project = round_.project
-    round_.dataset = present_dataset(session, project, round_.plan["caption_policy"])
+    round_.dataset = present_dataset(session, project, round_.plan.caption_policy)
     round_.started_at = utcnow()
     move(round_, RoundState.TRAINING)
     job = jobs.enqueue(
-        session, project, "train", round_id=round_.id, params=round_.plan["train"], inputs=_train_inputs(round_)
+        session, project, kinds.TRAIN, round_id=round_.id, params=round_.plan.train, inputs=_train_inputs(round_)
     )
     events.of_round(session, round_, "round.training_started", job_id=job.id, images=len(round_.dataset))
     return job
@@ -83,9 +99,9 @@ def generate(session: Session, round_: Round, *, count: int | None = None, views
         trigger_word=project.trigger_word,
         subject_tags=project.subject_tags,
         feature_tags=project.feature_tags,
-        views=views or list(quota(session, round_)) or plan["views"],
-        framings=plan["framings"],
-        prompt_tags=plan["prompt_tags"],
+        views=views or list(quota(session, round_)) or plan.views,
+        framings=plan.framings,
+        prompt_tags=plan.prompt_tags,
         count=count,
         seed=_seed(round_),
         name_features=True,
@@ -93,7 +109,7 @@ def generate(session: Session, round_: Round, *, count: int | None = None, views
     move(round_, RoundState.GENERATING)
     round_.generations += 1
     round_.needs_attention = None
-    job = _enqueue_pictures(session, round_, pictures, plan["lora_weight"])
+    job = _enqueue_pictures(session, round_, pictures, plan.lora_weight)
     events.of_round(session, round_, "round.generating_started", job_id=job.id, images=len(pictures))
     return job
 
@@ -105,9 +121,9 @@ def evaluate(session: Session, round_: Round) -> Job:
         trigger_word=project.trigger_word,
         subject_tags=project.subject_tags,
         feature_tags=project.feature_tags,
-        views=plan["views"],
+        views=plan.views,
         framings={"full_body": 1},
-        prompt_tags=plan["prompt_tags"],
+        prompt_tags=plan.prompt_tags,
         count=EVALUATION_PICTURES,
         seed=_seed(round_),
         name_features=False,
@@ -138,15 +154,15 @@ def score(session: Session, round_: Round) -> Job:
     """Let the scorer choose among what is undecided, with a quota for each view."""
     chosen = images.dataset(session, round_.project_id)
     candidates = images.pending(session, round_.id)
-    inputs = {
-        "references": [images.reference(image) for image in chosen],
-        "candidates": [images.reference(image) for image in candidates],
-        "quota": quota(session, round_),
-        "feature_tags": round_.project.feature_tags,
-        "base_model": round_.project.base_model,
-    }
+    inputs = ScoreInputs(
+        references=[images.as_input(image) for image in chosen],
+        candidates=[images.as_input(image) for image in candidates],
+        quota=quota(session, round_),
+        feature_tags=round_.project.feature_tags,
+        base_model=round_.project.base_model,
+    )
     return jobs.enqueue(
-        session, round_.project, "score", round_id=round_.id, params=round_.plan["score"], inputs=inputs
+        session, round_.project, kinds.SCORE, round_id=round_.id, params=round_.plan.score, inputs=inputs
     )
 
 
@@ -233,7 +249,7 @@ def _curate_as_wanted(session: Session, round_: Round) -> None:
         for job in scoring:
             jobs.cancel(session, job)
     elif not images.pending(session, round_.id):
-        _settle(session, round_)
+        _go_on(session, round_)
     elif not scoring:
         score(session, round_)
 
@@ -242,7 +258,7 @@ def cancel_job(session: Session, job: Job) -> Job:
     """Cancel a job because somebody asked. With one that waited, and with scoring, its round ends now."""
     jobs.lock(session, job)
     round_ = _awaiting(session, job)
-    ends_now = job.state == JobState.QUEUED or job.kind == "score"
+    ends_now = job.state == JobState.QUEUED or job.kind == kinds.SCORE.name
     jobs.cancel(session, job)
     if round_ and ends_now:
         _fail(session, round_, job)
@@ -262,26 +278,52 @@ def missing(session: Session, round_: Round) -> int:
 def quota(session: Session, round_: Round) -> dict[str, int]:
     """How many pictures of each view the scorer may take, so that the views end up even."""
     accepted = Counter(image.view for image in images.dataset(session, round_.project_id))
-    return plans.quota(round_.plan["views"], accepted, missing(session, round_))
+    return plans.quota(round_.plan.views, accepted, missing(session, round_))
 
 
 # --- what the end of a job means ------------------------------------------------------------------------------
 
 
-def job_succeeded(session: Session, job: Job) -> None:
-    """Take a job's result into the domain, and go on."""
-    if job.kind == "upload":
-        images.add_taken_in(session, job, job.result or {})
+def take_lora(session: Session, job: Job, result: TrainResult) -> None:
+    """A training has ended: a style LoRA draws candidates, a character LoRA is tried out."""
+    round_ = _awaiting(session, job)
+    if round_ is None:
         return
-    if job.kind == "crop":
-        images.add_crops(session, job, job.result or {})
-        return
+    loras.add(session, job, round_, result)
+    if after_training(RoundKind(round_.kind)) == RoundState.GENERATING:
+        generate(session, round_)
+    else:
+        move(round_, RoundState.EVALUATING)
+        evaluate(session, round_)
+
+
+def take_drawn(session: Session, job: Job, result: GenerateResult) -> None:
+    """Pictures have been drawn: for a client, or as candidates or evaluation of a round."""
     if job.round_id is None:
-        images.add_generated(session, job, job.result or {}, "output")
+        images.add_drawn(session, job, result, "output")
         return
     round_ = _awaiting(session, job)
-    if round_ is not None:
-        _AFTER[RoundState(round_.state)](session, round_, job)
+    if round_ is None:
+        return
+    if round_.state == RoundState.GENERATING:
+        images.add_drawn(session, job, result, "candidate")
+        curate(session, round_)
+    else:
+        images.add_drawn(session, job, result, "evaluation")
+        complete(session, round_)
+
+
+def take_scores(session: Session, job: Job, result: ScoreResult) -> None:
+    """Candidates have been scored: decide about each, and go on."""
+    round_ = _awaiting(session, job)
+    if round_ is None:
+        return
+    accepted = set(result.accepted)
+    for image in images.pending(session, round_.id):
+        image.scores = result.scores.get(image.id)
+        image.decision = Decision.ACCEPTED if image.id in accepted else Decision.REJECTED
+    session.flush()
+    _go_on(session, round_)
 
 
 def job_ended_badly(session: Session, job: Job) -> None:
@@ -305,15 +347,15 @@ def _fail(session: Session, round_: Round, job: Job) -> None:
 
 
 def _awaiting(session: Session, job: Job) -> Round | None:
-    """The round that waits for this job, if one does: it may have moved on.
+    """The round whose stage this job carries; None if there is none, or if it has moved on.
 
-    For scoring that was asked to stop nobody waits. It may end when its round is being scored anew.
+    No round waits for a scoring that was asked to stop: it may end while its round is being scored anew.
     """
     round_ = session.get(Round, job.round_id) if job.round_id else None
-    if round_ is None or STAGE_JOBS.get(RoundState(round_.state)) != job.kind:
+    if round_ is None or STAGE_KINDS.get(RoundState(round_.state)) != KINDS[job.kind]:
         return None
     set_aside = job.cancel_requested_at is not None or round_.project.curation == Curation.MANUAL
-    return None if job.kind == "score" and set_aside else round_
+    return None if job.kind == kinds.SCORE.name and set_aside else round_
 
 
 def retry(session: Session, project: Project) -> None:
@@ -328,19 +370,20 @@ def retry(session: Session, project: Project) -> None:
     move(round_, RoundState(round_.failed_in))
     move_project(project, ProjectState.RUNNING)
     round_.error = round_.failed_in = round_.finished_at = project.error = None
-    if last.kind == "score":
+    kind = KINDS[last.kind]
+    if kind is kinds.SCORE:
         _curate_as_wanted(session, round_)
         return
-    inputs, checkpoint = last.inputs, last.checkpoint
-    if last.kind == "train" and _has_lost_pictures(session, round_):
-        round_.dataset = present_dataset(session, project, round_.plan["caption_policy"])
+    inputs, checkpoint = kind.inputs_of(last), last.checkpoint
+    if kind is kinds.TRAIN and _has_lost_pictures(session, round_):
+        round_.dataset = present_dataset(session, project, round_.plan.caption_policy)
         inputs, checkpoint = _train_inputs(round_), None
     jobs.enqueue(
         session,
         project,
-        last.kind,
+        kind,
         round_id=round_.id,
-        params=last.params,
+        params=kind.params_of(last),
         inputs=inputs,
         labels=last.labels,
         checkpoint=checkpoint,
@@ -350,7 +393,7 @@ def retry(session: Session, project: Project) -> None:
 
 def _has_lost_pictures(session: Session, round_: Round) -> bool:
     ready = {image.id for image in images.dataset(session, round_.project_id)}
-    return any(entry["image_id"] not in ready for entry in round_.dataset)
+    return any(entry.image_id not in ready for entry in round_.dataset)
 
 
 def cancel_all(session: Session, project: Project) -> None:
@@ -363,38 +406,14 @@ def cancel_all(session: Session, project: Project) -> None:
         jobs.cancel(session, job)
 
 
-def _trained(session: Session, round_: Round, job: Job) -> None:
-    loras.add(session, job, round_, job.result or {})
-    if after_training(RoundKind(round_.kind)) == RoundState.GENERATING:
-        generate(session, round_)
-    else:
-        move(round_, RoundState.EVALUATING)
-        evaluate(session, round_)
-
-
-def _generated(session: Session, round_: Round, job: Job) -> None:
-    images.add_generated(session, job, job.result or {}, "candidate")
-    curate(session, round_)
-
-
-def _scored(session: Session, round_: Round, job: Job) -> None:
-    result = job.result or {}
-    accepted = set(result["accepted"])
-    for image in images.pending(session, round_.id):
-        image.scores = result["scores"].get(image.id)
-        image.decision = Decision.ACCEPTED if image.id in accepted else Decision.REJECTED
-    session.flush()
-    _settle(session, round_)
-
-
-def _settle(session: Session, round_: Round) -> None:
-    """All is decided, and nobody looks: on to the next round, or once more, or to a person after all."""
+def _go_on(session: Session, round_: Round) -> None:
+    """Every candidate of an `auto` round is decided: start the next round, draw more, or ask a person."""
     lacking = missing(session, round_)
     if lacking == 0:
         complete(session, round_)
-    elif round_.generations < round_.plan["max_generations"]:
+    elif round_.generations < round_.plan.max_generations:
         generate(session, round_)
-    elif round_.target - lacking >= round_.plan["enough"]:
+    elif round_.target - lacking >= round_.plan.enough:
         complete(session, round_)
     else:
         round_.needs_attention = (
@@ -403,21 +422,8 @@ def _settle(session: Session, round_: Round) -> None:
         events.of_round(session, round_, "round.attention_needed", reason=round_.needs_attention, missing=lacking)
 
 
-def _evaluated(session: Session, round_: Round, job: Job) -> None:
-    images.add_generated(session, job, job.result or {}, "evaluation")
-    complete(session, round_)
-
-
-_AFTER: dict[RoundState, Callable[[Session, Round, Job], None]] = {
-    RoundState.TRAINING: _trained,
-    RoundState.GENERATING: _generated,
-    RoundState.CURATING: _scored,
-    RoundState.EVALUATING: _evaluated,
-}
-
-
-def present_dataset(session: Session, project: Project, policy: str = "full") -> list[dict[str, Any]]:
-    """What is accepted by now, with the captions that it would be trained with."""
+def present_dataset(session: Session, project: Project, policy: str = "full") -> list[DatasetEntry]:
+    """The pictures that are accepted by now, with the captions that they would be trained with."""
     entries = []
     for image in images.dataset(session, project.id):
         texts = captions.captions(
@@ -427,38 +433,38 @@ def present_dataset(session: Session, project: Project, policy: str = "full") ->
             feature_tags=project.feature_tags,
             image_tags=image.tags,
         )
-        entries.append({"image_id": image.id, "key": image.key, "sha256": image.sha256, "captions": texts})
+        entries.append(DatasetEntry(image_id=image.id, key=image.key, sha256=image.sha256, captions=texts))
     return entries
 
 
-def _train_inputs(round_: Round) -> dict[str, Any]:
+def _train_inputs(round_: Round) -> TrainInputs:
     project = round_.project
-    return {
-        "base_model": project.base_model,
-        "dataset": round_.dataset,
-        "name": f"{project.trigger_word}-{round_.number}-{round_.kind}",
-        "trigger_word": project.trigger_word,
-        "subject_tags": project.subject_tags,
-        "prompt_tags": round_.plan["prompt_tags"],
-        "views": round_.plan["views"],
-    }
+    return TrainInputs(
+        base_model=project.base_model,
+        dataset=round_.dataset,
+        name=f"{project.trigger_word}-{round_.number}-{round_.kind}",
+        trigger_word=project.trigger_word,
+        subject_tags=project.subject_tags,
+        prompt_tags=round_.plan.prompt_tags,
+        views=round_.plan.views,
+    )
 
 
-def _enqueue_pictures(session: Session, round_: Round, pictures: list[Any], lora_weight: float) -> Job:
+def _enqueue_pictures(session: Session, round_: Round, pictures: list[Picture], lora_weight: float) -> Job:
     lora = session.get_one(Lora, round_.lora_id)
-    inputs = {
-        "base_model": round_.project.base_model,
-        "pictures": [asdict(picture) for picture in pictures],
-        "loras": [loras.as_input(lora, lora_weight)],
-    }
+    inputs = GenerateInputs(
+        base_model=round_.project.base_model,
+        pictures=pictures,
+        loras=[loras.as_input(lora, lora_weight)],
+    )
     return jobs.enqueue(
-        session, round_.project, "generate", round_id=round_.id, params=round_.plan["generate"], inputs=inputs
+        session, round_.project, kinds.GENERATE, round_id=round_.id, params=round_.plan.generate, inputs=inputs
     )
 
 
 def _seed(round_: Round) -> int:
-    """Another for each round and each time that candidates are drawn, the same in every run of the same plan."""
-    return int(round_.plan["train"]["seed"]) * 1_000_000 + round_.number * 10_000 + round_.generations * 1_000
+    """It differs for each round and each drawing of candidates. The same plan has the same seeds in every run."""
+    return round_.plan.train.seed * 1_000_000 + round_.number * 10_000 + round_.generations * 1_000
 
 
 def _stage_jobs(session: Session, round_: Round) -> list[Job]:

@@ -13,8 +13,8 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from shared import prepared
-from shared.catalog import JOB_KINDS
 from shared.db import clock, utcnow
+from shared.kinds import KINDS, JobKind
 from shared.lifecycle import JobState
 from shared.models import Job, Project, Worker
 from shared.settings import Settings
@@ -27,33 +27,6 @@ T = TypeVar("T")
 _found: dict[tuple[str, str], tuple[float, Any]] = {}
 
 
-def passes(params: dict[str, Any]) -> int:
-    """Batches that a training goes through: at each step one, and another where there are pictures of others."""
-    return int(params.get("train_steps", 0)) * (2 if params.get("prior_images") else 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Speed:
-    """Seconds for one pass of a training and for one picture, loading and storing included. None: not known yet."""
-
-    train_pass: float | None
-    picture: float | None
-
-    def seconds(self, *, passes: int = 0, pictures: int = 0) -> float | None:
-        """How long so much work would take."""
-        if (passes and self.train_pass is None) or (pictures and self.picture is None):
-            return None
-        return round(passes * (self.train_pass or 0.0) + pictures * (self.picture or 0.0), 1)
-
-    def of_job(self, kind: str, params: dict[str, Any], inputs: dict[str, Any]) -> float | None:
-        """How long a whole job takes."""
-        if kind == "train":
-            return self.seconds(passes=passes(params)) or None
-        if kind == "generate":
-            return self.seconds(pictures=len(inputs.get("pictures", ()))) or None
-        return None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Wait:
     """Seconds until a job begins and until it ends. None: nobody can say, or it is past."""
@@ -64,7 +37,8 @@ class Wait:
 
 def wait(session: Session, job: Job, place: int | None, settings: Settings) -> Wait:
     """What to tell somebody who waits for a job that has not ended, if nobody else comes."""
-    whole = measured(session, job.inputs.get("base_model", "")).of_job(job.kind, job.params, job.inputs)
+    kind = KINDS[job.kind]
+    whole = seconds(session, kind, job.inputs.get("base_model", ""), kind.size_of(job))
     if job.state == JobState.RUNNING:
         left = (job.progress or {}).get("seconds_left")
         if left is None and whole is not None and job.started_at is not None:
@@ -88,21 +62,15 @@ def _slots_and_busy(queue: str, settings: Settings) -> Select[Any]:
     return select(slots, busy)
 
 
-def measured(session: Session, base_model: str) -> Speed:
-    """From the latest jobs on this base model that went well."""
-    return _kept(session, base_model, lambda: _measure(session, base_model))
+def seconds(session: Session, kind: JobKind[Any, Any, Any], base_model: str, size: int) -> float | None:
+    """How long a job of this size takes, by the latest ones on this base model that succeeded; None: not known yet."""
+    each = _kept(session, f"{kind.name} {base_model}", lambda: _seconds_each(session, kind, base_model))
+    return None if each is None else round(size * each, 1)
 
 
-def _measure(session: Session, base_model: str) -> Speed:
-    return Speed(
-        train_pass=_mean(
-            (job.started_at, job.finished_at, passes(job.params)) for job in _latest(session, base_model, "train")
-        ),
-        picture=_mean(
-            (job.started_at, job.finished_at, len(job.inputs.get("pictures", ())))
-            for job in _latest(session, base_model, "generate")
-        ),
-    )
+def _seconds_each(session: Session, kind: JobKind[Any, Any, Any], base_model: str) -> float | None:
+    latest = _latest(session, base_model, kind)
+    return _mean((job.started_at, job.finished_at, kind.size_of(job)) for job in latest)
 
 
 def _mean_of_queue(session: Session, queue: str) -> float | None:
@@ -121,14 +89,14 @@ def _kept(session: Session, name: str, look: Callable[[], T]) -> T:
     return cast(T, found)
 
 
-def _latest(session: Session, base_model: str, kind: str) -> list[Job]:
-    ended = select(Job.id).where(Job.queue == JOB_KINDS[kind].queue, Job.state == JobState.SUCCEEDED)
+def _latest(session: Session, base_model: str, kind: JobKind[Any, Any, Any]) -> list[Job]:
+    ended = select(Job.id).where(Job.queue == kind.queue, Job.state == JobState.SUCCEEDED)
     recent = ended.order_by(Job.id.desc()).limit(RECENT).subquery()
     query = (
         select(Job)
         .join(recent, recent.c.id == Job.id)
         .join(Project, Project.id == Job.project_id)
-        .where(Job.kind == kind, Project.base_model == base_model, Job.attempt == 1)
+        .where(Job.kind == kind.name, Project.base_model == base_model, Job.attempt == 1)
     )
     return list(session.scalars(query.order_by(Job.id.desc()).limit(LATEST)))
 

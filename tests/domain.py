@@ -8,16 +8,19 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared import catalog, images, jobs, projects, rounds, users
+from shared import catalog, images, jobs, projects, records, users
 from shared.admin import upgrade
 from shared.db import Database
+from shared.kinds import KINDS, DrawnImage, GenerateResult, ScoreResult, StoredFile, TrainMetrics, TrainResult
 from shared.models import Job, Project, User
 from shared.runtime import Runtime
 from shared.secrets import Vault
 from shared.settings import Settings
 from shared.storage import storage_from_url
+from tests.factories import job_inputs
 
-FILE = {"key": "k", "sha256": "0" * 64, "size_bytes": 1}
+NOTHING = GenerateResult(images=[])  # drawn
+FILE: dict[str, Any] = {"key": "k", "sha256": "0" * 64, "size_bytes": 1}
 
 
 class RecordingBroker:
@@ -86,7 +89,10 @@ def make_project(session: Session, user: User, *, references: int = 4, **over: A
 
 
 def make_job(session: Session, project: Project, kind: str = "generate", **over: Any) -> Job:
-    return jobs.enqueue(session, project, kind, params={}, inputs={}, **over)
+    row = KINDS[kind]
+    inputs = records.read(row.inputs, job_inputs(kind, project))
+    params = records.read(row.params, {"mode": "auto"} if kind == "crop" else {})
+    return jobs.enqueue(session, project, row, params=params, inputs=inputs, **over)
 
 
 def claim(runtime: Runtime, job: Job, worker: str = "gpu@one") -> jobs.ClaimedJob | None:
@@ -95,13 +101,15 @@ def claim(runtime: Runtime, job: Job, worker: str = "gpu@one") -> jobs.ClaimedJo
         return jobs.claim(session, job.id, current.attempt, worker, runtime.settings.lease_seconds)
 
 
-def result_of(held: jobs.ClaimedJob, taken: int | None = None) -> dict[str, Any]:
-    """What a handler would give back. A score takes `taken` candidates, or as many as its quota asks for."""
+def result_of(held: jobs.ClaimedJob, taken: int | None = None) -> Any:
+    """What a handler would give back. A score accepts `taken` candidates, or as many as its quota asks for."""
     if held.kind == "train":
-        file = {**FILE, "filename": "x.safetensors"}
-        return {"train_steps": 3, "metrics": {}, "files": {"kohya": file, "diffusers": file}}
+        file = StoredFile(**FILE, filename="x.safetensors")
+        metrics = TrainMetrics(loss=0.1, curve=[(3, 0.1)], seconds=1.0, images=4)
+        return TrainResult(train_steps=3, metrics=metrics, files={"kohya": file, "diffusers": file})
     if held.kind == "generate":
-        return {"images": [{**FILE, "width": 64, "height": 64, **each} for each in held.inputs["pictures"]]}
+        wanted = [{"view": None, "framing": None, **each} for each in held.inputs["pictures"]]
+        return GenerateResult(images=[DrawnImage(**FILE, width=64, height=64, **each) for each in wanted])
     assert held.kind == "score"
     quota = dict(held.inputs["quota"])
     accepted = []
@@ -109,7 +117,7 @@ def result_of(held: jobs.ClaimedJob, taken: int | None = None) -> dict[str, Any]
         if quota.get(each["view"], 0) > 0:
             quota[each["view"]] -= 1
             accepted.append(each["id"])
-    return {"scores": {}, "accepted": accepted[:taken]}
+    return ScoreResult(scores={}, accepted=accepted[:taken])
 
 
 def work_off(runtime: Runtime, *, taken: int | None = None, until: str | None = None) -> None:
@@ -131,4 +139,4 @@ def work_off(runtime: Runtime, *, taken: int | None = None, until: str | None = 
         if held is None:
             continue
         with runtime.transaction() as session:
-            rounds.job_succeeded(session, jobs.succeed(session, held, result_of(held, taken)))
+            jobs.succeed(session, held, result_of(held, taken))

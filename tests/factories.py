@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared import catalog, projects, rounds
+from shared.kinds import KINDS
 from shared.models import Image, Job, Lora, Project, Round, User
 
 FEATURES = ["fox ears", "blonde hair", "yellow eyes"]
@@ -73,11 +74,12 @@ def make_image(session: Session, project: Project, **given: Any) -> Image:
 
 def make_job(session: Session, project: Project, **given: Any) -> Job:
     """A waiting generation."""
+    kind = given.get("kind", "generate")
     row = {
-        "kind": "generate",
-        "queue": "gpu",
-        "params": {"inference_steps": 4},
-        "inputs": {"base_model": project.base_model, "pictures": [], "loras": []},
+        "kind": kind,
+        "queue": KINDS[kind].queue,
+        "params": {"inference_steps": 4} if kind == "generate" else {},
+        "inputs": job_inputs(kind, project),
     }
     job = Job(user_id=project.user_id, project_id=project.id, **(row | given))
     session.add(job)
@@ -85,10 +87,29 @@ def make_job(session: Session, project: Project, **given: Any) -> Job:
     return job
 
 
+def job_inputs(kind: str, project: Project) -> dict[str, Any]:
+    """The least that a job of a kind is given."""
+    said: dict[str, dict[str, Any]] = {
+        "generate": {"pictures": [], "loras": []},
+        "score": {"references": [], "candidates": [], "quota": {}, "feature_tags": []},
+        "crop": {"image": {"id": "img_0", "key": "k", "sha256": "0"}},
+        "upload": {"key": "k"},
+        "train": {
+            "dataset": [],
+            "name": "x",
+            "trigger_word": project.trigger_word,
+            "subject_tags": [],
+            "prompt_tags": [],
+            "views": [],
+        },
+    }
+    return {"base_model": project.base_model, **said[kind]}
+
+
 def make_round(session: Session, project: Project, **given: Any) -> Round:
     """The first round, being curated."""
-    plan = project.plan["rounds"][0]
-    row = {"number": 1, "kind": plan["kind"], "target": plan["target"], "plan": plan, "state": "curating"}
+    plan = project.plan.rounds[0]
+    row = {"number": 1, "kind": plan.kind, "target": plan.target, "plan": plan, "state": "curating"}
     round_ = Round(project=project, **(row | given))
     session.add(round_)
     session.flush()

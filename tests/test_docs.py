@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared import catalog, events, lifecycle
+from shared.kinds import KINDS
 from shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,8 +58,14 @@ def test_every_test_and_file_that_the_page_on_reliability_names_is_there() -> No
     assert [name for name in named if not ((ROOT / name).exists() or f"def {name}(" in tests)] == []
 
 
-@pytest.mark.parametrize("code", [*catalog.SCORERS.values(), *(kind.code for kind in catalog.JOB_KINDS.values()),
-                                  *(family.code for family in catalog.FAMILIES.values())])  # fmt: skip
+CODE = [
+    *catalog.SCORERS.values(),
+    *(family.code for family in catalog.FAMILIES.values()),
+    *(code for kind in KINDS.values() for code in (kind.handler, kind.taken_by)),
+]
+
+
+@pytest.mark.parametrize("code", CODE)
 def test_every_path_of_the_catalog_leads_somewhere(code: str) -> None:
     assert callable(catalog.resolve(code))
 

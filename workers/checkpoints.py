@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ log = structlog.get_logger()
 class StoredCheckpoints:
     """The newest two, so that one half-written or rotten is no loss."""
 
-    def __init__(self, work: Work):
+    def __init__(self, work: Work[Any, Any]):
         self._work = work
         known = work.job.checkpoint or {}
         self._kept: list[dict[str, Any]] = list(known.get("kept", []))
@@ -26,7 +27,7 @@ class StoredCheckpoints:
     def latest(self) -> Path | None:
         for entry in self._kept:
             try:
-                return self._work.fetch(entry)
+                return self._work.fetch(entry["key"], entry["sha256"])
             except (JobFailed, NotFound, Unavailable) as error:
                 log.warning("checkpoint.unusable", key=entry["key"], error=str(error))
         return None
@@ -48,10 +49,10 @@ class StoredCheckpoints:
     def save(self, path: Path, step: int) -> None:
         stored = self._work.store(f"checkpoint-{step}.safetensors", path)
         old = self._kept[1:]
-        self._kept = [{**stored, "step": step}, *self._kept[:1]]
+        self._kept = [{**asdict(stored), "step": step}, *self._kept[:1]]
         self._remember()
         for entry in old:
-            self._work.forget(entry)
+            self._work.forget(entry["key"])
 
     def _remember(self) -> None:
         step = self._kept[0]["step"] if self._kept else 0

@@ -14,8 +14,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import jobs
-from shared.catalog import JOB_KINDS
 from shared.jobs import ClaimedJob, LostLease
+from shared.kinds import KINDS
 from shared.runtime import Runtime
 
 log = structlog.get_logger()
@@ -54,7 +54,7 @@ class Pulse:
         self._started = self._renewed = time.monotonic()
         self._stopped_at = 0.0
         self._may_be_broken_into = (
-            JOB_KINDS[held.kind].queue == "gpu" and threading.current_thread() is threading.main_thread()
+            KINDS[held.kind].queue == "gpu" and threading.current_thread() is threading.main_thread()
         )
         self._breaks_in = False
         self._at_sigterm: Any = None  # what the process does at it when no job runs
@@ -117,7 +117,7 @@ class Pulse:
                 self._stop("cancelled")
 
     def _enforce(self) -> None:
-        kind = JOB_KINDS[self._held.kind]
+        kind = KINDS[self._held.kind]
         if time.monotonic() - self._started > kind.timeout_seconds:
             self._stop("timeout")
         if self.reason is None or kind.queue != "gpu":

@@ -12,10 +12,11 @@ import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from shared import jobs, rounds
-from shared.catalog import JOB_KINDS, resolve
+from shared import jobs, records, rounds
+from shared.catalog import resolve
 from shared.errors import BootloraError, JobFailed, Unavailable
 from shared.jobs import ClaimedJob, LostLease
+from shared.kinds import KINDS
 from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import Job
 from shared.runtime import Runtime
@@ -25,7 +26,7 @@ from workers.work import Work
 
 log = structlog.get_logger()
 
-Ending = Callable[[Session], None]
+Ending = Callable[[Session], object]
 AWAY = (InterfaceError, OperationalError)  # a database that will be back; other errors come of what was to be written
 # How libraries, Postgres and SQLite put it; a full disk under SQLite's log of changes is an I/O error to it.
 FULL_DISK = ("No space left on device", "database or disk is full", "disk I/O error")
@@ -54,10 +55,12 @@ def run_job(runtime: Runtime, job_id: str, attempt: int, worker: str, draining: 
     return unhurt
 
 
-def work_on(runtime: Runtime, held: ClaimedJob, draining: Callable[[], bool]) -> dict[str, Any]:
-    """Run the handler, with a folder and a pulse."""
+def work_on(runtime: Runtime, held: ClaimedJob, draining: Callable[[], bool]) -> Any:
+    """Run the handler, with a folder and a pulse. Returns the result record of the job's kind."""
+    kind = KINDS[held.kind]
+    given = {"params": records.read(kind.params, held.params), "inputs": records.read(kind.inputs, held.inputs)}
     with workspace(runtime.settings.scratch_dir) as folder, Pulse(runtime, held, draining) as pulse:
-        return resolve(JOB_KINDS[held.kind].code)(Work(job=held, folder=folder, runtime=runtime, pulse=pulse))
+        return resolve(kind.handler)(Work(job=held, folder=folder, runtime=runtime, pulse=pulse, **given))
 
 
 def has_hurt(error: Exception) -> bool:
@@ -111,8 +114,8 @@ def _write(runtime: Runtime, ending: Ending) -> None:
             ending(session)
 
 
-def _succeeded(held: ClaimedJob, result: dict[str, Any]) -> Ending:
-    return lambda session: rounds.job_succeeded(session, jobs.succeed(session, held, result))
+def _succeeded(held: ClaimedJob, result: Any) -> Ending:
+    return lambda session: jobs.succeed(session, held, result)
 
 
 def _after(runtime: Runtime, held: ClaimedJob, error: Exception) -> Ending | None:
@@ -144,7 +147,7 @@ def _after_stop(held: ClaimedJob, stopped: Stopped) -> Ending | None:
     if stopped.reason == "drained":
         return lambda session: _put_back(session, jobs.give_back(session, held))
     if stopped.reason == "timeout":
-        seconds = JOB_KINDS[held.kind].timeout_seconds
+        seconds = KINDS[held.kind].timeout_seconds
         return _failed(held, "timeout", f"the job took longer than {seconds} seconds", True)
     return None
 

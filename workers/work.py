@@ -6,9 +6,9 @@ import hashlib
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import stamina
 from PIL import Image
@@ -18,6 +18,7 @@ from shared import jobs
 from shared.catalog import BaseModel
 from shared.errors import JobFailed, NotFound, Unavailable
 from shared.jobs import ClaimedJob
+from shared.kinds import DatasetEntry, I, ImageInput, P, StoredImage, StoredObject
 from shared.runtime import Runtime
 from shared.storage import Damaged
 from workers.pulse import Pulse
@@ -28,10 +29,15 @@ T = TypeVar("T")
 
 
 @dataclass
-class Work:
-    """One attempt at one job. Object keys carry the attempt, so that a zombie overwrites nothing."""
+class Work(Generic[P, I]):
+    """One attempt at one job.
+
+    Object keys carry the attempt, so that a worker that lost its lease overwrites nothing.
+    """
 
     job: ClaimedJob
+    params: P
+    inputs: I
     folder: Path
     runtime: Runtime
     pulse: Pulse
@@ -40,35 +46,34 @@ class Work:
 
     @property
     def base_model(self) -> BaseModel:
-        name = self.job.inputs["base_model"]
+        name: str = getattr(self.inputs, "base_model")  # noqa: B009  (of the kinds that have one)
         try:
             return self.runtime.base_models[name]
         except KeyError:
             raise JobFailed("base_model_unavailable", f"this worker has no base model {name!r}") from None
 
-    def fetch(self, reference: dict[str, Any]) -> Path:
-        """An input as a file, checked against the SHA-256 that its row remembers. What a client posted has none yet."""
-        path = self.folder / "inputs" / hashlib.sha256(reference["key"].encode()).hexdigest()[:32]
+    def fetch(self, key: str, sha256: str | None = None) -> Path:
+        """An object of the store as a file, checked against the SHA-256 that its row holds. A posted file has none."""
+        path = self.folder / "inputs" / hashlib.sha256(key.encode()).hexdigest()[:32]
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             try:
-                self._wait_for_store(lambda: self.runtime.storage.get_to_file(reference["key"], path))
+                self._wait_for_store(lambda: self.runtime.storage.get_to_file(key, path))
             except NotFound:
-                raise JobFailed("missing_object", f"the object {reference['key']} is gone from the store") from None
+                raise JobFailed("missing_object", f"the object {key} is gone from the store") from None
             except Damaged:
-                raise JobFailed("corrupt_object", f"the object {reference['key']} is not what was stored") from None
-            expected = reference.get("sha256")
-            if expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+                raise JobFailed("corrupt_object", f"the object {key} is not what was stored") from None
+            if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
                 path.unlink()
-                raise JobFailed("corrupt_object", f"the object {reference['key']} is not what was stored")
+                raise JobFailed("corrupt_object", f"the object {key} is not what was stored")
         return path
 
-    def image(self, reference: dict[str, Any], most: int | None = None) -> Image.Image:
-        """An input picture, decoded. Everything in the store has been re-encoded by us as PNG.
+    def image(self, reference: ImageInput | DatasetEntry, most: int | None = None) -> Image.Image:
+        """An input picture, decoded. Every picture in the store has been re-encoded by us as PNG.
 
-        With `most`, no side has more pixels than that: who holds many at once needs no more than they look at.
+        With `most`, it is scaled so that no side has more pixels: jobs hold many pictures at once.
         """
-        with Image.open(self.fetch(reference), formats=["PNG"]) as image:
+        with Image.open(self.fetch(reference.key, reference.sha256), formats=["PNG"]) as image:
             image.load()
         if most is None or max(image.size) <= most:
             return image
@@ -76,20 +81,20 @@ class Work:
         smaller.thumbnail((most, most), Image.Resampling.LANCZOS)
         return smaller
 
-    def store(self, name: str, path: Path, content_type: str = "application/octet-stream") -> dict[str, Any]:
-        """Put an output in the store; the answer is what its row will remember."""
+    def store(self, name: str, path: Path, content_type: str = "application/octet-stream") -> StoredObject:
+        """Put an output in the store."""
         stored = self._wait_for_store(lambda: self.runtime.storage.put_file(self.key(name), path, content_type))
-        return {"key": stored.key, "sha256": stored.sha256, "size_bytes": stored.size_bytes}
+        return StoredObject(key=stored.key, sha256=stored.sha256, size_bytes=stored.size_bytes)
 
-    def store_image(self, name: str, image: Image.Image) -> dict[str, Any]:
+    def store_image(self, name: str, image: Image.Image) -> StoredImage:
         path = self.folder / name
         image.save(path, "PNG")
-        return {**self.store(name, path, PNG), "width": image.width, "height": image.height}
+        return StoredImage(**asdict(self.store(name, path, PNG)), width=image.width, height=image.height)
 
-    def forget(self, reference: dict[str, Any]) -> None:
-        """Delete an output that has been replaced. If that can't be done now, the collector of orphans does it."""
+    def forget(self, key: str) -> None:
+        """Delete an object that has been replaced. If that can't be done now, the collector of orphans does it."""
         with suppress(Unavailable):
-            self.runtime.storage.delete(reference["key"])
+            self.runtime.storage.delete(key)
 
     def key(self, name: str) -> str:
         return f"projects/{self.job.project_id}/jobs/{self.job.id}/{self.job.attempt}/{name}"

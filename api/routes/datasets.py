@@ -16,6 +16,7 @@ from api.schemas.images import ImageSchema
 from shared import archives, images, rounds
 from shared.errors import Conflict
 from shared.ids import new_id
+from shared.kinds import DatasetEntry
 from shared.models import Project
 
 blp = Blueprint("datasets", __name__, url_prefix="/v1", description="Datasets in and out, as zips")
@@ -69,7 +70,7 @@ def export_dataset(body: dict[str, Any], project_id: str) -> Any:
     return exported
 
 
-def _exported(project: Project, dataset: list[dict[str, Any]]) -> dict[str, Any]:
+def _exported(project: Project, dataset: list[DatasetEntry]) -> dict[str, Any]:
     storage = runtime().storage
     key = f"projects/{project.id}/exports/{new_id('exp')}.zip"
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +81,7 @@ def _exported(project: Project, dataset: list[dict[str, Any]]) -> dict[str, Any]
     return {"key": key, "filename": filename, "sha256": stored.sha256, "size_bytes": stored.size_bytes, "images": count}
 
 
-def _entries(dataset: list[dict[str, Any]]) -> Iterator[archives.Entry]:
+def _entries(dataset: list[DatasetEntry]) -> Iterator[archives.Entry]:
     for each in dataset:
-        content = runtime().storage.get_bytes(each["key"])
-        yield archives.Entry(name=each["image_id"], content=content, caption=each["captions"][0])
+        content = runtime().storage.get_bytes(each.key)
+        yield archives.Entry(name=each.image_id, content=content, caption=each.captions[0])

@@ -23,7 +23,8 @@ from api.schemas.images import (
     VersionSchema,
 )
 from api.schemas.jobs import JobSchema
-from shared import images, projects
+from shared import images, projects, records
+from shared.kinds import CropParams, UploadParams
 from shared.models import Image, Round
 
 blp = Blueprint("images", __name__, url_prefix="/v1", description="Pictures: references, candidates and outputs")
@@ -78,9 +79,10 @@ def complete_upload(body: dict[str, Any], project_id: str) -> Any:
     """
     project = owned.project(reading(), project_id)
     key, shows = uploads.redeem(body["slip"], project_id)
-    if projects.taking_in(reading(), project, key) is None:
+    if projects.upload_of(reading(), project, key) is None:
         uploads.check_size(key)
-    job = projects.take_in(writing(), owned.project(writing(), project_id), key, shows, runtime().settings)
+    params = records.given(UploadParams, shows)
+    job = projects.take_in(writing(), owned.project(writing(), project_id), key, params, runtime().settings)
     return job, {"Location": address(f"/v1/jobs/{job.id}")}
 
 
@@ -163,5 +165,6 @@ def crop_image(body: dict[str, Any], image_id: str) -> Any:
     The crops keep the tags that they still show, and take the picture's place unless it is to be kept too.
     """
     image = owned.image(writing(), image_id)
-    job = projects.crop(writing(), owned.project(writing(), image.project_id), image, body, runtime().settings)
+    project, params = owned.project(writing(), image.project_id), records.given(CropParams, body)
+    job = projects.crop(writing(), project, image, params, runtime().settings)
     return job, {"Location": address(f"/v1/jobs/{job.id}")}

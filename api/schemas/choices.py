@@ -6,10 +6,11 @@ from collections.abc import Collection
 from typing import Any
 
 from marshmallow import fields
-from marshmallow.validate import Length, OneOf
+from marshmallow.validate import OneOf
 
 from shared import catalog, lifecycle
 from shared.events import TYPES
+from shared.kinds import KINDS
 from shared.users import SCOPES
 from shared.webhooks import TEST
 
@@ -55,11 +56,8 @@ class View(Choice):
     words = catalog.VIEWS
 
 
-class Views(fields.List):
-    """From where she is to be drawn: each once, however often it is named."""
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(View(), validate=Length(1, len(catalog.VIEWS)), **kwargs)
+class Several(fields.List):
+    """Some of a few words: each once, however often it is named."""
 
     def _deserialize(self, *args: Any, **kwargs: Any) -> list[Any]:
         return list(dict.fromkeys(super()._deserialize(*args, **kwargs)))
@@ -67,6 +65,10 @@ class Views(fields.List):
 
 class Framing(Choice):
     words = catalog.FRAMINGS
+
+
+class ViewsFrom(Choice):
+    words = catalog.VIEWS_FROM
 
 
 class LoraModules(Choice):
@@ -114,7 +116,7 @@ class CropMode(Choice):
 
 
 class JobKind(Choice):
-    words = catalog.JOB_KINDS
+    words = KINDS
 
 
 class JobState(Choice):

@@ -175,13 +175,6 @@ class Tags(fields.List):
         super().__init__(Tag(), validate=Length(max=max_length), **kwargs)
 
 
-class AsStored(fields.Nested):
-    """JSON that a row holds just as the schema describes it: shown as it is."""
-
-    def _serialize(self, nested_obj: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        return nested_obj
-
-
 class Metadata(fields.Dict):
     """The client's own ids: a few pairs of text, given back and filtered by, never read."""
 

@@ -7,21 +7,19 @@ from marshmallow import fields
 from marshmallow.validate import Length
 
 from api.pagination import PageQuery
-from api.schemas.choices import CropMode, Decision, Framing, ImageRole, ImageSource, ImageState, ImageType, View
+from api.schemas.choices import Decision, Framing, ImageRole, ImageSource, ImageState, ImageType, View
 from api.schemas.fields import (
     Answer,
     CommaTags,
     Count,
     Download,
     DownloadExpiry,
-    Flag,
     Links,
     Schema,
     Tags,
-    Whole,
 )
-
-MAX_CROPS = 16
+from api.schemas.records import schema_of
+from shared.kinds import CropParams
 
 
 class ImageSchema(Answer):
@@ -109,21 +107,4 @@ class ImageQuery(PageQuery):
     round = Count(1, 1_000, metadata={"description": "The number of a round."})
 
 
-class BoxSchema(Schema):
-    box = fields.List(
-        Whole(0, 100_000),
-        required=True,
-        validate=Length(equal=4),
-        metadata={"description": "Left, top, right, bottom in pixels."},
-    )
-    view = View(allow_none=True, load_default=None)
-    framing = Framing(allow_none=True, load_default=None)
-    tags = Tags(load_default=list)
-
-
-class CropsSchema(Schema):
-    """`quadrants`: four equal parts. `boxes`: as given. `auto`: face, upper and full body, guessed from her outline."""
-
-    mode = CropMode(required=True)
-    boxes = fields.List(fields.Nested(BoxSchema), validate=Length(max=MAX_CROPS), load_default=list)
-    keep_source = Flag(load_default=False, metadata={"description": "Keep the picture itself as a reference too."})
+CropsSchema = schema_of(CropParams, "Crops")

@@ -11,10 +11,11 @@ from api.context import reading, runtime
 from api.pagination import PageQuery
 from api.schemas.choices import Framing, JobKind, JobState, View
 from api.schemas.fields import Answer, Id, Links, Metadata, Moment, Query, Real, Schema, Text, Whole
-from api.schemas.plans import MAX_SEED, GenerateParamsSchema
+from api.schemas.plans import GenerateParamsSchema
 from shared import speeds, turns
 from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import Job
+from shared.params import MAX_SEED
 
 
 class FailureSchema(Answer):

@@ -7,9 +7,10 @@ from marshmallow.validate import Length
 
 from api.pagination import PageQuery
 from api.schemas.choices import Curation, ProjectState
-from api.schemas.fields import Answer, AsStored, Links, Metadata, Moment, Name, Query, Schema, Tag, Tags, Text
+from api.schemas.fields import Answer, Links, Metadata, Moment, Name, Query, Schema, Tag, Tags, Text
 from api.schemas.jobs import FailureSchema
 from api.schemas.plans import PlanSchema, ResolvedPlanSchema
+from api.schemas.records import RecordField
 from shared.catalog import BASE_MODELS
 
 TRIGGER = {"description": "The word that will mean her: one that means nothing yet."}
@@ -56,7 +57,7 @@ class ProjectSchema(Answer):
     feature_tags = fields.List(fields.String(), required=True)
     base_model = fields.String(required=True)
     curation = Curation(required=True)
-    plan = AsStored(ResolvedPlanSchema, required=True)
+    plan = RecordField(ResolvedPlanSchema, required=True)
     state = ProjectState(required=True)
     error = fields.Nested(FailureSchema, required=True, allow_none=True)
     metadata = fields.Dict(keys=fields.String(), values=fields.String(), attribute="labels", required=True)
@@ -102,7 +103,7 @@ class QuotaEffectSchema(Answer):
 class DryRunSchema(Answer):
     """What would be done. Nothing has been."""
 
-    plan = AsStored(ResolvedPlanSchema, required=True)
+    plan = RecordField(ResolvedPlanSchema, required=True)
     rounds = fields.List(fields.Nested(RoundExtentSchema), required=True)
     train_steps = fields.Integer(required=True)
     pictures = fields.Integer(required=True)

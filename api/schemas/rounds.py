@@ -5,11 +5,13 @@ from __future__ import annotations
 from marshmallow import ValidationError, fields, validates_schema
 from marshmallow.validate import Length
 
-from api.schemas.choices import RoundKind, RoundState, Views
-from api.schemas.fields import Answer, AsStored, Flag, Id, Links, Schema, Whole
+from api.schemas.choices import RoundKind, RoundState, Several, View
+from api.schemas.fields import Answer, Flag, Id, Links, Schema, Whole
 from api.schemas.jobs import FailureSchema
 from api.schemas.plans import ResolvedRoundSchema
-from shared.plans import MAX_CANDIDATES
+from api.schemas.records import RecordField
+from shared.catalog import VIEWS
+from shared.params import MAX_CANDIDATES
 
 
 class DatasetEntrySchema(Answer):
@@ -41,7 +43,7 @@ class RoundSchema(Answer):
     kind = RoundKind(required=True)
     state = RoundState(required=True)
     target = fields.Integer(required=True)
-    plan = AsStored(ResolvedRoundSchema, required=True)
+    plan = RecordField(ResolvedRoundSchema, required=True)
     counts = fields.Nested(CountsSchema, required=True)
     decisions = fields.Nested(
         DecisionsShownSchema, required=True, metadata={"description": "Ids of the candidates. PUT changes them."}
@@ -69,7 +71,9 @@ class RoundSchema(Answer):
 
 class MoreCandidatesSchema(Schema):
     count = Whole(1, MAX_CANDIDATES, required=True)
-    views = Views(
+    views = Several(
+        View(),
+        validate=Length(1, len(VIEWS)),
         metadata={"description": "Left out: those that the dataset still lacks, or all if it lacks none."},
     )
 

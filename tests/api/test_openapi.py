@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from pathlib import Path
 
-import pytest
 import yaml
 from openapi_spec_validator import validate
 
 from api import document
-from api.schemas.plans import GenerateParamsSchema, ScoreParamsSchema, TrainParamsSchema
-from shared.params import GenerateParams, ScoreParams, TrainParams
 from shared.users import SCOPES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -52,11 +48,3 @@ def test_every_route_of_the_app_is_in_the_document(built_app):
     for rule in built_app.url_map.iter_rules():
         if rule.rule.startswith("/v1"):
             assert re.sub(r"<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", rule.rule) in documented
-
-
-@pytest.mark.parametrize(
-    ("schema", "params"),
-    [(TrainParamsSchema, TrainParams), (GenerateParamsSchema, GenerateParams), (ScoreParamsSchema, ScoreParams)],
-)
-def test_a_parameter_is_written_once(schema, params):
-    assert set(schema().fields) == {field.name for field in fields(params)}

@@ -37,6 +37,9 @@ def test_a_place_is_what_the_queue_then_does(session_of, runtime):
     assert [places[job_id] for job_id in taken] == list(range(9))
 
 
+PICTURE = {"prompt": "a", "seed": 1}
+
+
 @pytest.fixture
 def history(ada, session_of):
     """A worker with one slot, and two drawings of ten pictures that took twenty seconds each."""
@@ -44,13 +47,13 @@ def history(ada, session_of):
     with session_of() as session:
         project = make_project(session, ada.user_id)
         jobs.check_in(session, "w1", "gpu", 1)
-        inputs = {"base_model": "chibi", "pictures": [{}] * 10, "loras": []}
+        inputs = {"base_model": "chibi", "pictures": [PICTURE] * 10, "loras": []}
         past = {"state": "succeeded", "started_at": began, "finished_at": began + timedelta(seconds=20)}
         for _ in range(2):
             make_job(session, project, inputs=inputs, **past)
         make_job(session, project, inputs=inputs, state="running", started_at=utcnow() - timedelta(seconds=5))
         first = make_job(session, project, inputs=inputs)
-        second = make_job(session, project, inputs=inputs | {"pictures": [{}] * 5})
+        second = make_job(session, project, inputs=inputs | {"pictures": [PICTURE] * 5})
     return first.id, second.id
 
 

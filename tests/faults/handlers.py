@@ -1,6 +1,6 @@
 """Handlers that stand where torch would: they fetch, step, report, checkpoint and store as the real ones do.
 
-A real one's work is a wait here. `params` of a job may ask for trouble; see `_trouble`.
+A real one's work is a wait here. The params of a job may ask for trouble; see `Trouble`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,23 @@ import os
 import signal
 import time
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from shared.errors import JobFailed
+from shared.kinds import (
+    DrawnImage,
+    GenerateInputs,
+    GenerateResult,
+    ScoreInputs,
+    ScoreResult,
+    StoredFile,
+    TrainInputs,
+    TrainMetrics,
+    TrainResult,
+)
+from shared.params import GenerateParams, ScoreParams, TrainParams
 from workers.checkpoints import StoredCheckpoints
 from workers.work import Work
 
@@ -23,91 +36,111 @@ CONTENT = os.urandom(1 << 14)
 GROWN: list[bytes] = []
 
 
-def train(work: Work) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Trouble:
+    """What goes wrong at picture `at`. What hurts happens in as many attempts as its number says, from the first on."""
+
+    at: int = 0
+    dies: bool = False  # by SIGKILL
+    fails: str | None = None  # the code of the error
+    fills: int = 0  # bytes written to the disk
+    loses_gpu: int = 0
+    grows: int = 0  # bytes of memory
+    hangs: bool = False
+    deaf: bool = False  # hangs, and swallows what would end it
+    seconds: float = STEP_SECONDS  # for a picture
+    diary: str | None = None  # a file in which each picture that is stored is written down
+
+
+@dataclass(frozen=True, kw_only=True)
+class TroubledGenerate(GenerateParams, Trouble):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TroubledScore(ScoreParams, Trouble):
+    pass
+
+
+def train(work: Work[TrainParams, TrainInputs]) -> TrainResult:
     """Counts steps, and goes on from the newest checkpoint that is good."""
-    params = work.job.params
-    for entry in work.job.inputs["dataset"]:
-        work.fetch(entry)
+    params = work.params
+    for entry in work.inputs.dataset:
+        work.fetch(entry.key, entry.sha256)
     checkpoints = StoredCheckpoints(work)
     found = checkpoints.latest()
     first = int(found.read_bytes().split(b"\n")[0]) if found else 0
-    for step in range(first + 1, params["train_steps"] + 1):
+    for step in range(first + 1, params.train_steps + 1):
         time.sleep(STEP_SECONDS)
-        if step % params["checkpoint_every_steps"] == 0 or checkpoints.wanted():
+        if step % params.checkpoint_every_steps == 0 or checkpoints.wanted():
             checkpoints.save(_file(work, "checkpoint", b"%d\n" % step), step)
-        work.step("training", step, params["train_steps"], loss=0.1)
-    files = {
-        name: {**work.store(f"{name}.safetensors", _file(work, name, b"weights")), "filename": f"{name}.safetensors"}
-        for name in ("kohya", "diffusers")
-    }
-    return {"train_steps": params["train_steps"], "metrics": {"first": first}, "files": files}
+        work.step("training", step, params.train_steps, loss=0.1)
+    stored = {name: work.store(f"{name}.safetensors", _file(work, name, b"weights")) for name in ("kohya", "diffusers")}
+    files = {name: StoredFile(**asdict(each), filename=f"{name}.safetensors") for name, each in stored.items()}
+    metrics = TrainMetrics(loss=0.1, curve=[(first, 0.1)], seconds=0.0, images=len(work.inputs.dataset))
+    return TrainResult(train_steps=params.train_steps, metrics=metrics, files=files)
 
 
-def generate(work: Work) -> dict[str, Any]:
+def generate(work: Work[TroubledGenerate, GenerateInputs]) -> GenerateResult:
     """Draws nothing, picture by picture; each that is stored is written down in `params.diary`."""
-    params, wanted = work.job.params, work.job.inputs["pictures"]
-    for lora in work.job.inputs["loras"]:
-        work.fetch(lora)
+    params, wanted = work.params, work.inputs.pictures
+    for lora in work.inputs.loras:
+        work.fetch(lora.key, lora.sha256)
     done: dict[str, Any] = dict((work.job.checkpoint or {}).get("images", {}))
     _note(params, f"{work.job.id} attempt {work.job.attempt} has {len(done)}")
     for index, picture in enumerate(wanted):
         if str(index) in done:
             continue
-        time.sleep(params.get("seconds", STEP_SECONDS))
+        time.sleep(params.seconds)
         _trouble(work, index)
         stored = work.store(f"{index:04}.png", _file(work, "picture", b"%d" % index), "image/png")
-        kept = {name: picture[name] for name in ("prompt", "seed", "view", "framing")}
-        done[str(index)] = {**stored, "width": SIDE, "height": SIDE, **kept}
+        done[str(index)] = {**asdict(stored), "width": SIDE, "height": SIDE, **asdict(picture)}
         work.save_checkpoint({"images": done})
         _note(params, f"{work.job.id} drew {index}")
         work.step("generating", index + 1, len(wanted))
-    return {"images": [done[str(index)] for index in range(len(wanted))]}
+    return GenerateResult(images=[DrawnImage(**done[str(index)]) for index in range(len(wanted))])
 
 
-def score(work: Work) -> dict[str, Any]:
-    """Takes the first of each view, as many as the quota asks for."""
+def score(work: Work[TroubledScore, ScoreInputs]) -> ScoreResult:
+    """Accepts the first of each view, as many as the quota asks for."""
     _trouble(work, 0)
-    quota, accepted = dict(work.job.inputs["quota"]), []
-    for candidate in work.job.inputs["candidates"]:
-        work.fetch(candidate)
-        if quota.get(candidate["view"], 0) > 0:
-            quota[candidate["view"]] -= 1
-            accepted.append(candidate["id"])
-    return {"scores": {}, "accepted": accepted}
+    quota, accepted = dict(work.inputs.quota), []
+    for candidate in work.inputs.candidates:
+        work.fetch(candidate.key, candidate.sha256)
+        if candidate.view and quota.get(candidate.view, 0) > 0:
+            quota[candidate.view] -= 1
+            accepted.append(candidate.id)
+    return ScoreResult(scores={}, accepted=accepted)
 
 
-def _trouble(work: Work, index: int) -> None:
-    """`at` says at which picture: `dies`, `fails`, `hangs`, is `deaf`, `grows`, `fills` the disk or `loses_gpu`.
-
-    What hurts happens so often as its number says: in as many attempts, from the first on.
-    """
-    params = work.job.params
-    if index != params.get("at", 0):
+def _trouble(work: Work[Any, Any], index: int) -> None:
+    params: Trouble = work.params
+    if index != params.at:
         return
-    if params.get("dies"):
+    if params.dies:
         os.kill(os.getpid(), signal.SIGKILL)
-    if params.get("fails"):
-        raise JobFailed(params["fails"], "as it was told", retryable=True)
-    if params.get("fills"):
-        _file(work, "filler", bytes(params["fills"]))
-    if work.job.attempt <= params.get("loses_gpu", 0):
+    if params.fails:
+        raise JobFailed(params.fails, "as it was told", retryable=True)
+    if params.fills:
+        _file(work, "filler", bytes(params.fills))
+    if work.job.attempt <= params.loses_gpu:
         raise RuntimeError("CUDA error: device-side assert triggered")
-    if params.get("grows"):
-        GROWN.append(b"x" * params["grows"])
-    if params.get("hangs"):
+    if params.grows:
+        GROWN.append(b"x" * params.grows)
+    if params.hangs:
         time.sleep(3600)
-    while params.get("deaf"):
+    while params.deaf:
         with suppress(Exception):
             time.sleep(3600)
 
 
-def _file(work: Work, name: str, content: bytes) -> Path:
+def _file(work: Work[Any, Any], name: str, content: bytes) -> Path:
     path = work.folder / name
     path.write_bytes(content + b"\n" + CONTENT)
     return path
 
 
-def _note(params: dict[str, Any], line: str) -> None:
-    if params.get("diary"):
-        with Path(params["diary"]).open("a") as diary:
+def _note(params: Trouble, line: str) -> None:
+    if params.diary:
+        with Path(params.diary).open("a") as diary:
             diary.write(json.dumps([os.getpid(), line]) + "\n")

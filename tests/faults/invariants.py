@@ -13,13 +13,13 @@ from shared import reconcile
 from shared.lifecycle import (
     JOB_MOVES,
     OPEN_ROUND_STATES,
-    STAGE_JOBS,
     TERMINAL_JOB_STATES,
     JobState,
     ProjectState,
     RoundState,
 )
 from shared.models import Delivery, Event, Image, Job, Lora, Project, Round, Webhook
+from shared.rounds import STAGE_KINDS
 from tests.faults.service import Service
 
 # An event tells which state a job has come to.
@@ -137,7 +137,7 @@ def _rounds_wait_for_a_job(session: Session) -> None:
         round_ = session.scalars(query).one()
         waiting = select(func.count()).where(
             Job.round_id == round_.id,
-            Job.kind == STAGE_JOBS[RoundState(round_.state)],
+            Job.kind == STAGE_KINDS[RoundState(round_.state)].name,
             Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
             Job.cancel_requested_at.is_(None) if round_.state == RoundState.CURATING else True,
         )

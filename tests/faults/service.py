@@ -24,12 +24,15 @@ from shared import jobs, users
 from shared.broker import Broker
 from shared.catalog import base_models
 from shared.db import Database, clock
+from shared.kinds import GENERATE, GenerateInputs
 from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import Job, Project, User, Worker
+from shared.params import Picture
 from shared.runtime import Runtime, open_storage
 from shared.secrets import Vault
 from shared.settings import Settings
 from tests.domain import make_project, make_user
+from tests.faults.handlers import TroubledGenerate
 from tests.faults.proxy import Proxy
 
 T = TypeVar("T")
@@ -246,6 +249,7 @@ class Service(Stack):
 
 
 def enqueue(session: Session, project: Project, pictures: int, params: dict[str, Any]) -> Job:
-    wanted = [{"prompt": "a", "seed": seed, "view": None, "framing": None} for seed in range(pictures)]
-    inputs = {"base_model": "chibi", "pictures": wanted, "loras": []}
-    return jobs.enqueue(session, session.get_one(Project, project.id), "generate", params=params, inputs=inputs)
+    wanted = [Picture(prompt="a", seed=seed) for seed in range(pictures)]
+    inputs = GenerateInputs(base_model="chibi", pictures=wanted, loras=[])
+    trouble = TroubledGenerate(**params)
+    return jobs.enqueue(session, session.get_one(Project, project.id), GENERATE, params=trouble, inputs=inputs)

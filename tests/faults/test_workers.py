@@ -13,8 +13,10 @@ from sqlalchemy import select
 
 from shared import jobs, rounds
 from shared.errors import Conflict
+from shared.kinds import SCORE, ScoreInputs
 from shared.models import Event, Job
 from tests.faults.conftest import Trial
+from tests.faults.handlers import TroubledScore
 
 GPU_WORKERS = ("worker-gpu", "worker-gpu2")
 
@@ -131,8 +133,8 @@ def test_a_pool_of_threads_that_has_grown_is_replaced_as_a_whole(trial: Trial) -
     grown = service.processes("worker-io")[0].pid
     with service.runtime.transaction() as session:
         project = session.merge(trial.project)
-        inputs: dict[str, Any] = {"candidates": [], "quota": {}}
-        jobs.enqueue(session, project, "score", params={"grows": 600_000_000}, inputs=inputs)
+        inputs = ScoreInputs(references=[], candidates=[], quota={}, feature_tags=[], base_model="chibi")
+        jobs.enqueue(session, project, SCORE, params=TroubledScore(grows=600_000_000), inputs=inputs)
     trial.strike()
     service.await_that(lambda: service.supervisor.processes["worker-io"].popen.pid != grown)
     service.await_ready("worker-io")

@@ -9,7 +9,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from shared import db
-from shared.catalog import JOB_KINDS
+from shared.kinds import KINDS
+from shared.params import TrainParams
+from tests.faults.handlers import TroubledGenerate, TroubledScore
 
 # A clock that is wrong, as far as the service looks at clocks.
 _offset = float(os.environ.get("BOOTLORA_TEST_CLOCK_OFFSET", "0"))
@@ -18,8 +20,8 @@ if _offset:
     time.time = lambda: _right() + _offset
     db.utcnow = lambda: datetime.fromtimestamp(_right() + _offset, UTC)
 
-for _name in ("train", "generate", "score"):
-    JOB_KINDS[_name] = replace(JOB_KINDS[_name], code=f"tests.faults.handlers:{_name}")
+for _name, _params in {"train": TrainParams, "generate": TroubledGenerate, "score": TroubledScore}.items():
+    KINDS[_name] = replace(KINDS[_name], handler=f"tests.faults.handlers:{_name}", params=_params)
 
 from workers.tasks import app  # noqa: E402
 

@@ -10,7 +10,7 @@ from shared.db import clock
 from shared.errors import Conflict, TooMany
 from shared.models import Job, Project, User
 from shared.runtime import Runtime
-from tests.domain import RecordingBroker, claim, make_job, make_project, make_runtime, make_user
+from tests.domain import NOTHING, RecordingBroker, claim, make_job, make_project, make_runtime, make_user
 
 
 def waiting_job(runtime: Runtime, project: Project, **over: object) -> Job:
@@ -52,7 +52,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(runtime: Runtime, project:
     assert heir is not None
     for write in (
         lambda s: jobs.renew(s, zombie, 90, None),
-        lambda s: jobs.succeed(s, zombie, {}),
+        lambda s: jobs.succeed(s, zombie, NOTHING),
         lambda s: jobs.fail(s, zombie, {}),
         lambda s: jobs.save_checkpoint(s, zombie, {}),
         lambda s: jobs.give_back(s, zombie),
@@ -60,7 +60,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(runtime: Runtime, project:
         with pytest.raises(jobs.LostLease), runtime.transaction() as session:
             write(session)
     with runtime.transaction() as session:
-        jobs.succeed(session, heir, {"done": 1})
+        jobs.succeed(session, heir, NOTHING)
     assert row(runtime, job).state == "succeeded"
 
 
@@ -112,7 +112,7 @@ def test_a_job_that_was_put_back_costs_no_gpu_while_it_waits(runtime: Runtime, u
     assert second is not None
     with runtime.transaction() as session:
         session.execute(update(Job).values(dispatched_at=clock(-100)))
-        jobs.succeed(session, second, {})
+        jobs.succeed(session, second, NOTHING)
     with runtime.db.reading() as session:
         for spent in (session.get_one(User, user.id).gpu_seconds, session.get_one(Project, project.id).gpu_seconds):
             assert 5100 <= spent < 5200
@@ -150,7 +150,7 @@ def test_a_job_that_has_ended_can_not_be_cancelled(runtime: Runtime, project: Pr
     held = claim(runtime, job)
     assert held is not None
     with runtime.transaction() as session:
-        jobs.succeed(session, held, {})
+        jobs.succeed(session, held, NOTHING)
     with pytest.raises(Conflict), runtime.transaction() as session:
         jobs.cancel(session, session.get_one(Job, job.id))
 
@@ -261,7 +261,7 @@ def test_who_has_no_open_job_leaves_the_line_and_comes_back_with_the_next(
     with runtime.transaction() as session:
         assert turns.straighten_line(session) == 0  # it may come back to the queue
     with runtime.transaction() as session:
-        jobs.succeed(session, held, {})
+        jobs.succeed(session, held, NOTHING)
         assert turns.straighten_line(session) == 1
     assert not in_line(runtime, user)
 

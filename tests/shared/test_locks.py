@@ -24,7 +24,7 @@ from shared.runtime import Runtime
 from shared.settings import Settings
 from shared.turns import Turn
 from shared.webhooks import Answer
-from tests.domain import RecordingBroker, claim, make_job, make_project, make_runtime, make_user
+from tests.domain import NOTHING, RecordingBroker, claim, make_job, make_project, make_runtime, make_user, result_of
 from tests.servers import Postgres
 
 pytestmark = pytest.mark.servers
@@ -46,7 +46,7 @@ def claim_it(runtime: Runtime, job_id: str, held: ClaimedJob | None) -> None:
 
 def succeed(runtime: Runtime, job_id: str, held: ClaimedJob | None) -> None:
     with runtime.transaction() as session:
-        rounds.job_succeeded(session, jobs.succeed(session, held, {"images": []}))
+        jobs.succeed(session, held, NOTHING)
 
 
 def fail(runtime: Runtime, job_id: str, held: ClaimedJob | None) -> None:
@@ -230,7 +230,7 @@ def work_on(runtime: Runtime, turn: Turn, worker: str, following: str) -> None:
         if turn.attempt == 1 and following == "score":
             jobs.give_back(session, held)
         else:
-            jobs.succeed(session, held, {})
+            jobs.succeed(session, held, result_of(held))
             make_job(session, session.get_one(Project, held.project_id), following)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,16 @@ from sqlalchemy import select, update
 from shared import jobs, projects, rounds, turns
 from shared.db import clock
 from shared.errors import Conflict
+from shared.kinds import GENERATE, GenerateInputs, GenerateResult
 from shared.lifecycle import TERMINAL_JOB_STATES, JobState, ProjectState
 from shared.models import Base, Job, Project, Worker
+from shared.params import GenerateParams, Picture
 from shared.runtime import Runtime
 from tests.domain import RecordingBroker, make_project, make_runtime, make_user, result_of
 from tests.faults.invariants import assert_rows, count_doubled, count_lost
 
 WORKERS = {"gpu@one": ("gpu", 1), "gpu@two": ("gpu", 2), "io@one": ("io", 1)}
-PICTURES = [{"prompt": "a", "seed": 1, "view": None, "framing": None}] * 2
+PICTURES = [Picture(prompt="a", seed=1)] * 2
 # The whole method in few pictures.
 PLAN = {"rounds": [{"kind": "style", "target": 6, "max_generations": 2}, {"kind": "character"}]}
 
@@ -82,8 +85,8 @@ class Machine(RuleBasedStateMachine):
     def submit(self, whose: int, priority: int) -> None:
         with self.runtime.transaction() as session:
             project = session.get_one(Project, self.projects[whose])
-            inputs = {"base_model": "chibi", "pictures": PICTURES, "loras": []}
-            job = jobs.enqueue(session, project, "generate", params={}, inputs=inputs, priority=priority)
+            inputs = GenerateInputs(base_model="chibi", pictures=PICTURES, loras=[])
+            job = jobs.enqueue(session, project, GENERATE, params=GenerateParams(), inputs=inputs, priority=priority)
         self.accepted.append(job.id)
 
     @rule()
@@ -293,9 +296,12 @@ class Machine(RuleBasedStateMachine):
 
     def publish(self, session: Any, held: jobs.ClaimedJob, taken: int) -> None:
         result = result_of(held, taken)
-        for number, image in enumerate(result.get("images", [])):
-            image["key"] = f"{held.id}/{held.attempt}/{number}"
-        rounds.job_succeeded(session, jobs.succeed(session, held, result))
+        if isinstance(result, GenerateResult):
+            keys = (f"{held.id}/{held.attempt}/{number}" for number in range(len(result.images)))
+            result = GenerateResult(
+                images=[replace(each, key=key) for each, key in zip(result.images, keys, strict=True)]
+            )
+        jobs.succeed(session, held, result)
 
     def as_holder(self, held: jobs.ClaimedJob, write: Any) -> None:
         """Write as one who believes to hold the job: it succeeds if the token is still the job's, and only then."""

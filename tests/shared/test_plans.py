@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -20,22 +21,22 @@ def pictures(**over: Any) -> list[Any]:
 
 
 def test_a_client_that_says_nothing_gets_the_method_four_sixteen_forty() -> None:
-    rounds = plans.resolve(None, CHIBI)["rounds"]
-    assert [(each["kind"], each["target"]) for each in rounds] == [("style", 16), ("style", 40), ("character", 40)]
-    assert [each["caption_policy"] for each in rounds] == ["full", "full", "prune"]
+    rounds = plans.resolve(None, CHIBI).rounds
+    assert [(each.kind, each.target) for each in rounds] == [("style", 16), ("style", 40), ("character", 40)]
+    assert [each.caption_policy for each in rounds] == ["full", "full", "prune"]
 
 
 def test_nothing_is_left_open_in_a_stored_plan() -> None:
-    for each in plans.resolve(None, CHIBI)["rounds"]:
-        assert None not in each["train"].values()
-        assert None not in each["generate"].values()
-        assert None not in each["score"].values()
+    for each in plans.resolve(None, CHIBI).rounds:
+        assert None not in asdict(each.train).values()
+        assert None not in asdict(each.generate).values()
+        assert None not in asdict(each.score).values()
 
 
 def test_what_the_client_says_wins_over_the_family() -> None:
     plan = plans.resolve({"rounds": [{"kind": "character", "train": {"rank": 4, "alpha": None}}]}, CHIBI)
-    assert plan["rounds"][0]["train"]["rank"] == 4
-    assert plan["rounds"][0]["train"]["alpha"] is not None
+    assert plan.rounds[0].train.rank == 4
+    assert plan.rounds[0].train.alpha is not None
 
 
 @pytest.mark.parametrize(
@@ -78,8 +79,8 @@ def test_the_rarest_views_come_first_until_all_are_even() -> None:
 def test_no_prompt_tags_is_not_the_same_as_saying_nothing() -> None:
     said = plans.resolve({"rounds": [{"kind": "character", "prompt_tags": []}]}, CHIBI)
     unsaid = plans.resolve(None, CHIBI)
-    assert said["rounds"][0]["prompt_tags"] == []
-    assert unsaid["rounds"][0]["prompt_tags"] == ["cel shading", "white background"]
+    assert said.rounds[0].prompt_tags == []
+    assert unsaid.rounds[0].prompt_tags == ["cel shading", "white background"]
 
 
 def test_framings_are_spread_by_weight() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from shared import events, images, jobs, loras, projects, rounds
+from shared import events, images, jobs, kinds, loras, projects, rounds
 from shared.errors import Conflict, Invalid
 from shared.lifecycle import Decision
 from shared.models import Event, Image, Job, Project, Round, User
@@ -80,9 +80,9 @@ def test_features_stay_in_style_captions_and_leave_those_of_the_character_round(
     start(runtime, project)
     work_off(runtime)
     _, laps = rows_of(runtime, project)
-    assert all("blonde hair" in entry["captions"][0] for entry in laps[1].dataset)
-    assert not any("blonde hair" in entry["captions"][0] for entry in laps[2].dataset)
-    assert all(entry["captions"][0].startswith("eiei21girl, 1girl, solo") for entry in laps[2].dataset)
+    assert all("blonde hair" in entry.captions[0] for entry in laps[1].dataset)
+    assert not any("blonde hair" in entry.captions[0] for entry in laps[2].dataset)
+    assert all(entry.captions[0].startswith("eiei21girl, 1girl, solo") for entry in laps[2].dataset)
 
 
 def test_manual_curation_waits_and_holds_no_job(runtime: Runtime, project: Project) -> None:
@@ -106,7 +106,7 @@ def test_a_person_curates_and_the_next_round_trains_on_what_they_took(runtime: R
     _, laps = rows_of(runtime, project)
     assert laps[0].state == "completed"
     taken = {image.id for image in candidates[:12]}
-    assert taken <= {entry["image_id"] for entry in laps[1].dataset}
+    assert taken <= {entry.image_id for entry in laps[1].dataset}
     assert len(laps[1].dataset) == 16
 
 
@@ -130,7 +130,7 @@ def test_an_edited_picture_takes_the_place_of_its_original(runtime: Runtime, pro
         edit = images.add_edit(session, session.get_one(Project, project.id), original, stored, max_images=1000)
         rounds.finish(session, lap, accept_fewer=True)
     _, laps = rows_of(runtime, project)
-    assert {"edited"} == {entry["key"] for entry in laps[1].dataset} - {"k"}
+    assert {"edited"} == {entry.key for entry in laps[1].dataset} - {"k"}
     assert edit.view == original.view
     assert edit.tags == original.tags
 
@@ -177,7 +177,7 @@ def test_a_scorer_that_was_called_off_decides_nothing_when_it_ends_at_last(
         if ends == "cancelled":
             rounds.job_ended_badly(session, jobs.stop(session, held))
         else:
-            rounds.job_succeeded(session, jobs.succeed(session, held, result_of(held)))
+            jobs.succeed(session, held, result_of(held))
     row, laps = rows_of(runtime, project)
     assert (row.state, laps[0].state) == ("running", "curating")
     with runtime.db.reading() as session:
@@ -247,7 +247,7 @@ def test_a_training_that_lost_a_picture_is_tried_again_without_it(runtime: Runti
     again = open_job(runtime, project)
     assert lost.id not in {entry["image_id"] for entry in again.inputs["dataset"]}
     assert (len(again.inputs["dataset"]), again.checkpoint) == (3, None)
-    assert rows_of(runtime, project)[1][0].dataset == again.inputs["dataset"]
+    assert rows_of(runtime, project)[1][0].dataset == kinds.TRAIN.inputs_of(again).dataset
 
 
 def test_a_lost_picture_is_not_accepted(runtime: Runtime, project: Project) -> None:
@@ -334,11 +334,7 @@ def test_a_cancelled_project_stops_everywhere_and_late_results_change_nothing(
         projects.cancel(session, session.get_one(Project, project.id))
         projects.cancel(session, session.get_one(Project, project.id))
     with runtime.transaction() as session:
-        file = {"key": "k", "sha256": "0", "size_bytes": 1}
-        done = jobs.succeed(
-            session, held, {"train_steps": 1, "metrics": {}, "files": {"kohya": file, "diffusers": file}}
-        )
-        rounds.job_succeeded(session, done)
+        jobs.succeed(session, held, result_of(held))
     row, laps = rows_of(runtime, project)
     assert row.state == "cancelled"
     assert {lap.state for lap in laps} == {"cancelled"}
@@ -492,7 +488,7 @@ def test_a_person_who_takes_over_is_not_decided_for(runtime: Runtime, project: P
             rounds.job_ended_badly(session, jobs.stop(session, held))
         elif ends == "succeeded":
             assert held is not None
-            rounds.job_succeeded(session, jobs.succeed(session, held, result_of(held)))
+            jobs.succeed(session, held, result_of(held))
     work_off(runtime)
     row, laps = rows_of(runtime, project)
     assert (row.state, laps[0].state) == ("running", "curating")

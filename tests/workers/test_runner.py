@@ -13,12 +13,13 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from shared import catalog, jobs
-from shared.catalog import JobKind
-from shared.models import Event, Image, Job
+from shared import jobs
+from shared.kinds import KINDS, ImageInput
+from shared.models import Event, Job
 from shared.runtime import Runtime
 from tests.domain import make_project, make_runtime, make_user
 from tests.factories import png
+from tests.workers.handlers import ProbeInputs, ProbeParams, probe
 from workers.runner import disk_is_full, gpu_is_lost, run_job
 
 
@@ -35,14 +36,11 @@ def make(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job
     with runtime.transaction() as session:
         project = make_project(session, make_user(session))
 
-    def make(code: str, *, timeout_seconds: int = 30, inputs: dict[str, Any] | None = None, **params: Any) -> Job:
-        kind = JobKind("io", f"tests.workers.handlers:{code}", timeout_seconds)
-        monkeypatch.setitem(catalog.JOB_KINDS, "crop", kind)
+    def make(code: str, *, timeout_seconds: int = 30, file: ImageInput | None = None, **params: Any) -> Job:
+        kind = probe(code, timeout_seconds)
+        monkeypatch.setitem(KINDS, kind.name, kind)
         with runtime.transaction() as session:
-            image = session.scalars(select(Image)).first()
-            assert image is not None
-            given = inputs or {"image": {"id": image.id}}
-            return jobs.enqueue(session, project, "crop", params=params, inputs=given)
+            return jobs.enqueue(session, project, kind, params=ProbeParams(**params), inputs=ProbeInputs(file=file))
 
     return make
 
@@ -68,7 +66,7 @@ def in_background(runtime: Runtime, job: Job, draining: Callable[[], bool] = lam
 
 def test_a_job_is_done_and_its_result_kept(runtime: Runtime, make: Callable[..., Job]) -> None:
     done = run(runtime, make("steps", steps=3))
-    assert (done.state, done.result) == ("succeeded", {"crops": [], "first": 0})
+    assert (done.state, done.result) == ("succeeded", {"first": 0, "seen": None})
 
 
 def test_a_doubled_message_does_nothing(runtime: Runtime, make: Callable[..., Job]) -> None:
@@ -88,6 +86,7 @@ def test_a_doubled_message_does_nothing(runtime: Runtime, make: Callable[..., Jo
         ("store_is_down", "store_unavailable", True),
         ("fills_the_disk", "disk_full", True),
         ("tells_nonsense", "internal", True),
+        ("tells_a_wrong_type", "internal", True),
         ("leaves_things", "invalid_dataset", False),
     ],
 )
@@ -108,14 +107,13 @@ def test_nothing_is_left_in_the_scratch_folder(runtime: Runtime, make: Callable[
 
 def test_an_input_that_is_not_what_was_stored_is_refused(runtime: Runtime, make: Callable[..., Job]) -> None:
     runtime.storage.put_bytes("projects/x/file", b"other bytes")
-    reference = {"key": "projects/x/file", "sha256": "0" * 64}
-    failed = run(runtime, make("fetches", inputs={"file": reference}))
+    failed = run(runtime, make("fetches", file=ImageInput(id="x", key="projects/x/file", sha256="0" * 64)))
     assert failed.error is not None
     assert failed.error["code"] == "corrupt_object"
 
 
 def test_an_input_that_is_gone_is_named(runtime: Runtime, make: Callable[..., Job]) -> None:
-    failed = run(runtime, make("fetches", inputs={"file": {"key": "projects/x/gone", "sha256": "0"}}))
+    failed = run(runtime, make("fetches", file=ImageInput(id="x", key="projects/x/gone", sha256="0")))
     assert failed.error is not None
     assert failed.error["code"] == "missing_object"
 
@@ -125,10 +123,7 @@ def test_a_picture_has_no_more_pixels_than_are_looked_at(
     runtime: Runtime, make: Callable[..., Job], most: int, seen: list[Any]
 ) -> None:
     stored = runtime.storage.put_bytes("projects/x/wide.png", png(100, 50))
-    with runtime.db.reading() as session:
-        image_id = session.scalars(select(Image.id)).first()
-    inputs = {"image": {"id": image_id}, "file": {"key": stored.key, "sha256": stored.sha256}}
-    done = run(runtime, make("looks", inputs=inputs, most=most))
+    done = run(runtime, make("looks", file=ImageInput(id="x", key=stored.key, sha256=stored.sha256), most=most))
     assert done.result is not None
     assert done.result["seen"] == seen
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from shared import jobs
 from shared.catalog import BaseModel
 from shared.errors import JobFailed
+from shared.kinds import TRAIN, DatasetEntry, TrainInputs
 from shared.models import Event, Job
 from shared.params import GenerateParams, TrainParams
 from shared.runtime import Runtime
@@ -58,11 +59,20 @@ def job(runtime: Runtime) -> Job:
     """A training that waits."""
     picture = png()
     runtime.storage.put_bytes("picture", picture)
-    entry = {"key": "picture", "sha256": hashlib.sha256(picture).hexdigest(), "captions": ["eiei21girl, 1girl"]}
-    inputs = {"base_model": "tiny", "dataset": [entry], "name": "eiei21girl-style", "trigger_word": "eiei21girl"}
+    sha256 = hashlib.sha256(picture).hexdigest()
+    entry = DatasetEntry(image_id="img_0", key="picture", sha256=sha256, captions=["eiei21girl, 1girl"])
+    inputs = TrainInputs(
+        base_model="tiny",
+        dataset=[entry],
+        name="eiei21girl-style",
+        trigger_word="eiei21girl",
+        subject_tags=["1girl"],
+        prompt_tags=[],
+        views=["front"],
+    )
     with runtime.transaction() as session:
         project = make_project(session, make_user(session), references=0)
-        return jobs.enqueue(session, project, "train", params=asdict(PARAMS), inputs=inputs)
+        return jobs.enqueue(session, project, TRAIN, params=PARAMS, inputs=inputs)
 
 
 @pytest.fixture
@@ -102,7 +112,7 @@ def full_card(monkeypatch: pytest.MonkeyPatch) -> FullCard:
     return full_card
 
 
-def attempt(runtime: Runtime, job: Job) -> dict[str, Any]:
+def attempt(runtime: Runtime, job: Job) -> Any:
     held = claim(runtime, job)
     assert held is not None
     return work_on(runtime, held, lambda: False)
@@ -124,8 +134,8 @@ def test_it_goes_on_from_its_last_checkpoint_at_half_its_learning_rate(
     rates = diverging(above=HALF, from_step=6)
     result = attempt(runtime, job)
     assert rates == [FULL] * 6 + [HALF] * 2
-    assert result["train_steps"] == 6
-    assert all(math.isfinite(loss) for _, loss in result["metrics"]["curve"])
+    assert result.train_steps == 6
+    assert all(math.isfinite(loss) for _, loss in result.metrics.curve)
 
 
 def test_before_the_first_checkpoint_it_starts_over(runtime: Runtime, job: Job, diverging: Diverging) -> None:
@@ -163,7 +173,7 @@ def test_out_of_memory_it_takes_the_same_step_in_smaller_pieces(
 ) -> None:
     with_params(runtime, job, batch_size=6)
     sizes = full_card(lambda params: params.batch_size > 2)
-    assert attempt(runtime, job)["train_steps"] == 6
+    assert attempt(runtime, job).train_steps == 6
     assert sizes == [6, 3] + [1] * 6 * 6
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import structlog
 
@@ -16,7 +17,7 @@ log = structlog.get_logger()
 MOST_TOLD = 10  # ends of texts, in one event
 
 
-def load(work: Work) -> Family:
+def load(work: Work[Any, Any]) -> Family:
     """The job's base model, on this worker's device."""
     device = work.runtime.settings.device
     work.step("loading the base model", 0, 1)
@@ -29,7 +30,7 @@ def load(work: Work) -> Family:
         ) from error
 
 
-def tell_what_is_unread(work: Work, family: Family, texts: Iterable[str]) -> None:
+def tell_what_is_unread(work: Work[Any, Any], family: Family, texts: Iterable[str]) -> None:
     """What the text encoder cuts off is lost without a trace, so whoever wrote it is told."""
     unread = {text: family.unread(text) for text in dict.fromkeys(texts)}
     cut = {text: rest for text, rest in unread.items() if rest}

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
-from PIL import Image
 
 from shared.errors import JobFailed
-from shared.params import GenerateParams, Picture
+from shared.kinds import DrawnImage, GenerateInputs, GenerateResult
+from shared.params import GenerateParams
 from workers.diffusion.generate import generate
 from workers.handlers import base
 from workers.work import Work
 
 
-def run(work: Work) -> dict[str, Any]:
+def run(work: Work[GenerateParams, GenerateInputs]) -> GenerateResult:
     """Returns every picture with its prompt and seed. Those that an earlier attempt has stored are not drawn again."""
-    pictures = [Picture(**each) for each in work.job.inputs["pictures"]]
+    params, pictures = work.params, work.inputs.pictures
     done: dict[str, dict[str, Any]] = dict((work.job.checkpoint or {}).get("images", {}))
     left = [index for index in range(len(pictures)) if str(index) not in done]
-    params = GenerateParams(**work.job.params)
     family = base.load(work)
     base.tell_what_is_unread(work, family, [each.prompt for each in pictures] + [params.negative_prompt or ""])
-    adapters = [(work.fetch(each), each["weight"]) for each in work.job.inputs["loras"]]
+    adapters = [(work.fetch(each.key, each.sha256), each.weight) for each in work.inputs.loras]
     work.next_stage()
 
     def on_step(step: int, total: int) -> None:
@@ -32,21 +32,11 @@ def run(work: Work) -> dict[str, Any]:
     try:
         for position, image in drawing:
             index = left[position]
-            done[str(index)] = _store(work, index, pictures[index], image)
+            stored = work.store_image(f"{index:04}.png", image)
+            done[str(index)] = asdict(DrawnImage(**asdict(stored), **asdict(pictures[index])))
             work.save_checkpoint({"images": done})  # each at once: what is stored is never drawn again
     except torch.OutOfMemoryError as error:
         raise JobFailed(
             "gpu_oom", "the card has too little memory; use a smaller batch_size", retryable=True
         ) from error
-    return {"images": [done[str(index)] for index in range(len(pictures))]}
-
-
-def _store(work: Work, index: int, picture: Picture, image: Image.Image) -> dict[str, Any]:
-    stored = work.store_image(f"{index:04}.png", image)
-    return {
-        **stored,
-        "prompt": picture.prompt,
-        "seed": picture.seed,
-        "view": picture.view,
-        "framing": picture.framing,
-    }
+    return GenerateResult(images=[DrawnImage(**done[str(index)]) for index in range(len(pictures))])

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from shared import kinds
 from shared.catalog import SCORERS, resolve
 from shared.errors import JobFailed
+from shared.kinds import ScoreInputs, ScoreResult
 from shared.params import ScoreParams
 from workers.scorers.base import Score, Scorer
 from workers.scorers.choice import Candidate, choose, dhash
 from workers.work import ENOUGH, Work
 
 
-def run(work: Work) -> dict[str, Any]:
-    """Returns the scores of every candidate and the ids of those that are taken."""
-    params, inputs = ScoreParams(**work.job.params), work.job.inputs
+def run(work: Work[ScoreParams, ScoreInputs]) -> ScoreResult:
+    """Returns the scores of every candidate, and the ids of those that are accepted."""
+    params, inputs = work.params, work.inputs
     if params.scorer not in SCORERS:
         raise JobFailed("unknown_scorer", f"this worker has no scorer {params.scorer!r}")
     scorer: Scorer = resolve(SCORERS[params.scorer])()
-    work.step("scoring", 0, len(inputs["candidates"]))
+    work.step(kinds.SCORE.verb, 0, len(inputs.candidates))
     most = ENOUGH * work.base_model.resolution
-    references = [work.image(each, most) for each in inputs["references"]]
-    candidates = [work.image(each, most) for each in inputs["candidates"]]
+    references = [work.image(each, most) for each in inputs.references]
+    candidates = [work.image(each, most) for each in inputs.candidates]
     asked = [
-        Candidate(each["view"], each["framing"], dhash(image))
-        for each, image in zip(inputs["candidates"], candidates, strict=True)
+        Candidate(each.view, each.framing, dhash(image))
+        for each, image in zip(inputs.candidates, candidates, strict=True)
     ]
     scores = scorer.score(references, candidates, [each.view for each in asked])
-    accepted = choose(asked, scores, inputs["quota"], params, taken=[dhash(image) for image in references])
-    ids = [each["id"] for each in inputs["candidates"]]
-    return {
-        "scores": {image_id: _shown(score) for image_id, score in zip(ids, scores, strict=True)},
-        "accepted": [ids[index] for index in accepted],
-    }
+    accepted = choose(asked, scores, inputs.quota, params, taken=[dhash(image) for image in references])
+    ids = [each.id for each in inputs.candidates]
+    return ScoreResult(
+        scores={image_id: _shown(score) for image_id, score in zip(ids, scores, strict=True)},
+        accepted=[ids[index] for index in accepted],
+    )
 
 
-def _shown(score: Score) -> dict[str, Any]:
+def _shown(score: Score) -> dict[str, float]:
     said = {"identity": score.identity, "shows_view": score.shows_view, **score.details}
     return {name: round(value, 4) for name, value in said.items()}

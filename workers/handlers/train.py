@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import torch
 
 from shared import plans
 from shared.errors import JobFailed
-from shared.params import GenerateParams, TrainParams
+from shared.kinds import StoredFile, TrainInputs, TrainMetrics, TrainResult
+from shared.params import DEFAULT_FRAMINGS, GenerateParams, TrainParams
 from workers.checkpoints import StoredCheckpoints
 from workers.diffusion import lora_file
 from workers.diffusion.dataset import Example
@@ -28,39 +28,42 @@ log = structlog.get_logger()
 CURVE_POINTS = 200  # of the loss, kept with the LoRA
 
 
-def run(work: Work) -> dict[str, Any]:
+def run(work: Work[TrainParams, TrainInputs]) -> TrainResult:
     """Returns the files of the LoRA, by format, and what there is to say about the training."""
-    params = TrainParams(**work.job.params)
+    params, inputs = work.params, work.inputs
     family = base.load(work)
-    inputs = work.job.inputs
     most = ENOUGH * (params.resolution or work.base_model.resolution)
-    examples = [Example(work.image(entry, most), entry["captions"]) for entry in inputs["dataset"]]
+    examples = [Example(work.image(entry, most), entry.captions) for entry in inputs.dataset]
     base.tell_what_is_unread(work, family, (text for example in examples for text in example.captions))
     prior = others(family, inputs, params, on_step=lambda done, total: work.step("drawing others", done, total))
     lora = _train(work, family, examples, prior, params)
-    title = inputs["name"]
+    title = inputs.name
     about = lora_file.About(
-        title=title, trigger_word=inputs["trigger_word"], license=work.base_model.license, session_id=work.job.id
+        title=title, trigger_word=inputs.trigger_word, license=work.base_model.license, session_id=work.job.id
     )
     kohya, diffusers = work.folder / "kohya.safetensors", work.folder / "diffusers.safetensors"
     lora_file.save(lora, family, about, kohya=kohya, peft=diffusers)
-    return {
-        "train_steps": lora.steps,
-        "metrics": {
-            "loss": round(_tail_mean(lora.losses), 6),
-            "curve": curve(lora.losses),
-            "seconds": lora.seconds,
-            "images": len(examples),
-        },
-        "files": {
+    return TrainResult(
+        train_steps=lora.steps,
+        metrics=TrainMetrics(
+            loss=round(_tail_mean(lora.losses), 6),
+            curve=curve(lora.losses),
+            seconds=lora.seconds,
+            images=len(examples),
+        ),
+        files={
             "kohya": _store(work, kohya, f"{slug(title)}.safetensors"),
             "diffusers": _store(work, diffusers, f"{slug(title)}-diffusers.safetensors"),
         },
-    }
+    )
 
 
 def _train(
-    work: Work, family: Family, examples: list[Example], prior: list[Example], params: TrainParams
+    work: Work[TrainParams, TrainInputs],
+    family: Family,
+    examples: list[Example],
+    prior: list[Example],
+    params: TrainParams,
 ) -> TrainedLora:
     """Train; when memory runs out, with smaller batches and the same effective one, then with checkpointing."""
     checkpoints = StoredCheckpoints(work)
@@ -114,17 +117,17 @@ def leaner(params: TrainParams) -> dict[str, Any] | None:
     return None
 
 
-def others(family: Family, inputs: dict[str, Any], params: TrainParams, on_step: OnStep | None = None) -> list[Example]:
+def others(family: Family, inputs: TrainInputs, params: TrainParams, on_step: OnStep | None = None) -> list[Example]:
     """Others, as the base model draws them: what must not change (DreamBooth, arXiv 2208.12242)."""
     if not params.prior_images:
         return []
     pictures = plans.pictures(
         trigger_word="",
-        subject_tags=inputs["subject_tags"],
+        subject_tags=inputs.subject_tags,
         feature_tags=[],
-        views=inputs["views"],
-        framings=plans.DEFAULT_FRAMINGS,
-        prompt_tags=inputs["prompt_tags"],
+        views=inputs.views,
+        framings=DEFAULT_FRAMINGS,
+        prompt_tags=inputs.prompt_tags,
         count=params.prior_images,
         seed=params.seed + 500_000,
         name_features=False,
@@ -141,11 +144,11 @@ def others(family: Family, inputs: dict[str, Any], params: TrainParams, on_step:
             drawing = replace(drawing, batch_size=size // 2)
 
 
-def curve(losses: list[float]) -> list[list[float]]:
+def curve(losses: list[float]) -> list[tuple[int, float]]:
     """The loss over the steps, as means of at most `CURVE_POINTS` stretches: [[step, loss], ...]."""
     width = max(1, -(-len(losses) // CURVE_POINTS))
     stretches = [losses[start : start + width] for start in range(0, len(losses), width)]
-    return [[min((i + 1) * width, len(losses)), round(sum(each) / len(each), 6)] for i, each in enumerate(stretches)]
+    return [(min((i + 1) * width, len(losses)), round(sum(each) / len(each), 6)) for i, each in enumerate(stretches)]
 
 
 def _tail_mean(losses: list[float]) -> float:
@@ -158,7 +161,5 @@ def slug(title: str) -> str:
     return re.sub(r"[^\w-]+", "-", title).strip("-")
 
 
-def _store(work: Work, path: Path, filename: str) -> dict[str, Any]:
-    stored = work.store(path.name, path)
-    assert stored["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    return {**stored, "filename": filename}
+def _store(work: Work[TrainParams, TrainInputs], path: Path, filename: str) -> StoredFile:
+    return StoredFile(**asdict(work.store(path.name, path)), filename=filename)

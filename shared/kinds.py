@@ -1,0 +1,325 @@
+"""Job kinds: what each is given and gives back, where it runs, and what takes its result into the domain.
+
+A kind is one row of `KINDS`, with its records above it. Params are what a client may set and see; inputs are what the
+service adds (rows and objects of the store, as values); the result is what the handler returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from shared import catalog, records
+from shared.params import GenerateParams, Picture, ScoreParams, TrainParams
+from shared.records import field
+
+if TYPE_CHECKING:
+    from shared.models import Job
+
+P = TypeVar("P")  # params
+I = TypeVar("I")  # inputs  # noqa: E741
+R = TypeVar("R")  # result
+
+MAX_CROPS = 16
+CROPS_WITHOUT_BOXES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobKind(Generic[P, I, R]):
+    """A kind of work. `P`, `I` and `R` are records: see `shared/records.py`."""
+
+    name: str
+    verb: str  # what such a job is doing, as a sentence goes on: "the project is still cropping"
+    queue: str  # a name from catalog.QUEUES
+    timeout_seconds: int
+    handler: str  # dotted path of `run(work) -> R` in workers.handlers
+    taken_by: str  # dotted path of `take(session, job, R)` in shared, called in the transaction that ends the job
+    params: type[P]
+    inputs: type[I]
+    result: type[R]
+    size: Callable[[P, I], int] = lambda params, inputs: 1  # of the work: its time grows with it
+    references: Callable[[P], int] = lambda params: 0  # the reference pictures that it brings, at most
+
+    def check(self, record: object, type_: type) -> None:
+        """Raises `TypeError` when a job of this kind is given, or gives back, another record than its row says."""
+        if not isinstance(record, type_):
+            raise TypeError(f"a {self.name} job has a {type_.__name__}, not a {type(record).__name__}")
+
+    def params_of(self, job: Job) -> P:
+        return records.read(self.params, job.params)
+
+    def inputs_of(self, job: Job) -> I:
+        return records.read(self.inputs, job.inputs)
+
+    def result_of(self, job: Job) -> R:
+        return records.read(self.result, job.result)
+
+    def size_of(self, job: Job) -> int:
+        return self.size(self.params_of(job), self.inputs_of(job))
+
+    def references_of(self, job: Job) -> int:
+        return self.references(self.params_of(job))
+
+
+# --- objects in the store, as jobs name them --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """An object that a job has put in the store."""
+
+    key: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile(StoredObject):
+    filename: str  # as a client should save it
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredImage(StoredObject):
+    width: int  # pixels
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageInput:
+    """A picture of a project."""
+
+    id: str
+    key: str
+    sha256: str
+    view: str | None = None
+    framing: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraInput:
+    """A LoRA and the weight at which it is applied."""
+
+    id: str
+    key: str
+    sha256: str
+    weight: float
+
+
+# --- upload: take in a picture that a client has posted to the store ---------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadParams:
+    view: str | None = field(None, one_of=catalog.VIEWS)
+    framing: str | None = field(None, one_of=catalog.FRAMINGS)
+    tags: list[str] = field(factory=list, length=(0, 100))
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadInputs:
+    key: str  # of the object that the client posted; the job deletes it
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadResult:
+    image: StoredImage
+
+
+UPLOAD = JobKind(
+    name="upload",
+    verb="uploading",
+    queue="io",
+    timeout_seconds=120,
+    handler="workers.handlers.upload:run",
+    taken_by="shared.images:take_upload",
+    params=UploadParams,
+    inputs=UploadInputs,
+    result=UploadResult,
+    references=lambda params: 1,
+)
+
+
+# --- crop: make several reference pictures out of one ------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """One crop that a client wants."""
+
+    box: list[int] = field(bounds=(0, 100_000), length=(4, 4), help="Left, top, right, bottom in pixels.")
+    view: str | None = field(None, one_of=catalog.VIEWS)
+    framing: str | None = field(None, one_of=catalog.FRAMINGS)
+    tags: list[str] = field(factory=list, length=(0, 100))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropParams:
+    """`quadrants`: four equal parts. `boxes`: as given. `auto`: face, upper and full body, guessed from the outline."""
+
+    mode: str = field(one_of=catalog.CROP_MODES)
+    boxes: list[Box] = field(factory=list, length=(0, MAX_CROPS))
+    keep_source: bool = field(False, help="Keep the picture itself as a reference too.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropInputs:
+    image: ImageInput
+    base_model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutImage(StoredImage):
+    box: list[int]  # left, top, right, bottom in pixels of the picture that it was cut from
+    view: str | None
+    framing: str | None
+    tags: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropResult:
+    crops: list[CutImage]
+
+
+CROP = JobKind(
+    name="crop",
+    verb="cropping",
+    queue="io",
+    timeout_seconds=120,
+    handler="workers.handlers.crop:run",
+    taken_by="shared.images:take_crops",
+    params=CropParams,
+    inputs=CropInputs,
+    result=CropResult,
+    references=lambda params: len(params.boxes) or CROPS_WITHOUT_BOXES,
+)
+
+
+# --- score: choose among candidates ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreInputs:
+    references: list[ImageInput]
+    candidates: list[ImageInput]
+    quota: dict[str, int]  # pictures of each view that may be accepted
+    feature_tags: list[str]
+    base_model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreResult:
+    scores: dict[str, dict[str, float]]  # by image id: `identity`, `shows_view` and what else the scorer says
+    accepted: list[str]  # image ids
+
+
+SCORE = JobKind(
+    name="score",
+    verb="scoring",
+    queue="io",
+    timeout_seconds=600,
+    handler="workers.handlers.score:run",
+    taken_by="shared.rounds:take_scores",
+    params=ScoreParams,
+    inputs=ScoreInputs,
+    result=ScoreResult,
+    size=lambda params, inputs: len(inputs.candidates),
+)
+
+
+# --- train: a LoRA -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetEntry:
+    """A picture of a training, with the exact captions."""
+
+    image_id: str
+    key: str
+    sha256: str
+    captions: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainInputs:
+    base_model: str
+    dataset: list[DatasetEntry]
+    name: str  # of the LoRA, and so of its files
+    trigger_word: str
+    subject_tags: list[str]
+    prompt_tags: list[str]
+    views: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainMetrics:
+    loss: float  # mean of the last tenth of the steps
+    curve: list[tuple[int, float]]  # [[step, loss], ...]
+    seconds: float
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    train_steps: int
+    metrics: TrainMetrics
+    files: dict[str, StoredFile]  # by format: kohya, diffusers
+
+
+TRAIN = JobKind(
+    name="train",
+    verb="training",
+    queue="gpu",
+    timeout_seconds=7200,
+    handler="workers.handlers.train:run",
+    taken_by="shared.rounds:take_lora",
+    params=TrainParams,
+    inputs=TrainInputs,
+    result=TrainResult,
+    size=lambda params, inputs: train_passes(params),
+)
+
+
+def train_passes(params: TrainParams) -> int:
+    """Batches that a training goes through: one at each step, and another where there are pictures of others."""
+    return params.train_steps * (2 if params.prior_images else 1)
+
+
+# --- generate: draw pictures -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateInputs:
+    base_model: str
+    pictures: list[Picture]
+    loras: list[LoraInput]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnImage(StoredImage):
+    prompt: str
+    seed: int
+    view: str | None
+    framing: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateResult:
+    images: list[DrawnImage]
+
+
+GENERATE = JobKind(
+    name="generate",
+    verb="drawing",
+    queue="gpu",
+    timeout_seconds=7200,
+    handler="workers.handlers.generate:run",
+    taken_by="shared.rounds:take_drawn",
+    params=GenerateParams,
+    inputs=GenerateInputs,
+    result=GenerateResult,
+    size=lambda params, inputs: len(inputs.pictures),
+)
+
+
+KINDS: dict[str, JobKind[Any, Any, Any]] = {kind.name: kind for kind in (UPLOAD, CROP, SCORE, TRAIN, GENERATE)}
