@@ -77,7 +77,7 @@ env:  ## Write .env with fresh secrets, for docker compose
 	@umask 077 && $(PYTHON) docker/environment.py > .env && echo "wrote .env"
 
 base-model: setup  ## Train the tiny base model that ships, from nothing
-	@$(BIN)/python -m models.chibi.train
+	@$(BIN)/python -m chibi_lab.train
 
 clean:  ## Remove what was made here, the environment included; data/, with your projects, stays
 	rm -rf $(VENV) .venv-client demo-output bench-output runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

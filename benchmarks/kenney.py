@@ -24,9 +24,9 @@ from torch.nn.functional import cosine_similarity
 
 from benchmarks.bootstrap import Method, Subject
 from benchmarks.method import changed
-from models.chibi.pixels import to_tensor
-from models.chibi.reader import FOLDER, Reader
-from models.chibi.sheet import save_sheet
+from chibi_lab.judge import FOLDER, Judge
+from chibi_lab.sheet import save_sheet
+from models.chibi.reader.pixels import to_tensor
 from shared import catalog, plans
 from workers import pictures
 from workers.diffusion import families
@@ -46,17 +46,17 @@ def true_picture(name: str, view: str, size: int) -> Image.Image:
 
 
 @torch.no_grad()
-def features(judge: Reader, images: Sequence[Image.Image]) -> torch.Tensor:
+def features(judge: Judge, images: Sequence[Image.Image]) -> torch.Tensor:
     """What the judge's trunk makes of pictures, (n, width)."""
     return judge.trunk(to_tensor(np.stack([np.asarray(image) for image in images])))
 
 
-def likeness(judge: Reader, drawn: Sequence[Image.Image], truth: Image.Image) -> float:
+def likeness(judge: Judge, drawn: Sequence[Image.Image], truth: Image.Image) -> float:
     """Mean cosine, -1..1, between drawings and the true picture."""
     return float(cosine_similarity(features(judge, drawn), features(judge, [truth])).mean())
 
 
-def measure(method: Method, judge: Reader, name: str, sheets: Path | None) -> dict[str, dict[str, float]]:
+def measure(method: Method, judge: Judge, name: str, sheets: Path | None) -> dict[str, dict[str, float]]:
     """Likeness by view, for each way of making a LoRA."""
     subject = Subject(f"{name.lower()}7", CHARACTERS[name])
     size, last = method.base.row.resolution, method.plan.rounds[-1]
@@ -95,7 +95,7 @@ def main() -> None:
     row = catalog.base_models()["chibi"]
     if arguments.base:
         row = replace(row, path=str(arguments.base))
-    plan, judge = changed(plans.resolve(None, row), arguments.set), Reader.load(FOLDER, "judge")
+    plan, judge = changed(plans.resolve(None, row), arguments.set), Judge.load(FOLDER)
     with tempfile.TemporaryDirectory() as scratch:
         method = Method(families.load(row), plan, Path(scratch))
         for name in arguments.names or CHARACTERS:

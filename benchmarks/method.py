@@ -29,12 +29,13 @@ from PIL import Image
 
 from benchmarks.bootstrap import Method, Subject
 from benchmarks.figure import figure
-from models.chibi.captions import invented_name
-from models.chibi.data import Record
-from models.chibi.reader import FOLDER as READERS
-from models.chibi.reader import HEADS, UNKNOWN, Reader, label
-from models.chibi.sheet import save_sheet
-from models.chibi.world import (
+from chibi_lab.captions import invented_name
+from chibi_lab.data import Record
+from chibi_lab.judge import FOLDER as JUDGE
+from chibi_lab.judge import Judge
+from chibi_lab.labels import HEADS, UNKNOWN, label
+from chibi_lab.sheet import save_sheet
+from chibi_lab.world import (
     Character,
     Shot,
     draw,
@@ -73,7 +74,7 @@ class Judgement:
         return statistics.mean(self.views[view] for view in views)
 
 
-def judged(judge: Reader, character: Character, wanted: Sequence[Picture], drawn: Sequence[Image.Image]) -> Judgement:
+def judged(judge: Judge, character: Character, wanted: Sequence[Picture], drawn: Sequence[Image.Image]) -> Judgement:
     """What share of her attributes each view shows; nothing where another view is shown."""
     read = judge.read(np.stack([np.asarray(image.convert("RGB")) for image in drawn]))
     shares: dict[str, list[float]] = {}
@@ -94,7 +95,7 @@ class Bench:
     character: Character
     trigger: str
     method: Method
-    judge: Reader
+    judge: Judge
     sheets: Path | None = None  # where what is drawn is kept, a row a view
 
     def subject(self, *known: tuple[Image.Image, list[str]]) -> Subject:
@@ -239,7 +240,7 @@ class Task:
     plan: Plan
     only: tuple[str, ...]
     sheets: Path | None
-    readers: Path
+    judge: Path
 
 
 def measure(task: Task) -> tuple[dict[str, Judgement], float]:
@@ -248,7 +249,7 @@ def measure(task: Task) -> tuple[dict[str, Judgement], float]:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         method = Method(families.load(task.base), task.plan, Path(scratch))
-        bench = Bench(task.character, task.trigger, method, Reader.load(task.readers, "judge"), task.sheets)
+        bench = Bench(task.character, task.trigger, method, Judge.load(task.judge), task.sheets)
         return bench.measure(task.only), time.monotonic() - started
 
 
@@ -262,7 +263,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KIND.PATH=JSON", help="change the plan")
     parser.add_argument("--base", type=Path, help="another folder of weights than the one that ships")
     parser.add_argument("--sheets", type=Path, default=SHEETS, help="the folder to keep what is drawn in")
-    parser.add_argument("--readers", type=Path, default=READERS)
+    parser.add_argument("--judge", type=Path, default=JUDGE)
     arguments = parser.parse_args()
     row = catalog.base_models()["chibi"]
     if arguments.base:
@@ -279,7 +280,7 @@ def main() -> None:
             plan=quicker(plan) if arguments.quick else plan,
             only=tuple(arguments.only),
             sheets=arguments.sheets,
-            readers=arguments.readers,
+            judge=arguments.judge,
         )
         for character in characters
     ]

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.figure import figure
-from models.chibi.reader import FOLDER, HEADS, Reader, identity
-from models.chibi.world import VIEWS, Character, Shot, held_out_characters, palette, render, sample_shot
+from chibi_lab.world import VIEWS, Character, Shot, held_out_characters, palette, render, sample_shot
+from models.chibi.reader import FOLDER, Reader, identity
 from workers import pictures as cropping
 
 CHARACTERS = 12
@@ -70,12 +70,12 @@ def figures(reader: Reader) -> Iterator[dict[str, Any]]:
         others = np.stack([render(double(character, rng), shot, SIZE) for shot in wanted])
         started = time.process_time()
         read = reader.read(np.concatenate([hers, others]))
-        scores = identity(reader.read(known), read)
+        scores = identity(reader.read(known), read, reader.card["hers"])
         seconds += time.process_time() - started
         count += 2 * len(wanted)
         aucs.append(auc(scores[: len(wanted)], scores[len(wanted) :]))
-        views = read["view"][: len(wanted)].argmax(1)
-        seen.append(float(np.mean([HEADS["view"][int(v)] == s.view for v, s in zip(views, wanted, strict=True)])))
+        views = [reader.answers["view"][int(v)] for v in read["view"][: len(wanted)].argmax(1)]
+        seen.append(float(np.mean([view == shot.view for view, shot in zip(views, wanted, strict=True)])))
     yield line("identity_auc", aucs, 0.98, "of her against doubles, known by four crops")
     yield line("view_accuracy", seen, 0.9, "the six views of true pictures")
     yield line("score_images_per_second", [count / seconds], 20, "pictures of 128 pixels a CPU second")

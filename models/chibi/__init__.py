@@ -1,1 +1,1 @@
-"""Chibi: a tiny Stable Diffusion, trained from scratch on a world that we render ourselves."""
+"""Chibi: a tiny Stable Diffusion and its attribute reader, as they ship. `chibi_lab` made them."""

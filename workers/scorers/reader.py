@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from models.chibi.reader import FOLDER, HEADS, Reader, identity
+from models.chibi.reader import FOLDER, Reader, identity
 from workers import pictures
 from workers.scorers.base import Score
 
@@ -25,10 +25,11 @@ class ReaderScorer:
             raise ValueError("there is nothing to score against: no references")
         if not candidates:
             return []
-        known, read = (trained().read(pixels(images)) for images in (references, candidates))
-        found, seen = identity(known, read), read["view"].numpy()
+        reader = trained()
+        known, read = (reader.read(pixels(images)) for images in (references, candidates))
+        found, seen = identity(known, read, reader.card["hers"]), read["view"].numpy()
         return [
-            Score(float(found[i]), float(seen[i][HEADS["view"].index(view)]) if view else 1.0)
+            Score(float(found[i]), float(seen[i][reader.answers["view"].index(view)]) if view else 1.0)
             for i, view in enumerate(views)
         ]
 

@@ -1,14 +1,12 @@
-"""Is this she? Evidence that a picture shows the one whom other pictures are known to show."""
+"""Evidence that a picture shows the character whom other pictures are known to show."""
+
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-HERS = (
-    "hair", "hair_style", "eyes", "skin", "ears", "fur", "tail", "outfit", "outfit_color", "bottom", "bottom_color",
-    "accessory", "accessory_color",
-)  # fmt: skip
-FOR = 0.5  # no attribute may speak for her more strongly than this, or pictures that show more of them seemed more hers
+FOR = 0.5  # the most that one attribute may speak for her: otherwise pictures that show more of them seem more hers
 AGAINST = 1e-3  # the least likelihood that speaks against her: readers err
 
 
@@ -23,11 +21,12 @@ def evidence(read: Tensor, believed: Tensor) -> Tensor:
     return ((read * believed).sum(1) / chance).clamp(min=AGAINST).log().clamp(max=FOR)
 
 
-def identity(known: dict[str, Tensor], read: dict[str, Tensor]) -> np.ndarray:
+def identity(known: dict[str, Tensor], read: dict[str, Tensor], heads: Iterable[str]) -> np.ndarray:
     """0..1 for each candidate, from what a Reader has `read` in it and in the references that are `known`.
 
-    1 is all the evidence that there could be; each time as much again that is missing, or speaks against her,
-    divides it by e. One attribute that is plainly another's leaves about a third.
+    `heads` are the attributes of a character, as opposed to those of a picture (`card["hers"]`). 1 is all the evidence
+    that there could be; each time as much again that is missing, or speaks against her, divides it by e. One attribute
+    that is plainly another's leaves about a third.
     """
-    found = torch.stack([evidence(read[head], belief(known[head])) for head in HERS]).sum(0)
-    return (found / (FOR * len(HERS)) - 1).exp().numpy()
+    found = torch.stack([evidence(read[head], belief(known[head])) for head in heads])
+    return (found.sum(0) / (FOR * len(found)) - 1).exp().numpy()

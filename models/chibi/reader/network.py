@@ -1,7 +1,8 @@
-"""The networks: two ways of looking at a picture, with the same questions at the end."""
+"""The network: one look at a picture, and one answer for each question of its card."""
 
 import json
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -9,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ..pixels import to_tensor
-from .labels import HEADS
+from .pixels import to_tensor
 
 SIZE = 128  # pixels; other pictures are scaled to it
+Heads = dict[str, tuple[str, ...]]  # a question -> its possible answers
 
 
 def conv(a: int, b: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
@@ -30,35 +31,27 @@ class Residual(nn.Module):
         return x + self.body(x)
 
 
-def reader_trunk() -> nn.Sequential:
-    """Residual; keeps where things are: 4 x 4 positions, flattened."""
-    layers = [conv(3, 32, 4, 5)]
-    for a, b in ((32, 64), (64, 96), (96, 128)):
-        layers += [conv(a, b, 2), Residual(b)]
-    return nn.Sequential(
-        *layers, conv(128, 48, 1, 1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(48 * 16, 384), nn.ReLU()
-    )
-
-
-def judge_trunk() -> nn.Sequential:
-    """Plain, larger kernels, another way to the same 4 x 4 positions."""
-    layers: list[nn.Module] = []
-    for a, b in ((3, 16), (16, 40), (40, 80), (80, 112), (112, 128)):
-        layers += [conv(a, b, 2, 5 if a < 80 else 3)]
-    return nn.Sequential(*layers, conv(128, 128), nn.Flatten(), nn.Dropout(0.3), nn.Linear(128 * 16, 256), nn.GELU())
-
-
-TRUNKS = {"reader": (reader_trunk, 384), "judge": (judge_trunk, 256)}
-
-
 class Reader(nn.Module):
-    """A trunk, and one linear head for each attribute."""
+    """A trunk, and one linear layer for each head. Its card says which heads it has and which tags they stand for."""
 
-    def __init__(self, kind: str = "reader"):
+    kind = "reader"
+    width = 384  # of the trunk's features
+
+    def __init__(self, heads: Heads, card: dict | None = None):
         super().__init__()
-        trunk, width = TRUNKS[kind]
-        self.kind, self.trunk = kind, trunk()
-        self.heads = nn.ModuleDict({head: nn.Linear(width, len(values)) for head, values in HEADS.items()})
+        self.answers, self.card = heads, card or {}
+        self.trunk = self.make_trunk()
+        self.heads = nn.ModuleDict({head: nn.Linear(self.width, len(values)) for head, values in heads.items()})
+
+    @classmethod
+    def make_trunk(cls) -> nn.Sequential:
+        """Residual; keeps where things are: 4 x 4 positions, flattened."""
+        layers: list[nn.Module] = [conv(3, 32, 4, 5)]
+        for a, b in ((32, 64), (64, 96), (96, 128)):
+            layers += [conv(a, b, 2), Residual(b)]
+        return nn.Sequential(
+            *layers, conv(128, 48, 1, 1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(48 * 16, cls.width), nn.ReLU()
+        )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         if x.shape[-1] != SIZE:
@@ -74,14 +67,18 @@ class Reader(nn.Module):
         return {head: (seen[head].softmax(1) + mirrored[head].softmax(1)) / 2 for head in seen}
 
     def save(self, folder: Path, card: dict) -> None:
+        """The weights in half precision, and the card beside them."""
         folder.mkdir(parents=True, exist_ok=True)
         halves = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in self.state_dict().items()}
         save_file(halves, folder / f"{self.kind}.safetensors")
-        (folder / f"{self.kind}.json").write_text(json.dumps({"kind": self.kind, "heads": HEADS, **card}, indent=2))
+        self.card = {"kind": self.kind, "heads": self.answers, **card}
+        (folder / f"{self.kind}.json").write_text(json.dumps(self.card, indent=2) + "\n")
 
-    @staticmethod
-    def load(folder: Path, kind: str = "reader") -> "Reader":
-        reader = Reader(kind)
-        weights = load_file(folder / f"{kind}.safetensors")
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The reader of a folder, with the heads of its card."""
+        card = json.loads((folder / f"{cls.kind}.json").read_text())
+        reader = cls({head: tuple(values) for head, values in card["heads"].items()}, card)
+        weights = load_file(folder / f"{cls.kind}.safetensors")
         reader.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
         return reader.eval()

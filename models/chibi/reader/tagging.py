@@ -1,12 +1,12 @@
-"""From what a reader sees to tags."""
+"""From what a reader sees to tags. The card says which: a tag may name the answers of several heads."""
 
 import numpy as np
 
-from ..world import palette
-from .labels import BACKGROUNDS, HEADS
 from .network import Reader
 
 SURE = 0.5  # an attribute read with less is not tagged
+UNSAID = ("none", "light", "neutral", "down")  # answers that have no tag
+HIDES_EYES = (("view", "behind"), ("expression", "closed eyes"))
 
 Reading = dict[str, tuple[str, float]]  # head -> the likeliest value and its probability
 
@@ -16,40 +16,33 @@ def readings(reader: Reader, pictures: np.ndarray) -> list[Reading]:
     heads = reader.read(pictures)
     best = {head: p.max(1) for head, p in heads.items()}
     return [
-        {head: (HEADS[head][int(b.indices[i])], float(b.values[i])) for head, b in best.items()}
+        {head: (reader.answers[head][int(b.indices[i])], float(b.values[i])) for head, b in best.items()}
         for i in range(len(pictures))
     ]
 
 
-def feature_tags(reading: Reading, sure: float = SURE) -> dict[str, float]:
+def feature_tags(card: dict, reading: Reading, sure: float = SURE) -> dict[str, float]:
     """What she is, as tags with their probabilities; two words are as sure as the less sure of them."""
-    value = {head: found for head, (found, _) in reading.items()}
-    p = {head: probability for head, (_, probability) in reading.items()}
-    tags = {f"{value['hair']} hair": p["hair"], value["hair_style"]: p["hair_style"]}
-    if value["view"] != "behind" and value["expression"] != "closed eyes":
-        tags[f"{value['eyes']} eyes"] = p["eyes"]
-    if value["skin"] == "dark":
-        tags["dark skin"] = p["skin"]
-    if value["ears"] != "none":
-        tags |= {value["ears"]: p["ears"], f"{value['fur']} ears": min(p["ears"], p["fur"])}
-    if value["tail"] != "none":
-        tags[value["tail"]] = p["tail"]
-    for noun, color in (("outfit", "outfit_color"), ("bottom", "bottom_color"), ("accessory", "accessory_color")):
-        if value[noun] != "none":
-            tags[f"{value[color]} {value[noun]}"] = min(p[noun], p[color])
-    return {tag: round(probability, 3) for tag, probability in tags.items() if probability >= sure}
+    hidden = {"eyes"} if any(reading[head][0] == value for head, value in HIDES_EYES) else set()
+    return said(card["feature_tags"], {h: r for h, r in reading.items() if h not in hidden}, sure)
 
 
-def shot_tags(reading: Reading, sure: float = SURE) -> dict[str, float]:
+def shot_tags(card: dict, reading: Reading, sure: float = SURE) -> dict[str, float]:
     """How she is shown, as tags with their probabilities."""
-    found = {head: value for head, (value, probability) in reading.items() if probability >= sure}
+    words = card["words"]
+    worded = {head: (words.get(value, value), p) for head, (value, p) in reading.items()}
+    colourless = reading["style"][0] in card["monochrome_styles"]
+    return said(card["shot_tags"], {h: r for h, r in worded.items() if not (colourless and h == "background")}, sure)
+
+
+def said(templates: dict[str, list[str]], reading: Reading, sure: float) -> dict[str, float]:
+    """The tags whose heads were all read surely; `templates` maps a tag to the heads that it needs."""
     tags = {}
-    if "view" in found:
-        tags[palette.VIEW_TAGS[found["view"]]] = reading["view"][1]
-    for head, nothing in (("framing", ""), ("expression", "neutral"), ("arms", "down"), ("style", "")):
-        if found.get(head, nothing) != nothing:
-            tags[found[head]] = reading[head][1]
-    if found.get("background") in BACKGROUNDS and found.get("style") != "sketch":
-        name = found["background"]
-        tags[name if name in palette.SCENES else f"{name} background"] = reading["background"][1]
-    return {tag: round(probability, 3) for tag, probability in tags.items()}
+    for template, heads in templates.items():
+        read = [reading[head] for head in heads if head in reading]
+        if len(read) < len(heads) or any(value in UNSAID for value, _ in read):
+            continue
+        probability = min(p for _, p in read)
+        if probability >= sure:
+            tags[template.format(**{head: value for head, (value, _) in reading.items()})] = round(probability, 3)
+    return tags

@@ -18,9 +18,9 @@ from .captions import caption_tags
 from .config import UNetConfig
 from .critic import Critic, answers
 from .data import Record
+from .labels import UNKNOWN
 from .loop import Loop, learning_rate
 from .muon import Muon
-from .reader import UNKNOWN
 from .tokenizer import TagEncoder
 
 NOISE_SCHEDULE = {

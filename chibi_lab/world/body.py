@@ -8,7 +8,7 @@ from . import palette
 from .character import Character
 from .face import face_paint
 from .shot import Shot
-from .solid import Solid, ball, cone, ellipsoid
+from .solid import Array, Solid, ball, cone, ellipsoid
 
 SIDES = (("left", -1), ("right", 1))
 
@@ -78,7 +78,7 @@ def head(body: Body, character: Character, shot: Shot) -> list[Solid]:
     return solids
 
 
-def arms(body: Body, character: Character, shot: Shot, sleeve) -> list[Solid]:
+def arms(body: Body, character: Character, shot: Shot, sleeve: Array) -> list[Solid]:
     """Upper arm in the sleeve's colour, forearm in skin unless sleeves are long."""
     skin = skin_color(character)
     forearm = sleeve if character.look.long_sleeves else skin
@@ -105,7 +105,7 @@ def arms(body: Body, character: Character, shot: Shot, sleeve) -> list[Solid]:
     return solids
 
 
-def legs(body: Body, character: Character, shot: Shot, color) -> list[Solid]:
+def legs(body: Body, character: Character, shot: Shot, color: Array) -> list[Solid]:
     shoes = palette.SHOES[character.look.shoes]
     part = "bottom" if character.bottom == "pants" else "skin"
     wide = 1.2 if part == "bottom" else 1.0

@@ -31,7 +31,8 @@ class Muon(torch.optim.Optimizer):
         self, model: nn.Module, matrix_rate: float = 0.02, vector_rate: float = 2e-3, weight_decay: float = 0.01
     ):
         plain_names = ("conv_in", "conv_out", "embedding", "embed")
-        matrices, others = [], []
+        matrices: list[Tensor] = []
+        others: list[Tensor] = []
         for name, p in model.named_parameters():
             is_matrix = p.ndim > 1 and min(p.shape[0], p[0].numel()) >= 16 and not any(n in name for n in plain_names)
             (matrices if is_matrix else others).append(p)
@@ -42,7 +43,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"lr": 1.0})
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if group["orthogonal"]:
@@ -64,6 +65,7 @@ class Muon(torch.optim.Optimizer):
         state = self.state[p]
         if not state:
             state["momentum"] = torch.zeros_like(p)
+        assert p.grad is not None
         state["momentum"].lerp_(p.grad, 1 - beta)
         return p.grad.lerp(state["momentum"], beta)
 
@@ -72,6 +74,7 @@ class Muon(torch.optim.Optimizer):
             state = self.state[p]
             if not state:
                 state.update(step=torch.tensor(0.0), mean=torch.zeros_like(p), square=torch.zeros_like(p))
+            assert p.grad is not None
             state["step"] += 1
             n = state["step"].item()
             state["mean"].lerp_(p.grad, 1 - beta1)

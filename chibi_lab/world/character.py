@@ -1,6 +1,6 @@
 """Who she is: the attributes that have words, and the look that has none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
@@ -72,7 +72,7 @@ class Character:
         return Character(**{**values, "look": Look(**values["look"])})
 
 
-def pick(rng: np.random.Generator, values, weights=None) -> str:
+def pick(rng: np.random.Generator, values: Iterable[str], weights: Sequence[float] | None = None) -> str:
     return str(rng.choice(list(values), p=weights))
 
 

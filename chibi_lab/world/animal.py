@@ -5,14 +5,14 @@ import numpy as np
 from . import palette
 from .body import SIDES, Body
 from .character import Character
-from .solid import Array, Paint, Solid, cone, ellipsoid, rotate_x, rotate_z, tube
+from .solid import Array, Paint, Solid, Vector, cone, ellipsoid, rotate_x, rotate_z, tube
 
 PINK = (1.0, 0.72, 0.72)
 CREAM = (0.99, 0.96, 0.90)
 EAR_HEIGHT = {"none": 0.10, "fox ears": 0.46, "cat ears": 0.32, "rabbit ears": 0.54}
 
 
-def pointed_paint(fur: Array, inner, tip) -> Paint:
+def pointed_paint(fur: Array, inner: Vector, tip: Vector | None) -> Paint:
     def paint(p: Array) -> Array:
         colors = np.broadcast_to(fur, p.shape).copy()
         x, y, z = p[..., 0], p[..., 1], p[..., 2]
@@ -51,7 +51,7 @@ def ears(body: Body, character: Character) -> list[Solid]:
     return solids
 
 
-def fox_tail_paint(fur: Array, tip) -> Paint:
+def fox_tail_paint(fur: Array, tip: Vector) -> Paint:
     def paint(p: Array) -> Array:
         colors = np.broadcast_to(fur, p.shape).copy()
         colors[p[..., 1] > 0.45 + 0.12 * np.sin(p[..., 0] * 9)] = tip

@@ -1,10 +1,11 @@
-"""What a reader is asked: every attribute, view, framing, style, and which pictures show it."""
+"""What readers are asked: every attribute, view, framing and style; and which pictures show it."""
 
 import torch
 from torch import Tensor
 
-from ..data import Record
-from ..world import VIEWS, palette
+from .data import Record
+from .world import VIEWS, palette
+from .world.tags import MONOCHROME_STYLES
 
 BACKGROUNDS = (*palette.BACKDROP, *palette.SCENES)
 HEADS: dict[str, tuple[str, ...]] = {
@@ -28,18 +29,44 @@ HEADS: dict[str, tuple[str, ...]] = {
     "arms": palette.ARMS,
     "background": BACKGROUNDS,
 }
+HERS = (
+    "hair", "hair_style", "eyes", "skin", "ears", "fur", "tail", "outfit", "outfit_color", "bottom", "bottom_color",
+    "accessory", "accessory_color",
+)  # fmt: skip
 COLORS = ("hair", "eyes", "skin", "fur", "outfit_color", "bottom_color", "accessory_color", "background")
 PART_OF = {
     "hair": "hair", "eyes": "eyes", "skin": "skin", "fur": "ears", "outfit": "outfit", "outfit_color": "outfit",
     "bottom": "outfit", "bottom_color": "bottom", "accessory_color": "accessory",
 }  # fmt: skip
+FEATURE_TAGS: dict[str, list[str]] = {
+    "{hair} hair": ["hair"],
+    "{hair_style}": ["hair_style"],
+    "{eyes} eyes": ["eyes"],
+    "{skin} skin": ["skin"],
+    "{ears}": ["ears"],
+    "{fur} ears": ["ears", "fur"],
+    "{tail}": ["tail"],
+    "{outfit_color} {outfit}": ["outfit", "outfit_color"],
+    "{bottom_color} {bottom}": ["bottom", "bottom_color"],
+    "{accessory_color} {accessory}": ["accessory", "accessory_color"],
+}
+SHOT_TAGS: dict[str, list[str]] = {f"{{{head}}}": [head] for head in ("view", "framing", "expression", "arms", "style")}
+SHOT_TAGS["{background}"] = ["background"]
+WORDS = palette.VIEW_TAGS | {color: f"{color} background" for color in palette.BACKDROP}
+CARD = {
+    "hers": HERS,
+    "feature_tags": FEATURE_TAGS,
+    "shot_tags": SHOT_TAGS,
+    "words": WORDS,
+    "monochrome_styles": MONOCHROME_STYLES,
+}  # what a reader's card says beside its heads
 UNKNOWN = -100  # what a picture does not show is not asked
 
 
 def label(record: Record, head: str) -> int:
     """The index of the true value, or UNKNOWN where the picture does not show it."""
     c, shot, seen = record.character, record.shot, record.seen
-    if head in COLORS and shot.style == "sketch":
+    if head in COLORS and shot.style in MONOCHROME_STYLES:
         return UNKNOWN
     if head in PART_OF and PART_OF[head] not in seen:
         return UNKNOWN

@@ -3,7 +3,7 @@
 import numpy as np
 
 from . import palette
-from .solid import Array
+from .solid import Array, Vector
 
 WHITE = np.ones(3, np.float32)
 
@@ -13,7 +13,7 @@ def background(name: str, size: int, seed: int) -> Array:
     scenes = {"outdoors": outdoors, "indoors": indoors, "night": night}
     if name in scenes:
         return scenes[name](size, np.random.default_rng(seed))
-    color = np.array(palette.BACKDROP[name.split()[0]], np.float32)
+    color: Array = np.array(palette.BACKDROP[name.split()[0]], np.float32)
     if name.endswith("gradient"):
         down = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
         color = color * 0.9 * (1 - down) + (0.35 * color + 0.65 * WHITE) * down
@@ -26,7 +26,7 @@ def grid(size: int) -> tuple[Array, Array]:
     return line[None, :], line[:, None]
 
 
-def fill(picture: Array, mask: Array, color) -> None:
+def fill(picture: Array, mask: Array, color: Vector) -> None:
     picture[np.broadcast_to(mask, picture.shape[:2])] = color
 
 

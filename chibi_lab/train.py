@@ -1,7 +1,7 @@
 """Make the chibi base model, stage by stage; every stage goes on where it was stopped.
 
-python -m models.chibi.train all --config models/chibi/config.toml --run DIR
-python -m models.chibi.train all --run DIR --start models/chibi/base   # from shipped weights, fresh optimizers
+python -m chibi_lab.train all --config chibi_lab/config.toml --run DIR
+python -m chibi_lab.train all --run DIR --start models/chibi/base   # from shipped weights, fresh optimizers
 """
 
 import argparse
@@ -16,6 +16,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from models.arithmetic import autocast
+from models.chibi.reader import Reader
+from models.chibi.reader.pixels import to_pictures, to_tensor
 
 from . import parallel
 from .config import HERE, Config
@@ -23,8 +25,9 @@ from .critic import Critic, train_critic
 from .data import PictureSet, Record, render_held_out, render_set
 from .export import assemble, export
 from .following import measure
-from .pixels import to_pictures, to_tensor
-from .reader import Reader, accuracy, train_reader
+from .judge import Judge
+from .labels import CARD
+from .reading import accuracy, train_reader
 from .sheet import save_sheet
 from .text import train_text
 from .tokenizer import TagEncoder, make_tokenizer
@@ -34,13 +37,16 @@ from .vae import encode, make_vae, psnr, train_decoder, train_vae
 STAGES = ("data", "tokenizer", "text", "vae", "latents", "decoder", "reader", "critic", "unet", "follow", "export")
 SHARED_STAGES = ("vae", "latents", "decoder", "critic", "unet")  # in which several processes share the work
 SCALE_PICTURES = 512  # enough to tell the scale of the latents
+ROOT = HERE.parent
+BASE, READER, JUDGE = "models/chibi/base", "models/chibi/reader", "chibi_lab/judge"  # where they lie in the repository
+CHECKPOINT = "models/chibi/checkpoint"
 GATE = 0.9  # of following.GATE, each: what a base must obey to be worth shipping
 
 
 class Run:
     """One training: its config, its folder, where to begin from, where to put what ships and how good it must be."""
 
-    def __init__(self, config: Path, folder: Path, start: Path | None = None, out: Path = HERE, gate: float = GATE):
+    def __init__(self, config: Path, folder: Path, start: Path | None = None, out: Path = ROOT, gate: float = GATE):
         self.config_path, self.folder, self.start, self.out, self.gate = config, folder, start, out, gate
         self.config = Config.load(config)
         self.model = folder / "model"
@@ -183,22 +189,22 @@ class Run:
     def reader(self) -> None:
         """Two of them: what curates must not be what judges."""
         c = self.config
-        for kind, seed in (("reader", c.seed), ("judge", c.seed + 1)):
+        for kind, seed in ((Reader, c.seed), (Judge, c.seed + 1)):
             reader = train_reader(kind, c.reader, self.pictures(), self.folder, seed)
-            card = {"seed": seed, "accuracy": accuracy(reader, self.held_out())}
-            reader.save(self.folder / "reader", card)
-            print(kind, card, flush=True)
+            figures = {"seed": seed, "accuracy": accuracy(reader, self.held_out())}
+            reader.save(self.folder / kind.kind, CARD | figures)
+            print(kind.kind, figures, flush=True)
 
     def follow(self) -> None:
         """Measure how far prompts are obeyed, and leave the figures for the model card."""
-        judge = Reader.load(self.folder / "reader", "judge")
+        judge = Judge.load(self.folder / "judge")
         asked = min(192, self.config.data.held_out)
         figures = measure(assemble(self.model), judge, self.folder / "sheets", asked)
         print(json.dumps(figures), flush=True)
 
     def checkpoint(self) -> None:
-        """Put the parts that there are beside the package's base, for a run on another machine to --start from."""
-        out = self.out / "checkpoint"
+        """Put the parts that there are beside the base that ships, for a run on another machine to --start from."""
+        out = self.out / CHECKPOINT
         loaders = {"vae": self.load_vae, "text_encoder": self.load_text, "unet": self.load_unet}
         shutil.copytree(self.model / "tokenizer", out / "tokenizer", dirs_exist_ok=True)
         for part, load in loaders.items():
@@ -211,9 +217,10 @@ class Run:
         short = {head: share for head, share in figures["gate"].items() if share < self.gate}
         if short:
             raise SystemExit(f"not exported: below the gate of {self.gate}: {short}; train on, or lower --gate")
-        size = export(self.model, self.config_path, figures, self.out / "base")
-        shutil.copytree(self.folder / "reader", self.out / "reader", dirs_exist_ok=True)
-        print(f"{self.out / 'base'}: {size / 1e6:.1f} MB", flush=True)
+        size = export(self.model, self.config_path, figures, self.out / BASE)
+        for name, place in (("reader", READER), ("judge", JUDGE)):
+            shutil.copytree(self.folder / name, self.out / place, dirs_exist_ok=True)
+        print(f"{self.out / BASE}: {size / 1e6:.1f} MB", flush=True)
 
 
 def main() -> None:
@@ -222,7 +229,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
     parser.add_argument("--run", type=Path, default=Path("runs/chibi"))
     parser.add_argument("--start", type=Path, help="a folder whose parts to begin from, as models/chibi/base")
-    parser.add_argument("--out", type=Path, default=HERE, help="where `export` puts base/ and reader/")
+    parser.add_argument("--out", type=Path, default=ROOT, help="the repository in which `export` puts what ships")
     parser.add_argument("--gate", type=float, default=GATE, help="what `export` asks of prompt-following")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1, help="copies that share the batches")

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from .world import Character, Shot, draw, sample_character, sample_held_out, sample_shot
 
+Choose = Callable[[np.random.Generator], Character]
 SHARD = 1024  # pictures
 HELD_OUT_SEED = 1_000_000  # added to the seed for pictures of held-out characters
 
@@ -30,14 +32,16 @@ class Record:
         return Record(character, shot, frozenset(values["seen"]))
 
 
-def sample(rng: np.random.Generator, size: int, choose=sample_character) -> tuple[np.ndarray, Record]:
+def sample(rng: np.random.Generator, size: int, choose: Choose = sample_character) -> tuple[np.ndarray, Record]:
     """One picture; as it stands, for training: held-out characters never come out of it."""
     character, shot = choose(rng), sample_shot(rng)
     drawing = draw(character, shot, size)
     return drawing.pixels, Record(character, shot, drawing.seen)
 
 
-def render_shard(folder: Path, index: int, seed: int, size: int, count: int = SHARD, choose=sample_character) -> None:
+def render_shard(
+    folder: Path, index: int, seed: int, size: int, count: int = SHARD, choose: Choose = sample_character
+) -> None:
     """Write one shard unless it is there already."""
     captions = folder / f"records-{index:04d}.json"
     if captions.exists():
@@ -88,6 +92,6 @@ class PictureSet:
     def __len__(self) -> int:
         return self.shard_size * len(self.shards)
 
-    def pictures(self, indices) -> np.ndarray:
+    def pictures(self, indices: Iterable[int] | np.ndarray) -> np.ndarray:
         """(n, size, size, 3) uint8"""
         return np.stack([self.shards[i // self.shard_size][i % self.shard_size] for i in indices])

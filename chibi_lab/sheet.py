@@ -1,12 +1,13 @@
 """Contact sheets of pictures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 
-def sheet(pictures, columns: int, gap: int = 2) -> Image.Image:
+def sheet(pictures: Sequence[np.ndarray] | np.ndarray, columns: int, gap: int = 2) -> Image.Image:
     """Pictures (n, size, size, 3) in rows, on grey."""
     size = pictures[0].shape[0]
     rows = -(-len(pictures) // columns)
@@ -17,6 +18,6 @@ def sheet(pictures, columns: int, gap: int = 2) -> Image.Image:
     return Image.fromarray(canvas)
 
 
-def save_sheet(path: Path, pictures, columns: int) -> None:
+def save_sheet(path: Path, pictures: Sequence[np.ndarray] | np.ndarray, columns: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet(pictures, columns).save(path, optimize=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from . import parallel
 
@@ -27,7 +28,7 @@ class Loop:
 
     folder: Path
     name: str
-    state: dict[str, object]
+    state: dict[str, nn.Module | torch.optim.Optimizer]
     step_fn: Callable[[int], dict[str, float]]
     on_save: Callable[[int], None] | None = None
     save_seconds: float = SAVE_SECONDS

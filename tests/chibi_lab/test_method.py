@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from benchmarks.method import Judgement, figures, judged, quicker, true_pictures
-from models.chibi.data import Record
-from models.chibi.heroine import HEROINE
-from models.chibi.reader import HEADS, UNKNOWN, label
-from models.chibi.world import Shot, draw
+from chibi_lab.data import Record
+from chibi_lab.heroine import HEROINE
+from chibi_lab.labels import HEADS, UNKNOWN, label
+from chibi_lab.world import Shot, draw
 from shared import catalog, plans
 from shared.params import Picture
 

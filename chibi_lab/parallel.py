@@ -23,7 +23,7 @@ def relaunch(processes: int, arguments: list[str]) -> int:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    command = [sys.executable, "-m", "models.chibi.train", *arguments]
+    command = [sys.executable, "-m", "chibi_lab.train", *arguments]
     environments = [os.environ | shared | {"RANK": str(rank)} for rank in range(processes)]
     copies = [subprocess.Popen(command, env=environment) for environment in environments]  # noqa: S603 - ourselves
     try:

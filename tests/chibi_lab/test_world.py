@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.chibi.data import PictureSet, render_held_out, render_set, sample
-from models.chibi.heroine import EXAMPLES, HEROINE, TRIGGER
-from models.chibi.world import (
+from chibi_lab.data import PictureSet, render_held_out, render_set, sample
+from chibi_lab.heroine import EXAMPLES, HEROINE, TRIGGER
+from chibi_lab.world import (
     STYLES,
     VIEW_TAGS,
     VIEWS,
@@ -27,7 +27,7 @@ from models.chibi.world import (
     sample_shot,
     shot_tags,
 )
-from models.chibi.world.character import fold, sample_any
+from chibi_lab.world.character import fold, sample_any
 
 
 def test_the_same_seed_draws_the_same_picture():

@@ -8,17 +8,19 @@ import pytest
 import torch
 from torch import distributed
 
-from models.chibi import parallel
-from models.chibi.captions import caption_tags, invented_name
-from models.chibi.critic import answers
-from models.chibi.following import generate, load_pipeline
-from models.chibi.loop import Loop, learning_rate
-from models.chibi.muon import Muon, orthogonal
-from models.chibi.reader import HEADS, HERS, UNKNOWN, Reader, feature_tags, identity, labels, readings, shot_tags
-from models.chibi.text import sample_record, targets
-from models.chibi.tokenizer import TagEncoder, make_tokenizer
-from models.chibi.train import Run
-from models.chibi.world import all_tags
+from chibi_lab import parallel
+from chibi_lab.captions import caption_tags, invented_name
+from chibi_lab.critic import answers
+from chibi_lab.following import generate, load_pipeline
+from chibi_lab.judge import Judge
+from chibi_lab.labels import CARD, HEADS, HERS, UNKNOWN, labels
+from chibi_lab.loop import Loop, learning_rate
+from chibi_lab.muon import Muon, orthogonal
+from chibi_lab.text import sample_record, targets
+from chibi_lab.tokenizer import TagEncoder, make_tokenizer
+from chibi_lab.train import BASE, CHECKPOINT, Run
+from chibi_lab.world import all_tags
+from models.chibi.reader import Reader, feature_tags, identity, readings, shot_tags
 
 TINY = """
 seed = 1
@@ -120,11 +122,11 @@ def test_the_unet_hears_the_critic_only_of_what_was_asked(trained):
 
 
 def test_what_is_exported_is_a_plain_pipeline_that_draws(trained):
-    pictures = generate(load_pipeline(trained.out / "base"), ["1girl, solo, red dress", "eiei21girl, from behind"])
+    pictures = generate(load_pipeline(trained.out / BASE), ["1girl, solo, red dress", "eiei21girl, from behind"])
     assert pictures.shape == (2, 32, 32, 3)
-    assert (trained.out / "base" / "sheet.png").exists()
-    assert "| hair |" in (trained.out / "base" / "README.md").read_text()
-    assert str(trained.folder) not in (trained.out / "base" / "unet" / "config.json").read_text()
+    assert (trained.out / BASE / "sheet.png").exists()
+    assert "| hair |" in (trained.out / BASE / "README.md").read_text()
+    assert str(trained.folder) not in (trained.out / BASE / "unet" / "config.json").read_text()
 
 
 def test_a_model_below_the_gate_does_not_ship(trained):
@@ -135,7 +137,7 @@ def test_a_model_below_the_gate_does_not_ship(trained):
 
 
 def test_a_training_can_begin_from_what_was_shipped(trained):
-    again = Run(trained.config_path, trained.folder / "again", start=trained.out / "base")
+    again = Run(trained.config_path, trained.folder / "again", start=trained.out / BASE)
     again.tokenizer()
     again.text()
     assert torch.equal(weights(again.load_text()), weights(trained.load_text()).half().float())
@@ -145,14 +147,14 @@ def test_a_training_can_begin_from_what_was_shipped(trained):
 
 def test_a_checkpoint_holds_every_part_there_is(trained):
     trained.checkpoint()
-    elsewhere = Run(trained.config_path, trained.folder / "other", start=trained.out / "checkpoint")
+    elsewhere = Run(trained.config_path, trained.folder / "other", start=trained.out / CHECKPOINT)
     assert all(elsewhere.started(part) for part in ("tokenizer", "text_encoder", "vae", "unet"))
     assert Run(trained.config_path, trained.folder / "other", start=trained.folder).started("vae") is None
 
 
 def test_readers_of_both_kinds_are_written_and_read(trained):
-    for kind in ("reader", "judge"):
-        read = Reader.load(trained.folder / "reader", kind).read(np.zeros((2, 64, 64, 3), np.uint8))
+    for kind in (Reader, Judge):
+        read = kind.load(trained.folder / kind.kind).read(np.zeros((2, 64, 64, 3), np.uint8))
         assert set(read) == set(HEADS)
         assert torch.allclose(read["hair"].sum(1), torch.ones(2), atol=1e-4)
 
@@ -163,16 +165,16 @@ def reading(**values: str) -> dict[str, tuple[str, float]]:
 
 def test_what_was_read_becomes_tags():
     seen = reading(hair="blonde", ears="fox ears", fur="orange", tail="fox tail", eyes="yellow", outfit_color="red")
-    assert set(feature_tags(seen)) == {
+    assert set(feature_tags(CARD, seen)) == {
         "blonde hair", "short hair", "yellow eyes", "fox ears", "orange ears", "fox tail", "red dress",
     }  # fmt: skip
-    assert "yellow eyes" not in feature_tags(seen | {"view": ("behind", 0.9)})
-    assert "blonde hair" not in feature_tags(seen | {"hair": ("blonde", 0.3)})
-    assert set(shot_tags(seen)) == {"looking at viewer", "portrait", "cel shading", "white background"}
+    assert "yellow eyes" not in feature_tags(CARD, seen | {"view": ("behind", 0.9)})
+    assert "blonde hair" not in feature_tags(CARD, seen | {"hair": ("blonde", 0.3)})
+    assert set(shot_tags(CARD, seen)) == {"looking at viewer", "portrait", "cel shading", "white background"}
 
 
 def test_every_picture_is_read_for_itself():
-    reader = Reader()
+    reader = Reader(HEADS)
     pictures = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), np.uint8)
     alone = readings(reader, pictures[1:2])[0]
     assert {head: value for head, (value, _) in readings(reader, pictures)[1].items()} == {
@@ -304,7 +306,7 @@ def test_she_is_told_from_her_double():
     her = dict.fromkeys(HEADS, 0)
     mirror = Mirror([her, her | {"hair": 3}, {head: len(words) - 1 for head, words in HEADS.items()}])
     pictures = np.stack([np.full((1, 1, 3), i, np.uint8) for i in range(3)])
-    same, double, stranger = identity(mirror.read(pictures[[0, 0]]), mirror.read(pictures))
+    same, double, stranger = identity(mirror.read(pictures[[0, 0]]), mirror.read(pictures), HERS)
     assert same > 0.8
     assert 0.2 < double < 0.7 * same
     assert stranger < 0.01

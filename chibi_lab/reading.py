@@ -1,4 +1,4 @@
-"""Teaching a reader on renders, and measuring it on characters that it has never seen."""
+"""Training of readers on renders, and their accuracy on characters that they have never seen."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 
 from models.arithmetic import autocast
+from models.chibi.reader import Reader
+from models.chibi.reader.pixels import to_tensor
 
-from ..config import ReaderConfig
-from ..data import PictureSet
-from ..loop import Loop, learning_rate
-from ..muon import Muon
-from ..pixels import to_tensor
+from .config import ReaderConfig
+from .data import PictureSet
 from .labels import HEADS, UNKNOWN, labels
-from .network import Reader
+from .loop import Loop, learning_rate
+from .muon import Muon
 
 
 def soften(x: Tensor, rng: np.random.Generator) -> Tensor:
@@ -50,9 +50,9 @@ def accuracy(reader: Reader, pictures: PictureSet) -> dict[str, float]:
     return {head: round(t.share, 3) for head, t in tallies.items()}
 
 
-def train_reader(kind: str, config: ReaderConfig, pictures: PictureSet, folder: Path, seed: int) -> Reader:
+def train_reader(kind: type[Reader], config: ReaderConfig, pictures: PictureSet, folder: Path, seed: int) -> Reader:
     torch.manual_seed(seed)
-    reader, truth = Reader(kind), labels(pictures.records)
+    reader, truth = kind(HEADS), labels(pictures.records)
     optimizer = Muon(reader)
 
     def step_fn(step: int) -> dict[str, float]:
@@ -72,5 +72,5 @@ def train_reader(kind: str, config: ReaderConfig, pictures: PictureSet, folder: 
         optimizer.zero_grad(set_to_none=True)
         return {"loss": loss.item()}
 
-    Loop(folder, kind, {"reader": reader, "optimizer": optimizer}, step_fn).run(config.steps)
+    Loop(folder, kind.kind, {"reader": reader, "optimizer": optimizer}, step_fn).run(config.steps)
     return reader.eval()

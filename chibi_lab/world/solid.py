@@ -1,12 +1,13 @@
 """Ellipsoids and cone frusta: the only shapes that she is made of, because a ray meets them in closed form."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 Array = np.ndarray
+Vector = Array | Sequence[float]
 Paint = Callable[[Array], Array]  # local points (..., 3) -> colours (..., 3)
 Keep = Callable[[Array], Array]  # local points (..., 3) -> which of them exist
 
@@ -109,23 +110,37 @@ def real_root(b: Array, a: float, c: Array) -> Hit:
     return np.sqrt(np.where(ok, discriminant, 0)), ok
 
 
-def plain(color) -> Paint:
-    color = np.asarray(color, np.float32)
-    return lambda p: np.broadcast_to(color, p.shape)
+def plain(color: Vector) -> Paint:
+    shade = np.asarray(color, np.float32)
+    return lambda p: np.broadcast_to(shade, p.shape)
 
 
-def as_paint(color) -> Paint:
+def as_paint(color: Vector | Paint) -> Paint:
     return color if callable(color) else plain(color)
 
 
-def ellipsoid(part: str, centre, radii, color, turn: Array | None = None, keep: Keep | None = None) -> Solid:
+def ellipsoid(
+    part: str,
+    centre: Vector,
+    radii: Vector,
+    color: Vector | Paint,
+    turn: Array | None = None,
+    keep: Keep | None = None,
+) -> Solid:
     turn = np.eye(3) if turn is None else turn
     to_local = (turn / np.asarray(radii, float)[None, :]).T
     return Solid(part, np.asarray(centre, float), to_local, as_paint(color), keep)
 
 
 def cone(
-    part: str, start, end, start_radius: float, end_radius: float, color, flat: float = 1.0, capped: bool = True
+    part: str,
+    start: Vector,
+    end: Vector,
+    start_radius: float,
+    end_radius: float,
+    color: Vector | Paint,
+    flat: float = 1.0,
+    capped: bool = True,
 ) -> Solid:
     """A frustum from `start` (local y = -1) to `end` (y = +1); `flat` squashes it from front to back."""
     start, end = np.asarray(start, float), np.asarray(end, float)
@@ -137,15 +152,23 @@ def cone(
     widest = max(start_radius, end_radius)
     turn = np.stack([x, y, z], 1)
     to_local = (turn / np.array([widest, half, widest * flat])[None, :]).T
-    ends = {"bottom": start_radius / widest, "top": end_radius / widest, "capped": capped}
-    return Solid(part, (start + end) / 2, to_local, as_paint(color), is_cone=True, **ends)
+    return Solid(
+        part,
+        (start + end) / 2,
+        to_local,
+        as_paint(color),
+        is_cone=True,
+        bottom=start_radius / widest,
+        top=end_radius / widest,
+        capped=capped,
+    )
 
 
-def ball(part: str, centre, radius: float, color) -> Solid:
+def ball(part: str, centre: Vector, radius: float, color: Vector | Paint) -> Solid:
     return ellipsoid(part, centre, (radius, radius, radius), color)
 
 
-def tube(part: str, points, radius: float, color) -> list[Solid]:
+def tube(part: str, points: Sequence[Array], radius: float, color: Vector | Paint) -> list[Solid]:
     """A bent tube with round joints."""
     joints = [ball(part, p, radius, color) for p in points]
     spans = [cone(part, a, b, radius, radius, color, capped=False) for a, b in pairwise(points)]

@@ -92,12 +92,12 @@ class Camera:
 
 def nearest(solid: Solid, origin: list[Array], ray: Array) -> Array:
     """Depth of the nearest hit that exists; NOWHERE where there is none."""
-    best = None
+    best: Array = np.float32(NOWHERE)  # type: ignore[assignment]
     for t, ok in solid.hits(origin, ray):
         if solid.keep is not None and ok.any():
             kept = solid.keep(np.stack([o + t * d for o, d in zip(origin, ray, strict=True)], -1))
             depth = np.where(ok & kept, t, NOWHERE)
         else:
             depth = np.where(ok, t, NOWHERE)
-        best = depth if best is None else np.maximum(best, depth)
+        best = np.maximum(best, depth)
     return best

@@ -9,10 +9,11 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from models.arithmetic import autocast
+from models.chibi.reader import Reader
 
 from .captions import full_prompt
 from .data import Record
-from .reader import HEADS, UNKNOWN, Reader, labels
+from .labels import HEADS, UNKNOWN, labels
 from .sheet import save_sheet
 from .world import VIEWS, draw, held_out_characters, sample_shot
 
@@ -87,7 +88,7 @@ def measure(pipeline: StableDiffusionPipeline, judge: Reader, out: Path, n: int 
     asked = questions(n, pipeline.unet.config.sample_size * 8)
     records, truth = [q.record for q in asked], np.stack([q.truth for q in asked])
     pictures = generate(pipeline, [q.prompt for q in asked])
-    figures = {
+    figures: dict = {
         "obeyed": obeyed(judge, pictures, records),
         "on_true_drawings": obeyed(judge, truth, records),
         "by_view": by_view(judge, pictures, records),

@@ -51,7 +51,7 @@ def sample_background(rng: np.random.Generator) -> str:
     return pick(rng, palette.SCENES)
 
 
-def sample_shot(rng: np.random.Generator, **fixed) -> Shot:
+def sample_shot(rng: np.random.Generator, **fixed: object) -> Shot:
     """A random shot; keywords hold what must be so."""
     drawn = {
         "view": pick(rng, VIEWS, VIEW_WEIGHTS),
@@ -69,7 +69,7 @@ def sample_shot(rng: np.random.Generator, **fixed) -> Shot:
         "stride": float(rng.normal() * 0.05),
         "seed": int(rng.integers(1 << 30)),
     }
-    return Shot(**{**drawn, **fixed})
+    return Shot(**{**drawn, **fixed})  # type: ignore[arg-type]
 
 
 def view_angles(shot: Shot) -> tuple[float, float]:

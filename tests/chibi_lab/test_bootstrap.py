@@ -14,9 +14,9 @@ import pytest
 
 from benchmarks.bootstrap import Method
 from benchmarks.method import Bench, quicker
-from models.chibi.captions import invented_name
-from models.chibi.reader import FOLDER, Reader
-from models.chibi.world import held_out_characters
+from chibi_lab.captions import invented_name
+from chibi_lab.judge import FOLDER, Judge
+from chibi_lab.world import held_out_characters
 from shared import catalog, plans
 from workers.diffusion import families
 
@@ -29,7 +29,7 @@ UNSEEN = [view for view in catalog.VIEWS if view != "front"]
 def measured(tmp_path_factory):
     row = catalog.base_models()["chibi"]
     method = Method(families.load(row), quicker(plans.resolve(None, row)), tmp_path_factory.mktemp("method"))
-    rng, judge = np.random.default_rng(9), Reader.load(FOLDER, "judge")
+    rng, judge = np.random.default_rng(9), Judge.load(FOLDER)
     characters = held_out_characters(10)[8:]
     kinds = ("base", "four_crops", "method")
     return [Bench(character, invented_name(rng), method, judge).measure(kinds) for character in characters]

@@ -2,7 +2,7 @@
 
 Beside her a sheet of the world: she from all sides, she in all styles, and others by chance.
 
-python -m models.chibi.heroine
+python -m chibi_lab.heroine
 """
 
 import json
@@ -25,7 +25,8 @@ from .world import (
 )
 
 TRIGGER = "eiei21girl"
-EXAMPLES = Path(__file__).parent / "examples"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "models/chibi/examples"
 
 HEROINE = Character(
     hair="blonde",
@@ -55,7 +56,7 @@ def world_sheet() -> list[np.ndarray]:
 
 def main() -> None:
     EXAMPLES.mkdir(exist_ok=True)
-    save_sheet(EXAMPLES / "world.png", world_sheet(), len(VIEWS))
+    save_sheet(ROOT / "docs/images/world.png", world_sheet(), len(VIEWS))
     Image.fromarray(render(HEROINE, Shot(), 512)).save(EXAMPLES / f"{TRIGGER}.png", optimize=True)
     tags = {
         "trigger": TRIGGER,

@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from models.arithmetic import autocast
+from models.chibi.reader.pixels import to_tensor
 
 from . import parallel
 from .config import VaeConfig
 from .data import PictureSet
 from .loop import Loop, learning_rate
 from .muon import Muon
-from .pixels import to_tensor
 
 WHOLE_EVERY = 12  # steps between two on whole pictures; the others see crops, which are cheaper
 SMALL_SHARE = 0.97  # of the steps see crops of half the size: many cheap steps first

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from models.chibi.reader.network import Residual, conv
+
 from . import parallel
 from .config import CriticConfig
 from .data import Record
+from .labels import HEADS, HERS, UNKNOWN, labels
 from .loop import Loop, learning_rate
 from .muon import Muon
-from .reader import HEADS, HERS, UNKNOWN, labels
-from .reader.network import Residual, conv
 
 # Who she is and what she does. Where she is, how large and in which style she is drawn, the plain loss feels by itself.
 SMALL = (*HERS, "expression", "arms")

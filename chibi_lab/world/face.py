@@ -5,7 +5,7 @@ import numpy as np
 from . import palette
 from .character import Character, Look
 from .shot import Shot
-from .solid import Array, Paint
+from .solid import Array, Paint, Vector
 
 INK = (0.22, 0.13, 0.13)
 MOUTH = (0.72, 0.22, 0.24)
@@ -20,11 +20,13 @@ class Canvas:
         self.height = points[..., 1]
         self.in_front = points[..., 2] > 0
 
-    def fill(self, mask: Array, color) -> None:
+    def fill(self, mask: Array, color: Vector) -> None:
         self.colors[self.in_front & mask] = color
 
 
-def face_paint(character: Character, shot: Shot, skin: Array, scale=(1.0, 1.0, 1.0), lift: float = 0.0) -> Paint:
+def face_paint(
+    character: Character, shot: Shot, skin: Array, scale: Vector = (1.0, 1.0, 1.0), lift: float = 0.0
+) -> Paint:
     """`scale` and `lift` place a second solid (the chin) in the coordinates of the head."""
     look, eye = character.look, np.array(palette.EYES[character.eyes])
 

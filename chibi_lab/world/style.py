@@ -1,5 +1,6 @@
 """Art styles: how a seen surface becomes a drawing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ class Sheet:
 
 def cel_shading(sheet: Sheet) -> Array:
     color = sheet.surface.color
-    color = np.where(sheet.light < 0.12, color * np.float32((0.74, 0.68, 0.80)), color)
+    color = np.where(sheet.light < 0.12, color * np.array((0.74, 0.68, 0.80), np.float32), color)
     color = np.where(sheet.light > 0.93, np.minimum(1, color * 1.06 + 0.05), color)
     return inked(sheet, color, sheet.surface.color * 0.28, (0.20, 0.14, 0.16))
 
@@ -37,7 +38,7 @@ def flat_color(sheet: Sheet) -> Array:
 def pastel_colors(sheet: Sheet) -> Array:
     soft = np.clip(0.5 + 0.5 * sheet.light, 0, 1)
     color = (sheet.surface.color * 0.52 + 0.48) * (0.84 + 0.16 * soft)
-    sheet.backdrop = sheet.backdrop * 0.5 + 0.5 * np.float32((1, 0.98, 0.97))
+    sheet.backdrop = sheet.backdrop * 0.5 + 0.5 * np.array((1, 0.98, 0.97), np.float32)
     return inked(sheet, color, sheet.surface.color * 0.45 + 0.20, (0.50, 0.42, 0.45))
 
 
@@ -82,11 +83,11 @@ STYLES = {
 }
 
 
-def inked(sheet: Sheet, color: Array, ink: Array, outline) -> Array:
+def inked(sheet: Sheet, color: Array, ink: Array, outline: Sequence[float]) -> Array:
     """Figure over backdrop, with lines: `ink` on the figure, `outline` around it."""
     covered = sheet.surface.covered[..., None]
     picture = np.where(covered, color, sheet.backdrop)
-    lines = np.where(covered, ink, np.float32(outline))
+    lines = np.where(covered, ink, np.asarray(outline, np.float32))
     return np.where(edges(sheet.surface, sheet.unit)[..., None], lines, picture)
 
 
@@ -123,5 +124,5 @@ def cloud(rng: np.random.Generator, size: int, cells: int) -> Array:
 def blur(image: Array, radius: int) -> Array:
     """Box blur by shifts; the radius is a few pixels."""
     for axis in (0, 1):
-        image = sum(np.roll(image, k, axis) for k in range(-radius, radius + 1)) / (2 * radius + 1)
+        image = np.stack([np.roll(image, k, axis) for k in range(-radius, radius + 1)]).mean(0)
     return image
