@@ -167,7 +167,19 @@ class JobKind:
     timeout_seconds: int
 
 
-QUEUES = ("gpu", "io")
+@dataclass(frozen=True)
+class Queue:
+    """What is special about the jobs of a queue."""
+
+    capped: bool = False  # while they wait, they count towards `max_queued_jobs`
+    metered: bool = False  # their seconds are added to the user's and the project's `gpu_seconds`
+    uses_device: bool = False  # they run on BOOTLORA_DEVICE, so their worker does not start without it
+
+
+QUEUES = {
+    "gpu": Queue(capped=True, metered=True, uses_device=True),
+    "io": Queue(),
+}
 JOB_KINDS = {
     "upload": JobKind("io", "workers.handlers.upload:run", 120),
     "crop": JobKind("io", "workers.handlers.crop:run", 120),
