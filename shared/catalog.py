@@ -178,12 +178,13 @@ class Queue:
 
 QUEUES = {
     "gpu": Queue(capped=True, metered=True, uses_device=True),
-    "io": Queue(),
+    "cpu": Queue(),
 }
+FORMER_QUEUES = {"io": "cpu"}  # what they are called in rows that an older version has written, and today
 JOB_KINDS = {
-    "upload": JobKind("io", "workers.handlers.upload:run", 120),
-    "crop": JobKind("io", "workers.handlers.crop:run", 120),
-    "score": JobKind("io", "workers.handlers.score:run", 600),
+    "upload": JobKind("cpu", "workers.handlers.upload:run", 120),
+    "crop": JobKind("cpu", "workers.handlers.crop:run", 120),
+    "score": JobKind("cpu", "workers.handlers.score:run", 600),
     "train": JobKind("gpu", "workers.handlers.train:run", 7200),
     "generate": JobKind("gpu", "workers.handlers.generate:run", 7200),
 }

@@ -282,6 +282,12 @@ def check_in(session: Session, name: str, queue: str, slots: int) -> None:
         session.add(Worker(name=name, queue=queue, slots=slots, seen_at=clock()))
 
 
+def is_alive(session: Session, name: str, seconds: float) -> bool:
+    """Whether a worker has checked in within the last so many seconds."""
+    seen = select(Worker.name).where(Worker.name == name, Worker.seen_at > clock(-seconds))
+    return session.scalar(seen) is not None
+
+
 def check_out(session: Session, name: str) -> None:
     """A worker takes no more jobs."""
     worker = session.get(Worker, name)

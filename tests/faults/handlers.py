@@ -76,6 +76,16 @@ def score(work: Work) -> dict[str, Any]:
     return {"scores": {}, "accepted": accepted}
 
 
+def crop(work: Work) -> dict[str, Any]:
+    """Cuts nothing."""
+    _note(work.job.params, f"{work.job.id} attempt {work.job.attempt}")
+    _trouble(work, 0)
+    for step in range(work.job.params.get("steps", 0)):
+        time.sleep(STEP_SECONDS)
+        work.step("cropping", step + 1, work.job.params["steps"])
+    return {"crops": []}
+
+
 def _trouble(work: Work, index: int) -> None:
     """`at` says at which picture: `dies`, `fails`, `hangs`, is `deaf`, `grows`, `fills` the disk or `loses_gpu`.
 

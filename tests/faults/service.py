@@ -112,8 +112,8 @@ class Service(Stack):
         self._straight = super()._environment(broker_port, s3_port)
         return super()._environment(self.broker.port, self.store.port)
 
-    def _worker(self, queue: str, *more: Any) -> Program:
-        program = super()._worker(queue, *more)
+    def _celery_worker(self, queue: str, *more: Any) -> Program:
+        program = super()._celery_worker(queue, *more)
         return replace(program, command=["tests.faults.worker" if w == "workers.tasks" else w for w in program.command])
 
     def add_worker(self, name: str, **environment: str) -> None:
@@ -124,7 +124,7 @@ class Service(Stack):
             name=f"worker-{name}",
             command=[word.replace("gpu@", f"{name}@") for word in first.command],
             environment={**first.environment, **environment},
-            is_ready=lambda: name in self.live_workers(),
+            is_ready=lambda: self._has_checked_in(name),
         )
         self.supervisor.start(program)
 
@@ -227,7 +227,7 @@ class Service(Stack):
         return [main, *main.children(recursive=True)]
 
     def child_of(self, name: str) -> psutil.Process:
-        """The process of a GPU worker that does the work."""
+        """The process of a worker that does its jobs."""
         return self.await_that(lambda: self.processes(name)[1:])[0]
 
     def terminate_group(self, name: str) -> None:
@@ -243,6 +243,11 @@ class Service(Stack):
             yield
         finally:
             os.killpg(group, signal.SIGCONT)
+
+
+def enqueue_crop(session: Session, project: Project, image_id: str, params: dict[str, Any]) -> Job:
+    inputs = {"base_model": "chibi", "image": {"id": image_id}}
+    return jobs.enqueue(session, session.get_one(Project, project.id), "crop", params=params, inputs=inputs)
 
 
 def enqueue(session: Session, project: Project, pictures: int, params: dict[str, Any]) -> Job:

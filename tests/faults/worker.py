@@ -18,7 +18,7 @@ if _offset:
     time.time = lambda: _right() + _offset
     db.utcnow = lambda: datetime.fromtimestamp(_right() + _offset, UTC)
 
-for _name in ("train", "generate", "score"):
+for _name in ("train", "generate", "score", "crop"):
     JOB_KINDS[_name] = replace(JOB_KINDS[_name], code=f"tests.faults.handlers:{_name}")
 
 from workers.tasks import app  # noqa: E402

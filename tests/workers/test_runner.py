@@ -36,7 +36,7 @@ def make(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job
         project = make_project(session, make_user(session))
 
     def make(code: str, *, timeout_seconds: int = 30, inputs: dict[str, Any] | None = None, **params: Any) -> Job:
-        kind = JobKind("io", f"tests.workers.handlers:{code}", timeout_seconds)
+        kind = JobKind("cpu", f"tests.workers.handlers:{code}", timeout_seconds)
         monkeypatch.setitem(catalog.JOB_KINDS, "crop", kind)
         with runtime.transaction() as session:
             image = session.scalars(select(Image)).first()
@@ -49,7 +49,7 @@ def make(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job
 
 def run(runtime: Runtime, job: Job, draining: Callable[[], bool] = lambda: False) -> Job:
     current = row(runtime, job)
-    run_job(runtime, job.id, current.attempt, "io@test", draining)
+    run_job(runtime, job.id, current.attempt, "cpu@test", draining)
     return row(runtime, job)
 
 
@@ -74,7 +74,7 @@ def test_a_job_is_done_and_its_result_kept(runtime: Runtime, make: Callable[...,
 def test_a_doubled_message_does_nothing(runtime: Runtime, make: Callable[..., Job]) -> None:
     job = make("steps", steps=2)
     run(runtime, job)
-    run_job(runtime, job.id, 1, "io@other", lambda: False)
+    run_job(runtime, job.id, 1, "cpu@other", lambda: False)
     with runtime.db.reading() as session:
         types = list(session.scalars(select(Event.type).where(Event.type.like("job.%")).order_by(Event.seq)))
     assert types == ["job.started", "job.succeeded"]
