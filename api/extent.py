@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared import kinds, plans, projects, rounds, speeds
-from shared.lifecycle import JobState, RoundKind
-from shared.models import Image, Job, Project, User
+from shared import jobs, kinds, plans, projects, rounds, speeds
+from shared.lifecycle import RoundKind
+from shared.models import Image, Project, User
 from shared.settings import Settings
 
 
@@ -35,8 +35,6 @@ def of(session: Session, project: Project, user: User, settings: Settings) -> di
         )
         have = max(have, plan.target) if style else have
     seconds = [each["seconds"] for each in extents]
-    allowed = user.max_queued_jobs if user.max_queued_jobs is not None else settings.max_queued_jobs
-    waiting = select(func.count()).where(Job.user_id == user.id, Job.state == JobState.QUEUED, Job.queue == "gpu")
     return {
         "plan": project.plan,
         "rounds": extents,
@@ -44,8 +42,8 @@ def of(session: Session, project: Project, user: User, settings: Settings) -> di
         "pictures": sum(each["pictures"] for each in extents),
         "seconds": None if None in seconds else sum(seconds),
         "quota": {
-            "queued_jobs": session.scalar(waiting) or 0,
-            "max_queued_jobs": allowed,
+            "queued_jobs": jobs.waiting(session, user),
+            "max_queued_jobs": jobs.max_waiting(user, settings),
             "new_jobs": 2 * len(extents),
         },
     }

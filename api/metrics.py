@@ -153,14 +153,20 @@ def _deliveries(session: Session) -> Iterator[Any]:
 def _totals(session: Session, runtime: Runtime) -> Iterator[Any]:
     busy = session.scalar(select(func.coalesce(func.sum(User.gpu_seconds), 0.0))) or 0.0
     yield GaugeMetricFamily("bootlora_gpu_busy_seconds_total", "Seconds that GPU workers spent on jobs.", value=busy)
-    slots = GaugeMetricFamily("bootlora_worker_slots", "Jobs that live workers can take.", labels=["queue"])
-    live = Worker.seen_at > clock(-runtime.settings.worker_seen_seconds)
-    for queue, number in session.execute(
-        select(Worker.queue, func.sum(Worker.slots)).where(live).group_by(Worker.queue)
-    ):
-        slots.add_metric([queue], number)
-    yield slots
+    yield from _workers(session, runtime)
     projects = GaugeMetricFamily("bootlora_projects", "Projects by state.", labels=["state"])
     for state, number in session.execute(select(Project.state, func.count()).group_by(Project.state)):
         projects.add_metric([state], number)
     yield projects
+
+
+def _workers(session: Session, runtime: Runtime) -> Iterator[Any]:
+    workers = GaugeMetricFamily("bootlora_workers", "Live workers by queue.", labels=["queue"])
+    slots = GaugeMetricFamily("bootlora_worker_slots", "Jobs that live workers can do at once.", labels=["queue"])
+    live = Worker.seen_at > clock(-runtime.settings.worker_seen_seconds)
+    query = select(Worker.queue, func.count(), func.sum(Worker.slots)).where(live)
+    for queue, number, places in session.execute(query.group_by(Worker.queue).order_by(Worker.queue)):
+        workers.add_metric([queue], number)
+        slots.add_metric([queue], places)
+    yield workers
+    yield slots

@@ -84,7 +84,7 @@ def _statements(dialect: str, count: int) -> list[str]:
             lease_until)
         SELECT {id_("job", "i")}, {id_("usr", owner)}, {id_("prj", owner)},
             CASE WHEN i % 7 = 1 THEN 'crop' WHEN i % 2 = 1 THEN 'generate' ELSE 'train' END,
-            CASE WHEN i % 7 = 1 THEN 'io' ELSE 'gpu' END,
+            CASE WHEN i % 7 = 1 THEN 'cpu' ELSE 'gpu' END,
             CASE WHEN i >= {count - RUNNING} THEN 'running' WHEN i % 10 = 5 THEN 'queued' WHEN i % 20 = 1 THEN 'failed'
                  WHEN i % 20 = 2 THEN 'cancelled' ELSE 'succeeded' END,
             i / 100 % 3, '{PARAMS}', '{INPUTS}', '{{}}', 1, 0,

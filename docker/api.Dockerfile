@@ -1,4 +1,4 @@
-# The API and the operator's commands: everything that needs no torch.
+# The API, worker-io and the operator's commands: everything that needs no torch.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS packages

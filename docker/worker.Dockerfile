@@ -1,4 +1,4 @@
-# The workers. The torch wheel brings its own CUDA runtime; the host adds the driver (NVIDIA container toolkit).
+# worker-gpu and worker-cpu. The torch wheel brings its own CUDA runtime; the host adds the driver (NVIDIA container toolkit).
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS packages

@@ -6,17 +6,17 @@ import json
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import urllib3
-from celery import Celery
 from sqlalchemy.orm import Session
 
 from embedded import servers
 from embedded.supervisor import Program, Supervisor, write_private
-from shared import users
+from shared import jobs, users
 from shared.admin import upgrade
 from shared.db import Database
 from shared.errors import NotFound
@@ -32,7 +32,7 @@ PLACES = (
     *("database_url", "broker_url", "storage_url", "secret_key"),
     *("s3_endpoint", "s3_public_endpoint", "s3_access_key", "s3_secret_key", "s3_region"),
 )
-# A step, a checkpoint and its upload; a job that takes longer goes on elsewhere as if its worker had been lost.
+# A step, a checkpoint and its upload. A job that takes longer goes on elsewhere, as if its worker had been lost.
 GPU_STOP_SECONDS = 30
 
 
@@ -62,6 +62,7 @@ class Stack:
         self._port = port
         self._settings = dict(settings or {})
         self._secrets: dict[str, Any] = {}
+        self._database = Database(self.database_url)
 
     def __enter__(self) -> Stack:
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -69,12 +70,16 @@ class Stack:
         try:
             self._start()
         except BaseException:  # Ctrl-C included: whatever has begun must end
-            self.supervisor.close()
+            self._close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self.supervisor.close()
+        self._database.dispose()
 
     def kill(self, name: str) -> None:
         """`kill -9`; the process comes back by itself."""
@@ -106,7 +111,7 @@ class Stack:
         open_storage(settings).prepare()
         self.api_key = self._first_key(settings)
         self.report("starting the workers and the api")
-        self.supervisor.start(self._gpu_worker(), self._io_worker(), self._api(api_port))
+        self.supervisor.start(self._gpu_worker(), self._cpu_worker(), self._io_worker(), self._api(api_port))
 
     def _environment(self, broker_port: int, s3_port: int) -> dict[str, str]:
         endpoint = f"http://{servers.HOST}:{s3_port}"
@@ -133,40 +138,42 @@ class Stack:
         """The API key of this folder's first user, made when the database is new."""
         kept = self._secrets["api_keys"]
         if settings.database_url not in kept:
-            database = Database(settings.database_url)
-            with database.transaction() as session:
+            with self._database.transaction() as session:
                 user = first_user(session)
                 _, text = users.create_key(session, user, settings.secret_key, name="first key")
             kept[settings.database_url] = text
             write_private(self.data_dir / "secrets.json", json.dumps(self._secrets, indent=2))
-            database.dispose()
         return kept[settings.database_url]
 
     def _gpu_worker(self) -> Program:
-        # One process for the GPU. Told to end, it lays down its work at the next step and gives the job back.
-        # Its threads spin for each other for a moment and then sleep. Spinning on, they take turns with all else that
-        # wants the cores (a step of training: eight seconds for one); asleep at once, they are woken hundreds of
-        # times a step (.27 s for .11 on two free cores, .62 for .11 on two busy ones).
+        # Its threads spin for each other for a moment and then sleep. If they went on spinning, they would take turns
+        # with everything else that wants the cores (a training step: eight seconds instead of one). If they slept at
+        # once, they would be woken hundreds of times a step (.27 s instead of .11 on two free cores, .62 on busy ones).
         more = {"GOMP_SPINCOUNT": "10000"}
-        # Large tensors come and go: kept by malloc, not given back to the system each time, they cost a fifth less.
+        # Large tensors come and go. When malloc keeps their memory, each step costs a fifth less.
         more |= {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
-        return self._worker("gpu", 1, "prefork", GPU_STOP_SECONDS, more)
+        return self._celery_worker("gpu", GPU_STOP_SECONDS, more)
+
+    def _cpu_worker(self) -> Program:
+        # One thread, so that scoring takes no core from the training.
+        return self._celery_worker("cpu", 15, {"OMP_NUM_THREADS": "1"})
 
     def _io_worker(self) -> Program:
-        # Its few numbers must not fight the training for the cores.
-        return self._worker("io", 4, "threads", 15, {"OMP_NUM_THREADS": "1"})
+        return self._worker("io", [sys.executable, "-m", "workers.io"], 15, {})
 
-    def _worker(self, queue: str, count: int, pool: str, stop_seconds: float, more: dict[str, str]) -> Program:
-        node = f"{queue}@{socket.gethostname()}"
+    def _celery_worker(self, queue: str, stop_seconds: float, more: dict[str, str]) -> Program:
         command = [
             *(sys.executable, "-m", "celery", "-A", "workers.tasks", "worker", "--loglevel", "INFO"),
-            *("-Q", queue, "-c", str(count), "-P", pool, "-n", f"{queue}@%h", "--without-gossip", "--without-mingle"),
+            *("-Q", queue, "-c", "1", "-P", "prefork", "-n", f"{queue}@%h", "--without-gossip", "--without-mingle"),
         ]
+        return self._worker(queue, command, stop_seconds, more)
+
+    def _worker(self, queue: str, command: list[str], stop_seconds: float, more: dict[str, str]) -> Program:
         return Program(
             name=f"worker-{queue}",
             command=command,
             environment={**self.environment, **more},
-            is_ready=lambda: self._celery_answers(node),
+            is_ready=lambda: self._has_checked_in(queue),
             stop_seconds=stop_seconds,
             folder=ROOT,
         )
@@ -184,9 +191,11 @@ class Stack:
             folder=ROOT,
         )
 
-    def _celery_answers(self, node: str) -> bool:
-        with Celery(broker=self.environment["BOOTLORA_BROKER_URL"], set_as_current=False) as app:
-            return bool(app.control.ping(destination=[node], timeout=1))
+    def _has_checked_in(self, short_name: str) -> bool:
+        """Whether a worker has checked in since its process began; its predecessor may have done so a moment before."""
+        age = time.monotonic() - self.supervisor.processes[f"worker-{short_name}"].started_at
+        with self._database.reading() as session:
+            return jobs.is_alive(session, f"{short_name}@{socket.gethostname()}", age)
 
 
 def first_user(session: Session) -> User:

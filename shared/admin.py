@@ -9,7 +9,7 @@ from alembic import command
 from alembic.config import Config
 from environs import EnvError
 
-from shared import reconcile, users
+from shared import jobs, reconcile, users
 from shared.db import Database
 from shared.errors import BootloraError
 from shared.runtime import Runtime, open_storage
@@ -87,6 +87,16 @@ def reconcile_(read: bool, repair: bool, grace_hours: float) -> None:
         click.echo(f"repaired: {reconcile.repair(runtime, found)} pictures taken out, orphans deleted")
     elif found.missing or found.damaged:
         raise SystemExit(1)
+
+
+@main.command()
+@click.argument("worker")
+def alive(worker: str) -> None:
+    """Exit with 0 if a worker, such as cpu@HOST, has checked in lately: for health checks."""
+    settings = Settings.from_env()
+    with Database(settings.database_url).reading() as session:
+        if not jobs.is_alive(session, worker, settings.worker_seen_seconds):
+            raise SystemExit(f"bootlora-admin: {worker} has not checked in for {settings.worker_seen_seconds:g} s")
 
 
 def _database() -> Database:

@@ -161,7 +161,20 @@ def base_models(models_file: Path | None = None) -> dict[str, BaseModel]:
     return models
 
 
-QUEUES = ("gpu", "io")
+@dataclass(frozen=True)
+class Queue:
+    """What is special about the jobs of a queue."""
+
+    capped: bool = False  # while they wait, they count towards `max_queued_jobs`
+    metered: bool = False  # their seconds are added to the user's and the project's `gpu_seconds`
+    uses_device: bool = False  # they run on BOOTLORA_DEVICE, so their worker does not start without it
+
+
+QUEUES = {
+    "gpu": Queue(capped=True, metered=True, uses_device=True),
+    "cpu": Queue(),
+}
+FORMER_QUEUES = {"io": "cpu"}  # what they are called in rows that an older version has written, and today
 
 # Which code judges candidates.
 SCORERS = {

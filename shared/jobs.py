@@ -12,11 +12,11 @@ from functools import cache
 from typing import Any
 
 import structlog
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared import events, prepared, records
-from shared.catalog import resolve
+from shared.catalog import QUEUES, resolve
 from shared.db import clock, utcnow
 from shared.errors import Conflict, NotFound, TooMany
 from shared.kinds import KINDS, I, JobKind, P
@@ -93,15 +93,23 @@ def wake(session: Session, queue: str) -> None:
 
 
 def check_cap(session: Session, user: User, settings: Settings) -> None:
-    """Refuse another GPU job when this user has as many waiting as they may; nobody else counts for them meanwhile."""
+    """Raise `TooMany` when the user has as many waiting jobs as allowed. Locks the user's row: one count at a time."""
     prepared.run(session, _ONE_AT_A_TIME, whose=user.id)
-    allowed = user.max_queued_jobs if user.max_queued_jobs is not None else settings.max_queued_jobs
-    waiting = prepared.scalar(session, _WAITING_ON_GPU, whose=user.id)
-    if (waiting or 0) >= allowed:
+    count, allowed = waiting(session, user), max_waiting(user, settings)
+    if count >= allowed:
         raise TooMany(
-            f"{waiting} of your jobs are waiting and {allowed} may; come back when some have run",
+            f"{count} of your jobs are waiting, and {allowed} are allowed; try again when some of them have run",
             code="too_many_queued_jobs",
         )
+
+
+def waiting(session: Session, user: User) -> int:
+    """How many of the user's waiting jobs count towards their cap."""
+    return prepared.scalar(session, _WAITING_AND_CAPPED, whose=user.id) or 0
+
+
+def max_waiting(user: User, settings: Settings) -> int:
+    return user.max_queued_jobs if user.max_queued_jobs is not None else settings.max_queued_jobs
 
 
 def get(session: Session, job_id: str) -> Job:
@@ -288,6 +296,12 @@ def check_in(session: Session, name: str, queue: str, slots: int) -> None:
         session.add(Worker(name=name, queue=queue, slots=slots, seen_at=clock()))
 
 
+def is_alive(session: Session, name: str, seconds: float) -> bool:
+    """Whether a worker has checked in within the last so many seconds."""
+    seen = select(Worker.name).where(Worker.name == name, Worker.seen_at > clock(-seconds))
+    return session.scalar(seen) is not None
+
+
 def check_out(session: Session, name: str) -> None:
     """A worker takes no more jobs."""
     worker = session.get(Worker, name)
@@ -316,8 +330,10 @@ _STANDING_IN_LINE = (
     update(_users).where(_users.c.id == bindparam("whose"), _users.c.in_line.is_(False)).values(in_line=True)
 )
 _ONE_AT_A_TIME = select(User.id).where(User.id == bindparam("whose")).with_for_update(key_share=True)
-_WAITING_ON_GPU = select(func.count()).where(
-    Job.user_id == bindparam("whose"), Job.state == JobState.QUEUED, Job.queue == "gpu"
+_WAITING_AND_CAPPED = select(func.count()).where(
+    Job.user_id == bindparam("whose"),
+    Job.state == JobState.QUEUED,
+    or_(*(Job.queue == name for name, queue in QUEUES.items() if queue.capped)),
 )
 _PROJECT_OF = (
     select(Project.id)
@@ -378,10 +394,12 @@ def _requeue(session: Session, job: Job, reason: str) -> None:
 
 
 def _count_gpu_seconds(session: Session, job: Job) -> None:
-    """Those of this attempt: since its message was sent, for then a worker was free. A lost attempt costs nothing."""
+    """Add the seconds of this attempt, from its message on: a worker was free then. A lost attempt costs nothing."""
+    if not QUEUES[KINDS[job.kind].queue].metered:
+        return
     began_at = job.dispatched_at or job.started_at
     now = session.scalar(select(clock()))
-    if job.queue != "gpu" or began_at is None or now is None:
+    if began_at is None or now is None:
         return
     seconds = max(0.0, (now - began_at).total_seconds())
     session.execute(update(User).where(User.id == job.user_id).values(gpu_seconds=User.gpu_seconds + seconds))

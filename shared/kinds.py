@@ -129,7 +129,7 @@ class UploadResult:
 UPLOAD = JobKind(
     name="upload",
     verb="uploading",
-    queue="io",
+    queue="cpu",
     timeout_seconds=120,
     handler="workers.handlers.upload:run",
     taken_by="shared.images:take_upload",
@@ -184,7 +184,7 @@ class CropResult:
 CROP = JobKind(
     name="crop",
     verb="cropping",
-    queue="io",
+    queue="cpu",
     timeout_seconds=120,
     handler="workers.handlers.crop:run",
     taken_by="shared.images:take_crops",
@@ -216,7 +216,7 @@ class ScoreResult:
 SCORE = JobKind(
     name="score",
     verb="scoring",
-    queue="io",
+    queue="cpu",
     timeout_seconds=600,
     handler="workers.handlers.score:run",
     taken_by="shared.rounds:take_scores",

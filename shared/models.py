@@ -185,7 +185,7 @@ class Job(Base):
 
 
 class Worker(Base):
-    """A process that takes jobs. Only as many are handed out as there are live slots."""
+    """A process that checks in. It is handed as many jobs at once as it has slots; worker-io has none."""
 
     __tablename__ = "workers"
     name: Mapped[str] = mapped_column(primary_key=True)

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, func, or_
 from sqlalchemy.orm import Session
 
 from shared import prepared
+from shared.catalog import FORMER_QUEUES
 from shared.db import clock
 from shared.lifecycle import JobState
 from shared.models import Job, User, Worker
@@ -70,6 +71,22 @@ def straighten_line(session: Session) -> int:
     if found:
         session.execute(update(_users).where(_users.c.id.in_(found)).values(in_line=_HAS_OPEN_JOBS))
     return len(found)
+
+
+def reroute(session: Session) -> int:
+    """Move waiting jobs out of queues that are no more, and have them sent anew. Returns how many moved.
+
+    An API or a worker of an older version puts them there while it runs on beside newer ones. A job whose row is locked
+    is left for the next time.
+    """
+    moved = 0
+    for old, new in FORMER_QUEUES.items():
+        stray = select(_jobs.c.id).where(_jobs.c.state == JobState.QUEUED, _jobs.c.queue == old)
+        found = session.scalars(stray.limit(MAX_COUNTED).with_for_update(skip_locked=True)).all()
+        if found:
+            session.execute(update(_jobs).where(_jobs.c.id.in_(found)).values(queue=new, dispatched_at=None))
+            moved += len(found)
+    return moved
 
 
 def free_slots(session: Session, queue: str, settings: Settings) -> int:

@@ -124,9 +124,9 @@ def work_off(runtime: Runtime, *, taken: int | None = None, until: str | None = 
     """Do every job that is there, in its turn, until none is left or one of kind `until` comes up."""
     with runtime.transaction() as session:
         jobs.check_in(session, "gpu@one", "gpu", 1)
-        jobs.check_in(session, "io@one", "io", 4)
+        jobs.check_in(session, "cpu@one", "cpu", 4)
         jobs.wake(session, "gpu")
-        jobs.wake(session, "io")
+        jobs.wake(session, "cpu")
     broker = runtime.broker
     assert isinstance(broker, RecordingBroker)
     while broker.sent:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from shared.settings import Settings
 TEXT = (ROOT / "docker-compose.yml").read_text()
 COMPOSE = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ["api", "worker-gpu", "worker-io", "migrate", "create-bucket"]
+OURS = ["api", "worker-gpu", "worker-cpu", "worker-io", "migrate", "create-bucket"]
 MONITORING = ["prometheus", "grafana"]
 ENVIRONMENT = dict(re.findall(r"(?m)^(\w+)=(.*)$", (ROOT / ".env.example").read_text()))
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
@@ -134,22 +134,30 @@ def test_a_gpu_worker_without_its_card_does_not_train_on_the_cpu() -> None:
     assert SERVICES["worker-gpu"]["environment"]["BOOTLORA_DEVICE"] == "${BOOTLORA_DEVICE:-cuda}"
 
 
-def test_the_io_worker_has_time_for_all_the_pictures_that_it_may_be_decoding() -> None:
-    worker = SERVICES["worker-io"]
-    (threads,) = re.findall(r"-c (\d+)", worker["command"])
-    longest = math.ceil(int(threads) / pictures.AT_ONCE) * pictures.WALL_SECONDS
-    assert int(worker["stop_grace_period"].removesuffix("s")) > longest
+def test_a_worker_has_time_to_finish_the_picture_or_the_webhook_at_hand() -> None:
+    grace = {name: int(SERVICES[name]["stop_grace_period"].removesuffix("s")) for name in ("worker-cpu", "worker-io")}
+    assert grace["worker-cpu"] > pictures.WALL_SECONDS
+    assert grace["worker-io"] > Settings.webhook_timeout_seconds
 
 
 def test_workers_run_as_in_the_embedded_stack(tmp_path: Path) -> None:
     stack = Stack(tmp_path)
-    for program in (stack._gpu_worker(), stack._io_worker()):
-        command = shlex.split(SERVICES[program.name]["command"])
-        assert command[0] == "celery"
-        assert command[1:] == program.command[3:]  # after `python -m celery`
+    for program in (stack._gpu_worker(), stack._cpu_worker(), stack._io_worker()):
+        command = shlex.split(SERVICES[program.name]["command"].removeprefix("python -m "))
+        assert program.command == [sys.executable, "-m", *command]
 
 
-@pytest.mark.parametrize("name", ["api", "worker-gpu", "worker-io"])
+def test_a_worker_that_takes_no_jobs_needs_no_image_with_torch() -> None:
+    images = {name: SERVICES[name]["image"] for name in ("api", "worker-gpu", "worker-cpu", "worker-io")}
+    assert images["worker-io"] == images["api"] != images["worker-gpu"] == images["worker-cpu"]
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpu", "io"])
+def test_a_worker_s_health_is_its_sign_of_life(name: str) -> None:
+    assert SERVICES[f"worker-{name}"]["healthcheck"]["test"][1] == f"python -m shared.admin alive {name}@$$HOSTNAME"
+
+
+@pytest.mark.parametrize("name", ["api", "worker-gpu", "worker-cpu", "worker-io"])
 def test_who_reads_the_list_of_base_models_has_the_folder_that_it_lies_in(name: str) -> None:
     assert "${MODELS_DIR:-./base-models}:/models:ro" in SERVICES[name]["volumes"]
 

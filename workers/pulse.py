@@ -1,4 +1,4 @@
-"""The pulse of a job: a thread that holds its lease while the work goes on, and learns when to stop."""
+"""The pulse of a job: a thread that renews its lease while the handler works, and finds out when the work must stop."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ GLANCE_SECONDS = 0.5  # how soon a drain is noticed
 
 
 class Stopped(Exception):
-    """The work is to end before its time: `reason` is cancelled, drained, timeout or lost.
+    """The work must end early: `reason` is cancelled, drained, timeout or lost.
 
-    `by_force`: wherever it was, so that anything may be left half done in its process.
+    `by_force`: the handler was interrupted between any two lines, so its process may hold half-done work.
     """
 
     def __init__(self, reason: str, *, by_force: bool = False):
@@ -38,9 +38,9 @@ class Stopped(Exception):
 class Pulse:
     """Renews the lease of one job in the background.
 
-    The handler reports progress and calls `check` at each step; `check` raises when it must stop. On a GPU
-    worker, whose process does nothing else, a handler that comes to no step is broken into by SIGTERM after
-    half the limit, and killed with its process after all of it.
+    The handler reports progress and calls `check` at each step; `check` raises when the work must stop. A handler
+    that comes to no step is broken into by SIGTERM after half of `kill_after_seconds`, if it runs in the main thread,
+    and killed with its process after all of it: a worker's child does one job at a time, and is replaced.
     """
 
     def __init__(self, runtime: Runtime, held: ClaimedJob, draining: Callable[[], bool]):
@@ -53,11 +53,9 @@ class Pulse:
         self._thread = threading.Thread(target=self._beat, name=f"pulse-{held.id}", daemon=True)
         self._started = self._renewed = time.monotonic()
         self._stopped_at = 0.0
-        self._may_be_broken_into = (
-            KINDS[held.kind].queue == "gpu" and threading.current_thread() is threading.main_thread()
-        )
+        self._may_be_broken_into = threading.current_thread() is threading.main_thread()
         self._breaks_in = False
-        self._at_sigterm: Any = None  # what the process does at it when no job runs
+        self._at_sigterm: Any = None  # the process's own handler, which is put back after the job
 
     def __enter__(self) -> Pulse:
         if self._may_be_broken_into:
@@ -79,7 +77,7 @@ class Pulse:
         return self.reason == "drained"
 
     def check(self) -> None:
-        """Raise `Stopped` when the work must end: also when the lease ran out while the renewal hangs."""
+        """Raise `Stopped` when the work must end, also when the lease ran out while its renewal hangs."""
         if self._overdue:
             self._stop("lost")
         if self.reason is not None:
@@ -87,7 +85,7 @@ class Pulse:
 
     @property
     def _overdue(self) -> bool:
-        """By now somebody else may have been given the job."""
+        """Whether another worker may have been given the job by now."""
         return time.monotonic() - self._renewed > self._runtime.settings.lease_seconds
 
     def _beat(self) -> None:
@@ -117,10 +115,9 @@ class Pulse:
                 self._stop("cancelled")
 
     def _enforce(self) -> None:
-        kind = KINDS[self._held.kind]
-        if time.monotonic() - self._started > kind.timeout_seconds:
+        if time.monotonic() - self._started > KINDS[self._held.kind].timeout_seconds:
             self._stop("timeout")
-        if self.reason is None or kind.queue != "gpu":
+        if self.reason is None:
             return
         ignored_seconds, limit = time.monotonic() - self._stopped_at, self._runtime.settings.kill_after_seconds
         if ignored_seconds > limit:
@@ -132,7 +129,7 @@ class Pulse:
             signal.pthread_kill(main_thread_id(), signal.SIGTERM)
 
     def _break_in(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread, between two lines of the handler; at our own SIGTERM alone."""
+        """Raise in the main thread, between two lines of the handler; only at the SIGTERM that we have sent."""
         if self._breaks_in and self.reason is not None:
             self._breaks_in = False
             raise Stopped(self.reason, by_force=True)
@@ -145,7 +142,7 @@ class Pulse:
 
 
 def main_thread_id() -> int:
-    """Of the one in which Python runs signal handlers; a signal sent to it also ends its sleep."""
+    """The id of the thread in which Python runs signal handlers; a signal sent to it also ends its sleep."""
     number = threading.main_thread().ident
     assert number is not None
     return number

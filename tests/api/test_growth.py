@@ -78,6 +78,7 @@ WORK: dict[str, Callable[[Session, Runtime], Any]] = {
     "foresee": foresee,
     "reap": lambda session, runtime: jobs.overdue(session),
     "held by a worker": lambda session, runtime: jobs.held_by(session, "gpu@one"),
+    "reroute": lambda session, runtime: turns.reroute(session),
     "sent": lambda session, runtime: turns.unclaimed(session, "gpu"),
 }
 

@@ -36,8 +36,8 @@ def exposed(app, ada, session_of) -> dict[str, set[str]]:
         make_job(session, project)
         done = make_job(session, project, state="succeeded")
         done.started_at = done.finished_at = done.created_at
-        for queue in ("gpu", "io"):
-            jobs.check_in(session, f"{queue}@one", queue, 1)
+        for queue, slots in (("gpu", 1), ("cpu", 1), ("io", 0)):
+            jobs.check_in(session, f"{queue}@one", queue, slots)
     ada.get("/v1/projects")
     families = text_string_to_metric_families(app.test_client().get("/metrics").text)
     samples = chain.from_iterable(family.samples for family in families)

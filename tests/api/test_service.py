@@ -8,10 +8,14 @@ import threading
 import zipfile
 from datetime import timedelta
 
+from sqlalchemy import update
+
 from api import readiness
 from api.routes import docs
 from embedded.stack import ROOT
-from shared.db import Database, utcnow
+from shared import jobs
+from shared.db import Database, clock, utcnow
+from shared.models import Worker
 from shared.settings import Settings
 from shared.storage import FolderStorage
 from tests.factories import make_job, make_project
@@ -60,6 +64,22 @@ def test_metrics_tell_what_is_waiting(app, ada, session_of):
     assert 'bootlora_projects{state="draft"} 1.0' in text
     assert 'bootlora_http_requests_total{method="GET",route="/v1/projects",status="200"}' in text
     assert "bootlora_webhook_backlog 0.0" in text
+
+
+def test_metrics_count_live_workers_and_the_jobs_that_they_can_do(app, ada, session_of):
+    with session_of() as session:
+        jobs.check_in(session, "cpu@one", "cpu", 1)
+        jobs.check_in(session, "cpu@two", "cpu", 1)
+        jobs.check_in(session, "io@one", "io", 0)
+        jobs.check_in(session, "gpu@one", "gpu", 1)
+        session.execute(update(Worker).where(Worker.name == "gpu@one").values(seen_at=clock(-3600)))
+    lines = app.test_client().get("/metrics").text.splitlines()
+    assert [line for line in lines if line.startswith(("bootlora_workers{", "bootlora_worker_slots{"))] == [
+        'bootlora_workers{queue="cpu"} 2.0',
+        'bootlora_workers{queue="io"} 1.0',
+        'bootlora_worker_slots{queue="cpu"} 2.0',
+        'bootlora_worker_slots{queue="io"} 0.0',
+    ]
 
 
 def test_metrics_tell_which_jobs_lost_their_worker_lately(app, ada, session_of):

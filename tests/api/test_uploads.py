@@ -54,7 +54,7 @@ def posted(ada, folder, project_id, content, **wanted):
 
 
 def work_on(runtime, job_id, attempt=1):
-    run_job(runtime, job_id, attempt, "io@test", lambda: False)
+    run_job(runtime, job_id, attempt, "cpu@test", lambda: False)
 
 
 def test_a_posted_file_becomes_an_image(ada, runtime, folder, project_id, complete):

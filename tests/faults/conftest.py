@@ -13,8 +13,9 @@ import urllib3
 
 from shared.models import Job, Project
 from tests import servers
+from tests.factories import png
 from tests.faults.invariants import assert_invariants
-from tests.faults.service import Service
+from tests.faults.service import Service, enqueue_crop
 
 PASSED = pytest.StashKey[bool]()
 COLUMNS = ("fault", "what", "database", "times", "recovered in s (worst)", "lost", "doubled")
@@ -68,6 +69,14 @@ class Trial:
         self.accepted.append(job)
         return job
 
+    def crop(self, **params: Any) -> Job:
+        """Submit a crop of an uploaded picture: a job for worker-cpu."""
+        image_id = self.service.upload(self.project, png()).json()["id"]
+        with self.service.runtime.transaction() as session:
+            job = enqueue_crop(session, self.project, image_id, params)
+        self.accepted.append(job)
+        return job
+
     def ask(self, pictures: int = 1, **headers: str) -> urllib3.BaseHTTPResponse:
         """Submit over HTTP. What is answered with 202 is accepted."""
         body = {"pictures": [{"prompt": "a", "count": pictures}]}
@@ -99,7 +108,7 @@ def trial(request: pytest.FixtureRequest, service: Service) -> Iterator[Trial]:
     """The fault that a test's mark `fault("F1", "what happens")` names, on the service that it uses."""
     mark = request.node.get_closest_marker("fault")
     service.heal()
-    service.await_that(lambda: {"gpu", "gpu2", "io"} <= service.live_workers())
+    service.await_that(lambda: {"gpu", "gpu2", "cpu", "io"} <= service.live_workers())
     trial = Trial(service, service.project(service.local_user()))
     yield trial
     service.heal()

@@ -16,6 +16,9 @@ from typing import Any
 
 from shared.errors import JobFailed
 from shared.kinds import (
+    CropInputs,
+    CropParams,
+    CropResult,
     DrawnImage,
     GenerateInputs,
     GenerateResult,
@@ -60,6 +63,12 @@ class TroubledGenerate(GenerateParams, Trouble):
 @dataclass(frozen=True, kw_only=True)
 class TroubledScore(ScoreParams, Trouble):
     pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TroubledCrop(CropParams, Trouble):
+    mode: str = "auto"
+    steps: int = 0
 
 
 def train(work: Work[TrainParams, TrainInputs]) -> TrainResult:
@@ -111,6 +120,16 @@ def score(work: Work[TroubledScore, ScoreInputs]) -> ScoreResult:
             quota[candidate.view] -= 1
             accepted.append(candidate.id)
     return ScoreResult(scores={}, accepted=accepted)
+
+
+def crop(work: Work[TroubledCrop, CropInputs]) -> CropResult:
+    """Cuts nothing."""
+    _note(work.params, f"{work.job.id} attempt {work.job.attempt}")
+    _trouble(work, 0)
+    for step in range(work.params.steps):
+        time.sleep(STEP_SECONDS)
+        work.step("cropping", step + 1, work.params.steps)
+    return CropResult(crops=[])
 
 
 def _trouble(work: Work[Any, Any], index: int) -> None:

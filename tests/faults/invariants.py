@@ -165,7 +165,7 @@ def _store_and_rows_agree(service: Service) -> None:
 
 def _nothing_is_left_over(service: Service) -> None:
     for name in service.supervisor.processes:
-        if name.startswith("worker-gpu"):
+        if name.startswith(("worker-gpu", "worker-cpu")):
             service.await_that(lambda name=name: len(service.processes(name)) == 2)
     scratch = service.data_dir / "scratch"
     service.await_that(lambda: not [*scratch.iterdir()] if scratch.exists() else True)

@@ -24,7 +24,7 @@ from shared import jobs, users
 from shared.broker import Broker
 from shared.catalog import base_models
 from shared.db import Database, clock
-from shared.kinds import GENERATE, GenerateInputs
+from shared.kinds import CROP, GENERATE, CropInputs, GenerateInputs, ImageInput
 from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import Job, Project, User, Worker
 from shared.params import Picture
@@ -32,7 +32,7 @@ from shared.runtime import Runtime, open_storage
 from shared.secrets import Vault
 from shared.settings import Settings
 from tests.domain import make_project, make_user
-from tests.faults.handlers import TroubledGenerate
+from tests.faults.handlers import TroubledCrop, TroubledGenerate
 from tests.faults.proxy import Proxy
 
 T = TypeVar("T")
@@ -115,8 +115,8 @@ class Service(Stack):
         self._straight = super()._environment(broker_port, s3_port)
         return super()._environment(self.broker.port, self.store.port)
 
-    def _worker(self, queue: str, *more: Any) -> Program:
-        program = super()._worker(queue, *more)
+    def _celery_worker(self, queue: str, *more: Any) -> Program:
+        program = super()._celery_worker(queue, *more)
         return replace(program, command=["tests.faults.worker" if w == "workers.tasks" else w for w in program.command])
 
     def add_worker(self, name: str, **environment: str) -> None:
@@ -127,7 +127,7 @@ class Service(Stack):
             name=f"worker-{name}",
             command=[word.replace("gpu@", f"{name}@") for word in first.command],
             environment={**first.environment, **environment},
-            is_ready=lambda: name in self.live_workers(),
+            is_ready=lambda: self._has_checked_in(name),
         )
         self.supervisor.start(program)
 
@@ -230,7 +230,7 @@ class Service(Stack):
         return [main, *main.children(recursive=True)]
 
     def child_of(self, name: str) -> psutil.Process:
-        """The process of a GPU worker that does the work."""
+        """The process of a worker that does its jobs."""
         return self.await_that(lambda: self.processes(name)[1:])[0]
 
     def terminate_group(self, name: str) -> None:
@@ -246,6 +246,12 @@ class Service(Stack):
             yield
         finally:
             os.killpg(group, signal.SIGCONT)
+
+
+def enqueue_crop(session: Session, project: Project, image_id: str, params: dict[str, Any]) -> Job:
+    inputs = CropInputs(base_model="chibi", image=ImageInput(id=image_id, key="k", sha256="0"))
+    trouble = TroubledCrop(**params)
+    return jobs.enqueue(session, session.get_one(Project, project.id), CROP, params=trouble, inputs=inputs)
 
 
 def enqueue(session: Session, project: Project, pictures: int, params: dict[str, Any]) -> Job:

@@ -48,7 +48,7 @@ class Mischief:
             self.service.processes(self.a_worker())[1].kill()
 
     def kill_a_worker(self) -> None:
-        self.service.kill(self.random.choice(["worker-gpu", "worker-gpu2", "worker-io"]))
+        self.service.kill(self.random.choice(["worker-gpu", "worker-gpu2", "worker-cpu", "worker-io"]))
 
     def freeze_a_worker(self) -> None:
         # With SQLite's one write lock in hand, maybe: so it thaws before the others have waited their 30 s in vain.

@@ -5,17 +5,21 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from alembic import command
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from shared import rounds
+from shared import jobs, rounds
 from shared.admin import migrations, upgrade
+from shared.db import clock
 from shared.lifecycle import ProjectState, RoundState
-from shared.models import Round
+from shared.models import Job, Round
+from tests.factories import png
 from tests.faults.conftest import Trial
+from tests.faults.service import enqueue_crop
 from tests.faults.test_store import bootstrap, state_of
 
 # The oldest tables that today's workers can work on: a migration that adds a column moves this to itself.
@@ -47,13 +51,37 @@ def test_an_upgrade_with_jobs_in_flight_loses_nothing(trial: Trial) -> None:
 def test_a_message_of_an_earlier_version_is_understood(trial: Trial, file: Path) -> None:
     job = trial.service.mark_as_sent(trial.project, 3600)  # so long, nobody sends another
     trial.accepted.append(job)
-    message = json.loads(file.read_text())
-    (_, attempt), *more = json.loads(base64.b64decode(message["body"]))
-    message["body"] = base64.b64encode(json.dumps([[job.id, attempt], *more]).encode()).decode()
     trial.strike()
     with redis.Redis.from_url(trial.service.runtime.settings.broker_url) as client:
-        client.lpush(message["properties"]["delivery_info"]["routing_key"], json.dumps(message))
+        client.lpush("gpu", json.dumps(message_for(job, file, queue="gpu")))
     trial.all_done()
+
+
+@pytest.mark.fault("F27", "jobs in a queue of an earlier version, waiting and running, and their messages")
+def test_what_lies_in_a_former_queue_is_done(trial: Trial) -> None:
+    """As an API and a worker of the earlier version leave it, which run on while the others are replaced."""
+    service = trial.service
+    image_id = service.upload(trial.project, png()).json()["id"]
+    with service.runtime.db.transaction() as session:  # sends nothing after the commit
+        waiting, running = (enqueue_crop(session, trial.project, image_id, {}) for _ in range(2))
+        session.execute(update(Job).values(queue="io", dispatched_at=clock(3600)).where(Job.id == waiting.id))
+        session.execute(update(Job).values(queue="io").where(Job.id == running.id))
+        jobs.claim(session, running.id, 1, "io@an-earlier-version", 1)
+    trial.accepted += [waiting, running]
+    trial.strike()
+    with redis.Redis.from_url(service.runtime.settings.broker_url) as client:
+        client.lpush("io", json.dumps(message_for(waiting, MESSAGES[0], queue="io")))
+    done = trial.all_done()
+    assert [(job.queue, job.attempt) for job in done] == [("cpu", 1), ("cpu", 2)]
+
+
+def message_for(job: Job, file: Path, queue: str) -> dict[str, Any]:
+    """The message of a file, for this job and queue."""
+    message: dict[str, Any] = json.loads(file.read_text())
+    (_, attempt), *more = json.loads(base64.b64decode(message["body"]))
+    message["body"] = base64.b64encode(json.dumps([[job.id, attempt], *more]).encode()).decode()
+    message["properties"]["delivery_info"]["routing_key"] = queue
+    return message
 
 
 def curating(trial: Trial, project_id: str) -> Round | None:

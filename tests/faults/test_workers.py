@@ -11,12 +11,10 @@ import psutil
 import pytest
 from sqlalchemy import select
 
-from shared import jobs, rounds
+from shared import rounds
 from shared.errors import Conflict
-from shared.kinds import SCORE, ScoreInputs
 from shared.models import Event, Job
 from tests.faults.conftest import Trial
-from tests.faults.handlers import TroubledScore
 
 GPU_WORKERS = ("worker-gpu", "worker-gpu2")
 
@@ -116,30 +114,17 @@ def test_a_job_that_always_loses_the_gpu_fails(trial: Trial) -> None:
 
 
 @pytest.mark.fault("F6", "a job leaves its process grown")
-def test_a_child_that_has_grown_is_replaced(trial: Trial, tmp_path: Path) -> None:
+@pytest.mark.parametrize("queue", ["gpu", "cpu"])
+def test_a_child_that_has_grown_is_replaced(trial: Trial, tmp_path: Path, queue: str) -> None:
     diary = tmp_path / "diary"
-    trial.submit(1, grows=600_000_000, diary=str(diary))
+    submit = {"gpu": trial.submit, "cpu": trial.crop}[queue]
+    submit(grows=600_000_000, diary=str(diary))
     trial.strike()
     trial.all_done()
     (grown,) = {pid for pid, _ in notes(diary)}
     trial.service.await_that(lambda: not psutil.pid_exists(grown))
     trial.recovered()
-    assert trial.service.await_done(trial.service.submit(trial.project, 1))[0].lost_attempts == 0
-
-
-@pytest.mark.fault("F6", "worker-io has grown")
-def test_a_pool_of_threads_that_has_grown_is_replaced_as_a_whole(trial: Trial) -> None:
-    service = trial.service
-    grown = service.processes("worker-io")[0].pid
-    with service.runtime.transaction() as session:
-        project = session.merge(trial.project)
-        inputs = ScoreInputs(references=[], candidates=[], quota={}, feature_tags=[], base_model="chibi")
-        jobs.enqueue(session, project, SCORE, params=TroubledScore(grows=600_000_000), inputs=inputs)
-    trial.strike()
-    service.await_that(lambda: service.supervisor.processes["worker-io"].popen.pid != grown)
-    service.await_ready("worker-io")
-    trial.submit(1)
-    trial.all_done()
+    assert trial.service.await_done(submit())[0].lost_attempts == 0
 
 
 @pytest.mark.fault("F12", "the same message twice at once, and again after success")
@@ -186,7 +171,7 @@ def test_a_rolling_restart_loses_nothing_and_counts_no_attempt_as_lost(trial: Tr
         trial.submit(100)
     service.await_running(trial.accepted[0])
     trial.strike()
-    for name in ("worker-gpu", "worker-gpu2", "worker-io"):
+    for name in ("worker-gpu", "worker-gpu2", "worker-cpu", "worker-io"):
         service.restart(name)
     trial.recovered()
     done = trial.all_done()
@@ -221,16 +206,21 @@ def test_a_cancelled_job_ends_once(trial: Trial) -> None:
 
 
 @pytest.mark.fault("F17", "cancel of a running job: by the flag, by SIGTERM, by SIGKILL")
+@pytest.mark.parametrize("queue", ["gpu", "cpu"])
 @pytest.mark.parametrize(
     ("trouble", "child_lives", "lost_attempts"),
     [({}, True, 0), ({"hangs": True}, False, 0), ({"deaf": True}, False, 1)],
     ids=["step", "sigterm", "sigkill"],
 )
 def test_a_cancel_comes_through_by_a_flag_or_sigterm_or_sigkill(
-    trial: Trial, tmp_path: Path, trouble: dict[str, Any], child_lives: bool, lost_attempts: int
+    trial: Trial, tmp_path: Path, queue: str, trouble: dict[str, Any], child_lives: bool, lost_attempts: int
 ) -> None:
     diary = tmp_path / "diary"
-    job = trial.running(400, at=1, diary=str(diary), **trouble)
+    if queue == "gpu":
+        job = trial.running(400, at=1, diary=str(diary), **trouble)
+    else:
+        job = trial.crop(steps=400, diary=str(diary), **trouble)
+    trial.service.await_that(diary.exists)
     (child,) = {pid for pid, _ in notes(diary)}
     trial.strike()
     cancel(trial, job)
@@ -240,7 +230,7 @@ def test_a_cancel_comes_through_by_a_flag_or_sigterm_or_sigkill(
         assert psutil.pid_exists(child)
     else:
         trial.service.await_that(lambda: not psutil.pid_exists(child))
-    follower = trial.service.submit(trial.project, 1)
+    follower = trial.submit(1) if queue == "gpu" else trial.crop()
     assert trial.service.await_done(follower)[0].state == "succeeded"
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from shared import db
 from shared.kinds import KINDS
 from shared.params import TrainParams
-from tests.faults.handlers import TroubledGenerate, TroubledScore
+from tests.faults.handlers import TroubledCrop, TroubledGenerate, TroubledScore
 
 # A clock that is wrong, as far as the service looks at clocks.
 _offset = float(os.environ.get("BOOTLORA_TEST_CLOCK_OFFSET", "0"))
@@ -20,7 +20,8 @@ if _offset:
     time.time = lambda: _right() + _offset
     db.utcnow = lambda: datetime.fromtimestamp(_right() + _offset, UTC)
 
-for _name, _params in {"train": TrainParams, "generate": TroubledGenerate, "score": TroubledScore}.items():
+_PARAMS = {"train": TrainParams, "generate": TroubledGenerate, "score": TroubledScore, "crop": TroubledCrop}
+for _name, _params in _PARAMS.items():
     KINDS[_name] = replace(KINDS[_name], handler=f"tests.faults.handlers:{_name}", params=_params)
 
 from workers.tasks import app  # noqa: E402

@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session
 from shared import jobs, turns
 from shared.db import clock
 from shared.errors import Conflict, TooMany
-from shared.models import Job, Project, User
+from shared.models import Job, Project, User, Worker
 from shared.runtime import Runtime
-from tests.domain import NOTHING, RecordingBroker, claim, make_job, make_project, make_runtime, make_user
+from tests.domain import NOTHING, RecordingBroker, claim, make_job, make_project, make_runtime, make_user, result_of
 
 
 def waiting_job(runtime: Runtime, project: Project, **over: object) -> Job:
@@ -274,6 +274,48 @@ def test_who_was_left_out_of_the_line_with_a_job_is_put_into_it(runtime: Runtime
         assert turns.take_next(session, "gpu", runtime.settings) is None
         assert turns.straighten_line(session) == 1
         assert turns.take_next(session, "gpu", runtime.settings)
+
+
+def test_a_waiting_job_in_a_queue_of_an_older_version_is_sent_to_the_queue_of_today(
+    runtime: Runtime, project: Project
+) -> None:
+    broker = runtime.broker
+    assert isinstance(broker, RecordingBroker)
+    job, other = waiting_job(runtime, project, kind="score"), waiting_job(runtime, project)
+    with runtime.transaction() as session:
+        jobs.check_in(session, "cpu@one", "cpu", 1)
+        session.execute(update(Job).where(Job.id == job.id).values(queue="io", dispatched_at=clock()))
+    assert runtime.dispatch() == 0
+    with runtime.transaction() as session:
+        assert turns.reroute(session) == 1
+        assert turns.reroute(session) == 0
+    runtime.dispatch()
+    assert broker.sent == [("cpu", job.id, 1)]
+    assert row(runtime, other).queue == "gpu"
+
+
+def test_a_running_job_in_a_queue_of_an_older_version_ends_as_any_other(runtime: Runtime, project: Project) -> None:
+    job = waiting_job(runtime, project, kind="score")
+    with runtime.transaction() as session:
+        session.execute(update(Job).values(queue="io"))
+    held = claim(runtime, job, "io@one")
+    assert held is not None
+    with runtime.transaction() as session:
+        assert turns.reroute(session) == 0
+    with runtime.transaction() as session:
+        jobs.succeed(session, held, result_of(held))
+    assert row(runtime, job).state == "succeeded"
+
+
+def test_a_worker_is_alive_while_it_checks_in(runtime: Runtime) -> None:
+    with runtime.transaction() as session:
+        jobs.check_in(session, "cpu@one", "cpu", 1)
+        assert jobs.is_alive(session, "cpu@one", 30)
+        assert not jobs.is_alive(session, "cpu@two", 30)
+        session.execute(update(Worker).values(seen_at=clock(-31)))
+        assert not jobs.is_alive(session, "cpu@one", 30)
+        jobs.check_out(session, "cpu@one")
+        assert not jobs.is_alive(session, "cpu@one", 60)
 
 
 def test_priority_counts_within_a_user(runtime: Runtime, project: Project) -> None:

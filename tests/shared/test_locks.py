@@ -200,7 +200,7 @@ def act_at_random(runtime: Runtime, places: list[tuple[User, Project]], seed: in
     dice = random.Random(seed)
     for _ in range(60):
         user, project = dice.choice(places)
-        kind, queue = dice.choice([("train", "gpu"), ("score", "io")])
+        kind, queue = dice.choice([("train", "gpu"), ("score", "cpu")])
         with runtime.db.reading() as session:
             job = session.scalars(select(Job).where(Job.project_id == project.id).order_by(Job.attempt)).first()
         with suppress(LostLease, Conflict), runtime.transaction() as session:
@@ -216,7 +216,11 @@ def act_at_random(runtime: Runtime, places: list[tuple[User, Project]], seed: in
                     jobs.wake(session, queue)
                 case 3:
                     turns.straighten_line(session)
-        for turn in (take_next(runtime, each) for each in ("gpu", "io")):
+                case 4 if job and job.kind == "score":
+                    session.execute(update(Job).where(Job.id == job.id, Job.state == "queued").values(queue="io"))
+                case 4:
+                    turns.reroute(session)
+        for turn in (take_next(runtime, each) for each in ("gpu", "cpu")):
             if turn:
                 work_on(runtime, turn, f"{turn.queue}@{seed}", kind)
 

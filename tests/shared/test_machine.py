@@ -30,7 +30,7 @@ from shared.runtime import Runtime
 from tests.domain import RecordingBroker, make_project, make_runtime, make_user, result_of
 from tests.faults.invariants import assert_rows, count_doubled, count_lost
 
-WORKERS = {"gpu@one": ("gpu", 1), "gpu@two": ("gpu", 2), "io@one": ("io", 1)}
+WORKERS = {"gpu@one": ("gpu", 1), "gpu@two": ("gpu", 2), "cpu@one": ("cpu", 1)}
 PICTURES = [Picture(prompt="a", seed=1)] * 2
 # The whole method in few pictures.
 PLAN = {"rounds": [{"kind": "style", "target": 6, "max_generations": 2}, {"kind": "character"}]}
@@ -245,7 +245,7 @@ class Machine(RuleBasedStateMachine):
     def dispatch(self) -> None:
         self.runtime.dispatch()
 
-    @rule(queue=st.sampled_from(["gpu", "io"]))
+    @rule(queue=st.sampled_from(["gpu", "cpu"]))
     def a_dispatcher_dies_before_it_sends(self, queue: str) -> None:
         with self.runtime.db.transaction() as session:
             if turns.free_slots(session, queue, self.runtime.settings) > 0:

@@ -168,7 +168,7 @@ def test_a_scorer_that_was_called_off_decides_nothing_when_it_ends_at_last(
 ) -> None:
     start(runtime, project)
     work_off(runtime, until="score")
-    held = claim(runtime, open_job(runtime, project), "io@one")
+    held = claim(runtime, open_job(runtime, project), "cpu@one")
     assert held is not None
     with runtime.transaction() as session:
         rounds.ask_for_more(session, rounds.get(session, project.id, 1), 4, None)
@@ -290,7 +290,7 @@ def test_scoring_that_failed_is_tried_again_on_what_is_undecided_now(runtime: Ru
 def fail_scoring(runtime: Runtime, project: Project) -> None:
     start(runtime, project)
     work_off(runtime, until="score")
-    held = claim(runtime, open_job(runtime, project), "io@one")
+    held = claim(runtime, open_job(runtime, project), "cpu@one")
     assert held is not None
     with runtime.transaction() as session:
         error = {"code": "object_missing", "message": "a picture is gone", "retryable": True}
@@ -302,7 +302,7 @@ def test_a_round_whose_scoring_is_cancelled_ends_at_once(runtime: Runtime, proje
     start(runtime, project)
     work_off(runtime, until="score")
     scoring = open_job(runtime, project)
-    held = claim(runtime, scoring, "io@one") if cancelled == "running" else None
+    held = claim(runtime, scoring, "cpu@one") if cancelled == "running" else None
     with runtime.transaction() as session:
         rounds.cancel_job(session, session.get_one(Job, scoring.id))
     assert rows_of(runtime, project)[0].state == "failed"
@@ -459,7 +459,7 @@ def test_scoring_that_was_set_aside_may_end_after_the_one_that_followed(
 ) -> None:
     start(runtime, project)
     work_off(runtime, until="score")
-    held = claim(runtime, open_job(runtime, project), "io@one")
+    held = claim(runtime, open_job(runtime, project), "cpu@one")
     assert held is not None
     change_curation(runtime, project, "manual")
     with runtime.transaction() as session:
@@ -480,7 +480,7 @@ def test_a_person_who_takes_over_is_not_decided_for(runtime: Runtime, project: P
     start(runtime, project)
     work_off(runtime, until="score")
     scoring = open_job(runtime, project)
-    held = claim(runtime, scoring, "io@one") if ends != "unclaimed" else None
+    held = claim(runtime, scoring, "cpu@one") if ends != "unclaimed" else None
     change_curation(runtime, project, "manual")
     with runtime.transaction() as session:
         if ends == "cancelled":

@@ -36,7 +36,7 @@ def probe(handler: str, timeout_seconds: int = 30) -> JobKind[ProbeParams, Probe
     return JobKind(
         name="probe",
         verb="probing",
-        queue="io",
+        queue="cpu",
         timeout_seconds=timeout_seconds,
         handler=f"tests.workers.handlers:{handler}",
         taken_by="tests.workers.handlers:take",

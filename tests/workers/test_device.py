@@ -14,9 +14,7 @@ from embedded.stack import ROOT
 from shared.models import Worker
 from tests.domain import make_runtime
 
-START = (
-    "from workers import tasks; tasks.node.name = tasks.node.queue = 'gpu'; tasks.start_or_leave(with_control=False)"
-)
+START = "from workers import tasks; tasks.node.name = tasks.node.queue = 'gpu'; tasks.start_or_leave()"
 
 
 @pytest.mark.parametrize(("device", "starts"), [("cpu", True), ("cuda:99", False)])

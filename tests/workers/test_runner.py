@@ -47,7 +47,7 @@ def make(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job
 
 def run(runtime: Runtime, job: Job, draining: Callable[[], bool] = lambda: False) -> Job:
     current = row(runtime, job)
-    run_job(runtime, job.id, current.attempt, "io@test", draining)
+    run_job(runtime, job.id, current.attempt, "cpu@test", draining)
     return row(runtime, job)
 
 
@@ -72,7 +72,7 @@ def test_a_job_is_done_and_its_result_kept(runtime: Runtime, make: Callable[...,
 def test_a_doubled_message_does_nothing(runtime: Runtime, make: Callable[..., Job]) -> None:
     job = make("steps", steps=2)
     run(runtime, job)
-    run_job(runtime, job.id, 1, "io@other", lambda: False)
+    run_job(runtime, job.id, 1, "cpu@other", lambda: False)
     with runtime.db.reading() as session:
         types = list(session.scalars(select(Event.type).where(Event.type.like("job.%")).order_by(Event.seq)))
     assert types == ["job.started", "job.succeeded"]

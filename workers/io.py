@@ -1,0 +1,93 @@
+"""worker-io, `python -m workers.io`: hands out jobs, puts back those of lost workers, delivers webhooks, and tidies up.
+
+It takes no jobs and reads no messages, so the work of the other workers can't hold it up. It imports neither torch nor
+a decoder of pictures: what is imported here must not, and an import rule checks that. Any number of them may run.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable
+
+from shared import jobs, logs, reconcile, retention, turns
+from shared.runtime import Runtime
+from shared.settings import Settings
+from workers.clock import Clock
+from workers.delivery import Sender
+
+QUEUE = "io"  # no job's; with it worker-io stands among the workers
+COLLECT_SECONDS = 3600.0
+FORGET_SECONDS = 5.0
+REROUTE_SECONDS = 5.0
+STRAIGHTEN_SECONDS = 60.0
+ENDS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Keeper:
+    """The chores of worker-io, on two clocks: the quick ones must not wait for those that may take long."""
+
+    def __init__(self, settings: Settings):
+        self.name = f"{QUEUE}@{socket.gethostname()}"
+        self.settings = settings
+        self.runtime = Runtime.from_settings(settings)
+        self.sender = Sender(self.runtime)
+        quick: dict[Callable[[], object], float] = {
+            self.check_in: settings.heartbeat_seconds,
+            self.runtime.dispatch: 1.0,
+            self.runtime.reap: 2.0,
+            self.sender.tick: 1.0,
+            self.reroute: REROUTE_SECONDS,
+        }
+        slow: dict[Callable[[], object], float] = {
+            self.forget: FORGET_SECONDS,
+            self.straighten_line: STRAIGHTEN_SECONDS,
+            self.collect_orphans: COLLECT_SECONDS,
+        }
+        self.clocks = [Clock(quick), Clock(slow)]
+
+    def start(self) -> None:
+        for clock in self.clocks:
+            clock.start()
+
+    def stop(self) -> None:
+        for clock in self.clocks:
+            clock.stop()
+        self.sender.close()
+        with self.runtime.transaction() as session:
+            jobs.check_out(session, self.name)
+        self.runtime.close()
+
+    def check_in(self) -> None:
+        with self.runtime.db.transaction() as session:
+            jobs.check_in(session, self.name, QUEUE, slots=0)
+
+    def reroute(self) -> None:
+        with self.runtime.db.transaction() as session:
+            turns.reroute(session)
+
+    def forget(self) -> None:
+        with self.runtime.db.transaction() as session:
+            retention.forget(session, self.settings)
+
+    def straighten_line(self) -> None:
+        with self.runtime.db.transaction() as session:
+            turns.straighten_line(session)
+
+    def collect_orphans(self) -> None:
+        reconcile.collect(self.runtime, grace_seconds=self.settings.orphan_grace_seconds)
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # before any thread starts, so that none of them is interrupted
+    settings = Settings.from_env()
+    logs.configure(settings.log_format)
+    keeper = Keeper(settings)
+    keeper.start()
+    signal.sigwait(ENDS)
+    keeper.stop()
+
+
+if __name__ == "__main__":
+    main()
