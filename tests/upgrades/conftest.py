@@ -1,8 +1,8 @@
 """An installation of commit 7a09abe, taken over by the code of today.
 
 `7a09abe.sql` has its tables, `7a09abe-objects.tar.xz` its store, `7a09abe-messages.json` what lay in its broker, and
-`7a09abe.json` its secrets. `make_fixture.py` shows how they were made. Everything that these tests know about the inside
-of today's code is in this file; the tests themselves use the HTTP API, the workers and the broker.
+`7a09abe.json` its secrets. `make_fixture.py` shows how they were made. What these tests know about the inside of
+today's code is in this file; the tests themselves use the HTTP API, the workers and the broker.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from shared import catalog, jobs
 from shared.admin import migrations, upgrade
 from shared.runtime import Runtime
 from shared.settings import Settings
+from shared.storage import storage_from_url
 from tests import servers
 from tests.domain import RecordingBroker
 from workers.runner import run_job
@@ -36,9 +37,7 @@ HERE = Path(__file__).parent
 REVISION = "0005"  # of the tables at 7a09abe
 ABOUT: dict[str, Any] = json.loads((HERE / "7a09abe.json").read_text())
 MESSAGES: dict[str, list[dict[str, Any]]] = json.loads((HERE / "7a09abe-messages.json").read_text())
-STOPPED_SECONDS = (
-    300  # between the old code's end and the new code's start: its leases are over, its keys are still good
-)
+STOPPED_SECONDS = 300  # since the old code ended: its leases are over, its idempotency keys are still good
 
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
@@ -99,8 +98,20 @@ def copy(tables: Tables, database_url: str) -> None:
     engine.dispose()
 
 
-def unpack(target: Any) -> None:
-    """Put the objects into a store."""
+def sent_just_now(database: Path) -> set[str]:
+    """Let the messages be so fresh that no clock sends them again. Returns the ids of their jobs that wait."""
+    sent = "state = 'queued' AND dispatched_at IS NOT NULL"
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            f"UPDATE jobs SET dispatched_at = strftime('%Y-%m-%d %H:%M:%f', 'now') || '000' WHERE {sent}"
+        )
+        return {job_id for (job_id,) in connection.execute(f"SELECT id FROM jobs WHERE {sent}")}
+
+
+def unpack_into(storage_url: str) -> None:
+    """Put the objects into a store that is a folder."""
+    target = storage_from_url(storage_url)
+    target.prepare()
     with tarfile.open(HERE / "7a09abe-objects.tar.xz") as tar:
         for entry in tar:
             file = tar.extractfile(entry)
@@ -198,8 +209,7 @@ def taken_over(folder: Path, server: servers.Postgres | None) -> Iterator[Instal
         copy(old, database_url)
     upgrade(database_url)
     runtime = replace(Runtime.from_settings(settings_of(database_url, folder)), broker=RecordingBroker())
-    runtime.storage.prepare()
-    unpack(runtime.storage)
+    unpack_into(runtime.settings.storage_url)
     yield Installation(old=old, runtime=runtime, app=create_app(runtime))
     runtime.close()
 

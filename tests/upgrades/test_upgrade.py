@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import JSON
 
-from tests.upgrades.conftest import ABOUT, DATABASES, Installation, Row, taken_over
+from tests.upgrades.conftest import ABOUT, Installation, Row
 
 # What no answer shows.
 HIDDEN = {
@@ -119,18 +119,10 @@ def test_every_round_shows_what_was_decided(installation: Installation) -> None:
 
 
 def test_every_file_can_be_downloaded(installation: Installation) -> None:
-    files = [
-        *(
-            installation.get(f"/images/{row['id']}")
-            for row in of_ada(installation, "images")
-            if row["state"] == "ready"
-        ),
-        *(
-            file
-            for row in of_ada(installation, "loras")
-            for file in installation.get(f"/loras/{row['id']}")["files"].values()
-        ),
-    ]
+    ready = [row for row in of_ada(installation, "images") if row["state"] == "ready"]
+    files = [installation.get(f"/images/{row['id']}") for row in ready]
+    for row in of_ada(installation, "loras"):
+        files += installation.get(f"/loras/{row['id']}")["files"].values()
     for file in files:
         assert hashlib.sha256(content_of(file["url"])).hexdigest() == file["sha256"]
 
