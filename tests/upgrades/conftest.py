@@ -44,7 +44,7 @@ Tables = dict[str, list[Row]]
 
 
 def load(database: Path) -> Tables:
-    """Make an SQLite database of 7a09abe that was stopped a moment ago. Returns the rows of its tables."""
+    """Make an SQLite database of 7a09abe, as if it had been stopped a moment ago. Returns the rows of its tables."""
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.executescript((HERE / "7a09abe.sql").read_text())
         names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
@@ -99,7 +99,7 @@ def copy(tables: Tables, database_url: str) -> None:
 
 
 def sent_just_now(database: Path) -> set[str]:
-    """Let the messages be so fresh that no clock sends them again. Returns the ids of their jobs that wait."""
+    """Mark the messages as sent now, so that the clock sends none again. Returns the ids of their queued jobs."""
     sent = "state = 'queued' AND dispatched_at IS NOT NULL"
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute(
@@ -135,7 +135,7 @@ class Installation:
         return self.app.test_client().open(f"/v1{path}", method=method, json=json, headers=given)
 
     def done(self, method: str, path: str, json: Any = None, **given: str) -> Any:
-        """Ask for what can't be refused."""
+        """Ask, and fail the test if the API refuses."""
         answer = self.ask(method, path, json, **given)
         assert answer.status_code < 300, (method, path, answer.json)
         return answer.json
@@ -170,11 +170,11 @@ class Installation:
     # --- what workers do
 
     def reap(self) -> int:
-        """Do as the clock does when it looks for lost workers."""
+        """Put back the jobs of lost workers, as the clock of worker-io does."""
         return self.runtime.reap()
 
     def work_off(self) -> None:
-        """Do every job that waits, and those that follow, as workers of every queue do."""
+        """Do every queued job, and those that follow, as workers of every queue do."""
         with self.runtime.db.transaction() as session:
             for queue in catalog.QUEUES:
                 jobs.check_in(session, f"{queue}@new", queue, 1000)
@@ -219,6 +219,6 @@ DATABASES = ["sqlite", pytest.param("postgres", marks=pytest.mark.servers)]
 
 @pytest.fixture(scope="module", params=DATABASES)
 def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """The old installation after the migrations. Nobody has worked on it yet."""
+    """The old installation after the migrations."""
     server = request.getfixturevalue("postgres") if request.param == "postgres" else None
     yield from taken_over(tmp_path_factory.mktemp("installation"), server)

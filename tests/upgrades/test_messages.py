@@ -1,4 +1,4 @@
-"""What 7a09abe has left in the broker is done by today's workers; what it owed to webhooks is told by them."""
+"""Today's workers take the messages that 7a09abe left in the broker, and deliver the webhooks that it left pending."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     settings = {
         "SECRET_KEY": ABOUT["secret_key"],
         "STORAGE_URL": f"file://{folder}/objects",
-        "REDISPATCH_SECONDS": "3600",  # so that each job is done for its old message or not at all
+        "REDISPATCH_SECONDS": "3600",  # the clock sends no message again: only the old one can start its job
         "HEARTBEAT_SECONDS": "0.5",
         "MAX_RUNNING_JOBS": "1000",
         "REQUESTS_PER_MINUTE": "1000000",
-        "WEBHOOK_RETRY_SECONDS": ",".join(["1"] * 1000),  # until a test has put a receiver there
+        "WEBHOOK_RETRY_SECONDS": ",".join(["1"] * 1000),  # the old URLs refuse connections until a test changes them
     }
     with Service(folder, settings={f"BOOTLORA_{name}": value for name, value in settings.items()}) as service:
         service.old, service.sent = tables, sent
@@ -73,7 +73,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def leave_in_broker(folder: Path, other: Path) -> None:
-    """Fill a broker with the old messages, and stop it. It keeps them in the folder from which the service starts."""
+    """Fill a broker with the old messages and stop it. The service then starts its broker from the same folder."""
     (port,) = servers.free_ports(1)
     with Supervisor(other) as supervisor:
         supervisor.start(servers.valkey(folder / "valkey", port, PASSWORD))
@@ -83,7 +83,7 @@ def leave_in_broker(folder: Path, other: Path) -> None:
 
 
 def in_broker(service: Service) -> dict[str, int]:
-    """How many messages lie in each old queue, and how many were taken and not done with."""
+    """How many messages lie in each old queue, and how many were taken and not acknowledged."""
     with redis.Redis.from_url(service.environment["BOOTLORA_BROKER_URL"]) as client:
         return {queue: client.llen(queue) for queue in MESSAGES} | {"unacked": client.hlen("unacked")}
 
@@ -94,7 +94,7 @@ def named_by_messages() -> list[tuple[str, int]]:
     return [(job_id, attempt) for ((job_id, attempt), *_) in bodies]
 
 
-def test_the_messages_are_of_every_kind_and_one_comes_too_late(service: Service) -> None:
+def test_the_messages_are_of_every_kind_and_one_is_for_a_job_that_has_ended(service: Service) -> None:
     kinds = {row["id"]: row["kind"] for row in service.old["jobs"]}
     named = dict(named_by_messages())
     assert service.sent < set(named)
@@ -117,20 +117,18 @@ def test_nothing_is_left_in_the_old_queues(service: Service) -> None:
     service.await_that(lambda: not any(in_broker(service).values()))
 
 
-def test_what_was_owed_to_webhooks_is_told_and_signed_with_the_old_secrets(
-    service: Service, receiver: Receiver
-) -> None:
+def test_pending_deliveries_are_sent_and_signed_with_the_old_secrets(service: Service, receiver: Receiver) -> None:
     webhooks = {row["id"]: row for row in service.old["webhooks"] if row["disabled_at"] is None}
-    owed = [row for row in service.old["deliveries"] if row["state"] == "pending"]
-    assert {row["webhook_id"] for row in owed} == set(webhooks)
+    pending = [row for row in service.old["deliveries"] if row["state"] == "pending"]
+    assert {row["webhook_id"] for row in pending} == set(webhooks)
     for webhook_id in webhooks:
         service.ask("PATCH", f"/webhooks/{webhook_id}", {"url": receiver.url(f"/{webhook_id}")})
 
-    def heard(webhook_id: str) -> dict[str, Received]:
+    def received(webhook_id: str) -> dict[str, Received]:
         return {each.headers["webhook-id"]: each for each in receiver.at(f"/{webhook_id}")}
 
-    service.await_that(lambda: all(row["event_id"] in heard(row["webhook_id"]) for row in owed))
-    for row in owed:
-        heard(row["webhook_id"])[row["event_id"]].verified(ABOUT["webhook_secrets"][row["webhook_id"]])
+    service.await_that(lambda: all(row["event_id"] in received(row["webhook_id"]) for row in pending))
+    for row in pending:
+        received(row["webhook_id"])[row["event_id"]].verified(ABOUT["webhook_secrets"][row["webhook_id"]])
         told = f"/webhooks/{row['webhook_id']}/deliveries/{row['id']}"
         service.await_that(lambda told=told: service.ask("GET", told)["state"] == "delivered")

@@ -1,4 +1,4 @@
-"""What 7a09abe has left behind is read as it was, and goes on."""
+"""The API shows what an installation of 7a09abe holds, and every value is as it was."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy import JSON
 
 from tests.upgrades.conftest import ABOUT, Installation, Row
 
-# What no answer shows.
+# Columns that no answer shows.
 HIDDEN = {
     "projects": {"user_id", "seq"},
     "rounds": {"failed_in"},
@@ -43,7 +43,7 @@ ADDRESSES = {
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
-    """What is not as it was. There may be more than there was; keys of objects are shown to nobody."""
+    """Every value that has changed or is gone. New values are no difference; the API never shows keys of objects."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name, value in old.items():
             if name in new:
@@ -78,7 +78,7 @@ def owner(installation: Installation, row: Row) -> str:
     return installation.caller(row["user_id"])
 
 
-def test_every_event_is_told_in_its_order(installation: Installation) -> None:
+def test_every_event_is_listed_in_its_order(installation: Installation) -> None:
     for project in installation.old["projects"]:
         rows = [row for row in installation.old["events"] if row["project_id"] == project["id"]]
         shown: list[Any] = []
@@ -142,7 +142,7 @@ def test_both_keys_of_a_user_go_on_with_their_scopes(installation: Installation)
     assert refused.json["code"] == "missing_scope"
     shown = {key["id"]: key for key in installation.all("/keys")}
     for row in of_ada(installation, "api_keys"):
-        hidden = HIDDEN["api_keys"] | {"last_used_at"}  # which has moved on
+        hidden = HIDDEN["api_keys"] | {"last_used_at"}  # which this test changes
         visible = {name: value for name, value in row.items() if name not in hidden}
         assert list(differences(visible, shown[row["id"]])) == []
 
