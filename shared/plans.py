@@ -89,9 +89,15 @@ def _resolve_round(given: dict[str, Any], base_model: BaseModel) -> dict[str, An
 
 
 def generate_params(base_model: BaseModel, given: dict[str, Any] | None) -> dict[str, Any]:
-    """Generation parameters with the family's defaults filled in."""
+    """Generation parameters with the family's defaults filled in.
+
+    Raises:
+        Invalid: the family doesn't offer the sampler.
+    """
     size = {"width": base_model.resolution, "height": base_model.resolution}
-    return _explicit(GenerateParams, size | FAMILIES[base_model.family].generate, given)
+    params = _explicit(GenerateParams, size | FAMILIES[base_model.family].generate, given)
+    check_sampler(params["sampler"], base_model)
+    return params
 
 
 def _explicit(params: Any, defaults: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
@@ -161,12 +167,24 @@ def pictures(
 
 def check_prompt(prompt: str, base_model: BaseModel, pointer: str) -> None:
     """Refuse a prompt of which the base model would not read the end."""
-    tokens, most = captions.least_tokens(prompt), FAMILIES[base_model.family].max_tokens
-    if tokens > most:
+    limit = FAMILIES[base_model.family].text_limit
+    if limit is None or (tokens := limit.least_tokens(prompt)) <= limit.max_tokens:
+        return
+    most = limit.max_tokens
+    raise Invalid(
+        f"a prompt of at least {tokens} tokens is too long: {base_model.name} reads {most} and nothing of the rest",
+        code="prompt_too_long",
+        errors=[{"pointer": pointer, "detail": f"more than {most} tokens: {prompt}"}],
+    )
+
+
+def check_sampler(sampler: str, base_model: BaseModel) -> None:
+    """Refuse a sampler that can't draw with this base model."""
+    offered = FAMILIES[base_model.family].samplers
+    if sampler not in offered:
         raise Invalid(
-            f"a prompt of at least {tokens} tokens is too long: {base_model.name} reads {most} and nothing of the rest",
-            code="prompt_too_long",
-            errors=[{"pointer": pointer, "detail": f"more than {most} tokens: {prompt}"}],
+            f"the base model {base_model.name!r} has no sampler {sampler!r}; use one of {', '.join(offered)}",
+            code="sampler_not_offered",
         )
 
 
