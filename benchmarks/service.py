@@ -190,7 +190,7 @@ class Bench:
         if job.kind == "train":
             examples = [Example(self._image(each, folder), each["captions"]) for each in job.inputs["dataset"]]
             params = TrainParams(**job.params)
-            return lambda: train_lora(family, examples, params, prior=train.others(family, job.inputs, params))
+            return lambda: train_lora(family, examples, params, prior=train.prior_examples(family, job.inputs, params))
         pictures = [Picture(**each) for each in job.inputs["pictures"]]
         loras = [(self._file(each, folder), each["weight"]) for each in job.inputs["loras"]]
         return lambda: list(generate(family, pictures, GenerateParams(**job.params), loras=loras))

@@ -15,13 +15,13 @@ from workers.work import Work
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Returns every picture with its prompt and seed. Those that an earlier attempt has stored are not drawn again."""
+    """Returns every picture with its prompt and seed. Pictures that an earlier attempt stored are not drawn again."""
     pictures = [Picture(**each) for each in work.job.inputs["pictures"]]
     done: dict[str, dict[str, Any]] = dict((work.job.checkpoint or {}).get("images", {}))
     left = [index for index in range(len(pictures)) if str(index) not in done]
     params = GenerateParams(**work.job.params)
     family = base.load(work)
-    base.tell_what_is_unread(work, family, [each.prompt for each in pictures] + [params.negative_prompt or ""])
+    base.report_cut_texts(work, family, [each.prompt for each in pictures] + [params.negative_prompt or ""])
     adapters = [(work.fetch(each), each["weight"]) for each in work.job.inputs["loras"]]
     work.next_stage()
 
@@ -33,7 +33,7 @@ def run(work: Work) -> dict[str, Any]:
         for position, image in drawing:
             index = left[position]
             done[str(index)] = _store(work, index, pictures[index], image)
-            work.save_checkpoint({"images": done})  # each at once: what is stored is never drawn again
+            work.save_checkpoint({"images": done})  # after each picture: what is stored is never drawn again
     except torch.OutOfMemoryError as error:
         raise JobFailed(
             "gpu_oom", "the card has too little memory; use a smaller batch_size", retryable=True
