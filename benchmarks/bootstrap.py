@@ -13,10 +13,11 @@ from PIL import Image
 from shared import captions, catalog, plans
 from shared.params import GenerateParams, Picture, Plan, RoundPlan, TrainParams
 from workers import pictures as cropping
-from workers.diffusion import lora_file
 from workers.diffusion.dataset import Example
 from workers.diffusion.families.base import Family
 from workers.diffusion.generate import generate
+from workers.diffusion.lora import files
+from workers.diffusion.lora.about import About
 from workers.diffusion.train import train_lora
 from workers.scorers.choice import Candidate, choose, dhash
 
@@ -64,8 +65,8 @@ class Method:
         params = round_.train
         lora = train_lora(self.base, examples, params, prior=self.prior(round_, params))
         path = self.scratch / f"{name}.safetensors"
-        about = lora_file.About(title=name, trigger_word=subject.trigger)
-        lora_file.save_kohya(lora, self.base, about, path)
+        about = About(title=name, trigger_word=subject.trigger)
+        files.save_kohya(lora, self.base, about, path)
         return path
 
     def captions(self, subject: Subject, round_: RoundPlan, tags: list[str]) -> list[str]:

@@ -22,10 +22,11 @@ from benchmarks.figure import figure
 from benchmarks.memory import peak_bytes
 from shared import catalog
 from shared.params import GenerateParams, Picture, TrainParams
-from workers.diffusion import adapter, families, samplers
+from workers.diffusion import families
 from workers.diffusion.dataset import Example, prepare
 from workers.diffusion.families.base import Family
 from workers.diffusion.generate import generate
+from workers.diffusion.lora import adapter
 from workers.diffusion.train import train_lora
 
 PAIRS = 7
@@ -96,17 +97,18 @@ def bare_training(base: Any, params: TrainParams) -> Iterator[float]:
     data = prepare(base, examples(), params)
     latents = torch.stack(data.means)
     assert data.conditioning
-    texts = {name: table[1:2].expand(params.batch_size, *table.shape[1:]) for name, table in data.conditioning.items()}
-    base.denoiser.add_adapter(adapter.lora_config(base, "unet", params))
+    texts = data.conditioning.take([1] * params.batch_size)
+    (denoiser,) = base.learning_parts(params)
+    denoiser.module.add_adapter(adapter.config(base, denoiser, params))
     parameters = [p for p in base.denoiser.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=params.learning_rate)
     while True:
         x0 = latents[torch.randint(len(latents), (params.batch_size,))]
         eps = torch.randn_like(x0)
-        t = torch.randint(base.train_timesteps, (params.batch_size,), device=base.device)
+        t = torch.randint(len(base.noise.alphas_cumprod), (params.batch_size,), device=base.device)
         with base.autocast(params.precision):
-            noisy, target = base.noised(x0, eps, t)
-            loss = nn.functional.mse_loss(base.predict(noisy, t, texts).float(), target)
+            answer = base.predict(base.noise.add(x0, eps, t), t, texts)
+            loss = nn.functional.mse_loss(answer.float(), base.noise.target(x0, eps, t))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -116,12 +118,8 @@ def bare_training(base: Any, params: TrainParams) -> Iterator[float]:
 @torch.no_grad()
 def bare_drawing(base: Any) -> Tensor:
     """The same sampler, steps and guidance with the embeddings at hand."""
-    texts = [""] * DRAWN + [CAPTION] * DRAWN
-    found = base.encode_prompts(texts[DRAWN - 1 : DRAWN + 1])
-    texts_at = torch.tensor([0] * DRAWN + [1] * DRAWN)
-    conditioning = {name: rows[texts_at] for name, rows in found.items()}
-    scheduler = samplers.make(SAMPLER, base)
-    scheduler.set_timesteps(DRAWN_STEPS, device=base.device)
+    conditioning = base.encode_prompts(["", CAPTION]).take([0] * DRAWN + [1] * DRAWN)
+    scheduler = base.noise.sampler(SAMPLER, DRAWN_STEPS, base.device).scheduler
     shape = base.latent_shape(base.row.resolution, base.row.resolution)
     latents = torch.randn(DRAWN, *shape, device=base.device) * scheduler.init_noise_sigma
     with base.autocast():

@@ -192,7 +192,7 @@ class Bench:
         if job.kind == kinds.TRAIN.name:
             params, inputs = kinds.TRAIN.params_of(job), kinds.TRAIN.inputs_of(job)
             examples = [Example(self._image(each.key, folder), each.captions) for each in inputs.dataset]
-            return lambda: train_lora(family, examples, params, prior=train.others(family, inputs, params))
+            return lambda: train_lora(family, examples, params, prior=train.prior_examples(family, inputs, params))
         drawing, wanted = kinds.GENERATE.params_of(job), kinds.GENERATE.inputs_of(job)
         loras = [(self._file(each.key, folder), each.weight) for each in wanted.loras]
         return lambda: list(generate(family, wanted.pictures, drawing, loras=loras))

@@ -18,14 +18,6 @@ CONTROLS = r"\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff"
 WORDS = re.compile(r"[^\W_]+")
 DENIED = re.compile(f" ({'|'.join(sorted(DENIED_TAGS))}) ")  # in words with a space around each
 
-# CLIP's tokenizer reads on in pieces that begin here at the latest, and may cut each of them further.
-PIECES = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\w\s]|_)+", re.IGNORECASE)
-
-
-def least_tokens(text: str) -> int:
-    """How many tokens a text comes to at the least; words that a base model doesn't know come to more."""
-    return len(PIECES.findall(unicodedata.normalize("NFC", text)))
-
 
 def clean(tags: Iterable[str]) -> list[str]:
     """Tags as captions want them: lower case, single spaces, each once, in the order given."""

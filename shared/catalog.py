@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from shared.tokens import CLIP, TextLimit
+
 # What a picture shows of her, and the tag that says so (danbooru's words, which the base models were trained on).
 VIEWS = {
     "front": "looking at viewer",
@@ -37,7 +39,11 @@ CAPTION_POLICIES = ("full", "prune", "mixed")
 LR_SCHEDULERS = ("constant", "linear", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 LORA_MODULES = ("attention", "attention_ff", "all")  # "all": attention, feed-forward, projections and convolutions
-SAMPLERS = ("ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc")
+
+# Samplers by the noise that a family was trained on (workers/diffusion/noise/); each family's row says which it offers.
+DISCRETE_SAMPLERS = ("ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc")
+FLOW_SAMPLERS = ("euler", "dpmpp_2m", "unipc")
+SAMPLERS = tuple(dict.fromkeys(DISCRETE_SAMPLERS + FLOW_SAMPLERS))
 
 # What draws the views that a round's dataset does not show yet.
 VIEWS_FROM = ("style_lora",)
@@ -58,7 +64,8 @@ class Family:
     generate: dict[str, Any] = field(default_factory=dict)
     score: dict[str, Any] = field(default_factory=dict)
     gather: dict[str, Any] = field(default_factory=dict)  # how a style round draws its candidates
-    max_tokens: int = 75  # of a prompt that the text encoder reads, beside the two that begin and end it
+    samplers: tuple[str, ...] = DISCRETE_SAMPLERS  # which of SAMPLERS can draw with it
+    text_limit: TextLimit | None = None  # how much of a prompt its text encoder reads; None: all of it
     quality_tags: tuple[str, ...] = ()  # appended to every prompt that the service itself writes
 
 
@@ -87,6 +94,7 @@ FAMILIES = {
         # True pictures from all sides score 0.42 and more in nine of ten cases, near doubles 0.17 in half of them.
         score={"scorer": "reader", "min_score": 0.3, "min_view_score": 0.35},
         gather={"candidates_per_pick": 4.0, "lora_weight": 0.5},
+        text_limit=CLIP,
         quality_tags=("cel shading", "white background"),
     ),
     "sd15": Family(
@@ -110,6 +118,7 @@ FAMILIES = {
             "batch_size": 4,
         },
         score={"scorer": "plain"},
+        text_limit=CLIP,
         quality_tags=("masterpiece", "best quality", "white background"),
     ),
 }

@@ -54,9 +54,15 @@ def carry_over(plan: Plan, old: BaseModel, new: BaseModel) -> Plan:
 
 
 def generate_params(base_model: BaseModel, given: Given | None) -> GenerateParams:
-    """Generation parameters with the family's defaults filled in."""
+    """Generation parameters with the family's defaults filled in.
+
+    Raises:
+        Invalid: the family doesn't offer the sampler.
+    """
     square = GenerateParams(width=base_model.resolution, height=base_model.resolution)
-    return _overridden(square, FAMILIES[base_model.family].generate, given)
+    params = _overridden(square, FAMILIES[base_model.family].generate, given)
+    check_sampler(params.sampler, base_model)
+    return params
 
 
 def _round(given: Given, base_model: BaseModel) -> RoundPlan:
@@ -155,12 +161,24 @@ def pictures(
 
 def check_prompt(prompt: str, base_model: BaseModel, pointer: str) -> None:
     """Refuse a prompt of which the base model would not read the end."""
-    tokens, most = captions.least_tokens(prompt), FAMILIES[base_model.family].max_tokens
-    if tokens > most:
+    limit = FAMILIES[base_model.family].text_limit
+    if limit is None or (tokens := limit.least_tokens(prompt)) <= limit.max_tokens:
+        return
+    most = limit.max_tokens
+    raise Invalid(
+        f"a prompt of at least {tokens} tokens is too long: {base_model.name} reads {most} and nothing of the rest",
+        code="prompt_too_long",
+        errors=[{"pointer": pointer, "detail": f"more than {most} tokens: {prompt}"}],
+    )
+
+
+def check_sampler(sampler: str | None, base_model: BaseModel) -> None:
+    """Refuse a sampler that can't draw with this base model. None is the family's own."""
+    offered = FAMILIES[base_model.family].samplers
+    if sampler is not None and sampler not in offered:
         raise Invalid(
-            f"a prompt of at least {tokens} tokens is too long: {base_model.name} reads {most} and nothing of the rest",
-            code="prompt_too_long",
-            errors=[{"pointer": pointer, "detail": f"more than {most} tokens: {prompt}"}],
+            f"the base model {base_model.name!r} has no sampler {sampler!r}; use one of {', '.join(offered)}",
+            code="sampler_not_offered",
         )
 
 

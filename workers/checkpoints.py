@@ -1,4 +1,4 @@
-"""Checkpoints of a training in the object store, for whichever worker goes on with it."""
+"""Checkpoints of a training in the object store, where any worker can go on from them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ log = structlog.get_logger()
 
 
 class StoredCheckpoints:
-    """The newest two, so that one half-written or rotten is no loss."""
+    """The newest two, so that nothing is lost if one of them is damaged."""
 
     def __init__(self, work: Work[Any, Any]):
         self._work = work
         known = work.job.checkpoint or {}
         self._kept: list[dict[str, Any]] = list(known.get("kept", []))
-        self.tamed = bool(known.get("tamed"))  # it has diverged once, and goes on at half its learning rate
-        self.leaner: dict[str, Any] = known.get("leaner", {})  # parameters with which it needs less memory
+        # "tamed" and "leaner" are what the rows of earlier versions call them.
+        self.rate_halved = bool(known.get("tamed"))  # it has diverged once, and goes on at half its learning rate
+        self.less_memory: dict[str, Any] = known.get("leaner", {})  # parameters with which it needs less memory
 
     def latest(self) -> Path | None:
         for entry in self._kept:
@@ -36,14 +37,14 @@ class StoredCheckpoints:
         """A worker that is about to shut down saves at once."""
         return self._work.pulse.draining
 
-    def tame(self) -> None:
+    def halve_rate(self) -> None:
         """Remember for every later attempt that the learning rate was too high."""
-        self.tamed = True
+        self.rate_halved = True
         self._remember()
 
-    def save_memory(self, leaner: dict[str, Any]) -> None:
-        """Remember for every later attempt that the card has too little memory for more."""
-        self.leaner = leaner
+    def save_memory(self, params: dict[str, Any]) -> None:
+        """Remember for every later attempt with which parameters the training fits into the card's memory."""
+        self.less_memory = params
         self._remember()
 
     def save(self, path: Path, step: int) -> None:
@@ -56,5 +57,5 @@ class StoredCheckpoints:
 
     def _remember(self) -> None:
         step = self._kept[0]["step"] if self._kept else 0
-        state = {"step": step, "kept": self._kept, "tamed": self.tamed, "leaner": self.leaner}
+        state = {"step": step, "kept": self._kept, "tamed": self.rate_halved, "leaner": self.less_memory}
         self._work.save_checkpoint(state)

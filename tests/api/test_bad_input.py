@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import zipfile
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from shared import catalog
 from shared.models import Event, Image, Job, Project, User
 from tests.api.test_main_job import PROJECT, upload
 from tests.factories import make_curating, make_image, make_project, png
@@ -318,6 +320,27 @@ def test_words_that_the_base_model_would_not_read_are_refused(ada, session_of):
     refused = problem(ada.post(f"{path}/generations", {"pictures": [fits, too_long]}), 422, "prompt_too_long")
     assert [each["pointer"] for each in refused["errors"]] == ["/pictures/1/prompt"]
     assert ada.post(f"{path}/generations", {"pictures": [fits]}).status_code == 202
+
+
+def test_a_sampler_that_the_family_does_not_offer_is_refused(ada, monkeypatch):
+    made = ada.post("/v1/projects", PROJECT)
+    chibi = dataclasses.replace(catalog.FAMILIES["chibi"], samplers=catalog.FLOW_SAMPLERS)
+    monkeypatch.setitem(catalog.FAMILIES, "chibi", chibi)
+    rounds = [{"kind": "character", "generate": {"sampler": "ddim"}}]
+    refused = [
+        problem(ada.post("/v1/projects", PROJECT | {"plan": {"rounds": rounds}}), 422, "sampler_not_offered"),
+        problem(
+            ada.post(
+                f"/v1/projects/{made.json['id']}/generations",
+                {"pictures": [{"prompt": "1girl"}], "params": {"sampler": "ddim"}},
+            ),
+            422,
+            "sampler_not_offered",
+        ),
+    ]
+    assert all("use one of euler, dpmpp_2m, unipc" in each["detail"] for each in refused)
+    rounds[0]["generate"]["sampler"] = "euler"
+    assert ada.post("/v1/projects", PROJECT | {"plan": {"rounds": rounds}}).status_code == 201
 
 
 def test_what_http_itself_refuses_is_a_problem_too(ada):

@@ -30,7 +30,7 @@ def test_captions_are_embedded_once_and_the_empty_one_is_among_them(base, exampl
     data = prepare(base, examples, replace(params, caption_variants=2))
     assert data.texts[0] == ""
     assert len(set(data.texts)) == len(data.texts)
-    assert data.conditioning["encoder_hidden_states"].shape[0] == len(data.texts)
+    assert len(data.conditioning.encoder_hidden_states) == len(data.texts)
     assert all(0 not in rows for rows in data.variants)
 
 
@@ -38,8 +38,8 @@ def test_all_captions_are_dropped_when_told_so(base, examples, params):
     data = prepare(base, examples, params)
     generator = torch.Generator().manual_seed(0)
     batch = data.batch(base, [0, 1], caption_dropout=1.0, generator=generator)
-    expected = base.encode_prompts([""])["encoder_hidden_states"]
-    assert torch.allclose(batch.conditioning["encoder_hidden_states"], expected.expand(2, -1, -1), atol=1e-5)
+    expected = base.encode_prompts([""]).encoder_hidden_states
+    assert torch.allclose(batch.conditioning.encoder_hidden_states, expected.expand(2, -1, -1), atol=1e-5)
 
 
 def test_latents_are_fresh_samples(base, examples, params):

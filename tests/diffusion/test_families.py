@@ -35,38 +35,36 @@ def test_every_family_of_the_catalog_is_there():
         assert issubclass(code, Family)
         assert code.__abstractmethods__ == frozenset()
         assert family.train["lora_modules"] in catalog.LORA_MODULES
+        assert family.generate["sampler"] in family.samplers
 
 
 def test_weights_are_frozen_and_in_full_precision_on_a_cpu(base):
-    for model in base.components.values():
-        assert all(p.dtype == torch.float32 and not p.requires_grad for p in model.parameters())
+    for part in base.parts:
+        assert all(p.dtype == torch.float32 and not p.requires_grad for p in part.module.parameters())
 
 
 def test_the_folder_knows_what_it_predicts(tmp_path):
     row = tiny.make_base_model(tmp_path / "v", "v_prediction")
-    assert StableDiffusion15(replace(row, prediction_type="epsilon"), "cpu").prediction_type == "v_prediction"
+    assert StableDiffusion15(replace(row, prediction_type="epsilon"), "cpu").noise.prediction_type == "v_prediction"
 
 
 def test_modules_by_name(base, chibi):
-    attention = base.lora_targets("unet", "attention")
-    with_ff = base.lora_targets("unet", "attention_ff")
-    everything = base.lora_targets("unet", "all")
+    unet, text_encoder = base.parts
+    attention, with_ff, everything = (unet.lora_paths(name) for name in ("attention", "attention_ff", "all"))
     assert set(attention) < set(with_ff) < set(everything)
     assert all(".attn" in path for path in attention)
-    assert base.lora_targets("unet", None) == with_ff
-    assert chibi.lora_targets("unet", None) == chibi.lora_targets("unet", "all")
-    assert not any("add_embedding" in path for path in chibi.lora_targets("unet", "all"))
-    assert len(base.lora_targets("text_encoder", None)) == 2 * 6
+    assert not any("add_embedding" in path for path in chibi.part("unet").lora_paths("all"))
+    assert all(len(text_encoder.lora_paths(name)) == 2 * 6 for name in catalog.LORA_MODULES)
 
 
 def test_what_the_text_encoder_cuts_off_is_known(base):
     words = [f"ears {letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]  # 3 tokens each, with their commas
     text = ", ".join(words)
-    end = base.unread(text)
+    end = base.cut_off(text)
     assert end == "ears z"
-    states = [base.encode_prompts([each])["encoder_hidden_states"] for each in (text, text.removesuffix(end))]
+    states = [base.encode_prompts([each]).encoder_hidden_states for each in (text, text.removesuffix(end))]
     assert torch.equal(*states)
-    assert base.unread(text.removesuffix(end)) == ""
+    assert base.cut_off(text.removesuffix(end)) == ""
 
 
 def test_sizes_have_one_area_and_are_whole_blocks(base):
@@ -86,7 +84,7 @@ def test_a_single_file_is_the_same_model(base, tiny_folder, tmp_path, prediction
         config=str(configs),
     )  # fmt: skip
     single = StableDiffusion15(row, "cpu")
-    assert single.prediction_type == prediction_type
+    assert single.noise.prediction_type == prediction_type
     assert torch.equal(output(single), output(base))
     assert all(torch.equal(a, b) for a, b in zip(single.vae.parameters(), base.vae.parameters(), strict=True))
 

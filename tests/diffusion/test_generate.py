@@ -12,9 +12,9 @@ from diffusers import StableDiffusionPipeline
 from shared import catalog
 from shared.params import GenerateParams, Picture
 from tests.diffusion.test_train import output
-from workers.diffusion import lora_file, samplers
 from workers.diffusion.generate import generate
-from workers.diffusion.lora_file import About
+from workers.diffusion.lora import files
+from workers.diffusion.lora.about import About
 from workers.diffusion.train import train_lora
 
 PARAMS = GenerateParams(
@@ -34,15 +34,15 @@ def pixels(images) -> np.ndarray:
 @pytest.fixture
 def lora_files(base, examples, params, tmp_path):
     lora = train_lora(base, examples, replace(params, learning_rate=0.05))
-    files = {"kohya": tmp_path / "lora.safetensors", "peft": tmp_path / "lora.peft.safetensors"}
-    lora_file.save(lora, base, About("her", "eiei21girl"), **files)
-    return files
+    paths = {"kohya": tmp_path / "lora.safetensors", "peft": tmp_path / "lora.peft.safetensors"}
+    files.save(lora, base, About("her", "eiei21girl"), **paths)
+    return paths
 
 
 def pipeline_like(base, sampler: str) -> StableDiffusionPipeline:
     return StableDiffusionPipeline(
         vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=base.unet,
-        scheduler=samplers.make(sampler, base), safety_checker=None, feature_extractor=None,
+        scheduler=base.noise.sampler(sampler, 1, base.device).scheduler, safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
     )  # fmt: skip
 
@@ -157,8 +157,8 @@ def test_clip_skip_asks_an_earlier_layer(base):
         base.tokenizer(["1girl"], padding="max_length", return_tensors="pt").input_ids, output_hidden_states=True
     ).hidden_states
     norm = getattr(base.text_encoder, "text_model", base.text_encoder).final_layer_norm
-    assert torch.allclose(shallow["encoder_hidden_states"], norm(states[-2]))
-    assert not torch.allclose(deep["encoder_hidden_states"], shallow["encoder_hidden_states"])
+    assert torch.allclose(shallow.encoder_hidden_states, norm(states[-2]))
+    assert not torch.allclose(deep.encoder_hidden_states, shallow.encoder_hidden_states)
 
 
 def test_nothing_to_draw_draws_nothing(base):

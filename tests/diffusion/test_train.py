@@ -16,11 +16,13 @@ from torch import Tensor
 from shared.params import TrainParams
 from tests.diffusion.checkpoints import FolderCheckpoints
 from tests.diffusion.tiny import make_image
-from workers.diffusion import adapter, checkpoint, train
+from workers.diffusion import checkpoint, train
 from workers.diffusion.dataset import Example
 from workers.diffusion.families.base import Family
 from workers.diffusion.families.sd15 import StableDiffusion15
-from workers.diffusion.train import NanLoss, TrainedLora, lr_factor, train_lora
+from workers.diffusion.lora import adapter
+from workers.diffusion.lora.weights import TrainedLora
+from workers.diffusion.train import NanLoss, lr_factor, train_lora
 
 
 class Stopped(Exception):
@@ -180,15 +182,15 @@ def test_a_worker_that_must_go_leaves_a_checkpoint(base, examples, params, strai
 @pytest.mark.parametrize("text_encoder", [0.0, 1e-4])
 def test_the_base_is_itself_again(base, examples, params, text_encoder):
     params = replace(params, text_encoder_learning_rate=text_encoder, gradient_checkpointing=True)
-    before, modules = output(base), [str(m) for m in base.components.values()]
+    before, modules = output(base), [str(part.module) for part in base.parts]
     train_lora(base, examples, params)
     assert torch.equal(output(base), before)
     with pytest.raises(Stopped):
         train_lora(base, examples, params, on_step=stop_at(2))
     assert torch.equal(output(base), before)
-    assert [str(m) for m in base.components.values()] == modules
-    assert not any(p.requires_grad or p.grad is not None for m in base.components.values() for p in m.parameters())
-    assert not any(hasattr(m, "peft_config") for m in base.components.values())
+    assert [str(part.module) for part in base.parts] == modules
+    assert not any(p.requires_grad or p.grad is not None for part in base.parts for p in part.module.parameters())
+    assert not any(hasattr(part.module, "peft_config") for part in base.parts)
 
 
 def test_the_global_generator_is_left_alone(base, examples, params):
@@ -236,8 +238,8 @@ def test_a_base_in_half_precision_gets_an_adapter_in_full(tiny_row, examples, pa
     """Steps of 1e-4 are lost in bf16, and a loss scaler refuses gradients in fp16."""
     half = StableDiffusion15(tiny_row, "cpu")
     half.dtype = torch.bfloat16
-    for component in half.components.values():
-        component.to(torch.bfloat16)
+    for part in half.parts:
+        part.module.to(torch.bfloat16)
     params = replace(params, text_encoder_learning_rate=1e-4)
     with adapter.attached(half, params) as models:
         held = [p for model in models.values() for p in model.parameters() if p.requires_grad]
@@ -250,8 +252,8 @@ def test_a_base_in_half_precision_gets_an_adapter_in_full(tiny_row, examples, pa
 def test_fp16_takes_scaled_steps(tiny_row, examples, params):
     half = StableDiffusion15(tiny_row, "cpu")
     half.dtype = torch.float16
-    for component in half.components.values():
-        component.to(torch.float16)
+    for part in half.parts:
+        part.module.to(torch.float16)
     lora = train_lora(half, examples, replace(params, precision="fp16", warmup_steps=0))
     assert all(math.isfinite(loss) for loss in lora.losses)
 
@@ -320,27 +322,3 @@ def test_a_weightless_example_teaches_nothing(base, examples, params):
 def test_learning_rate_schedules(name, factors):
     params = TrainParams(lr_scheduler=name, warmup_steps=2, train_steps=6)
     assert [round(lr_factor(step, params), 4) for step in range(6)] == factors
-
-
-def test_min_snr_weighs_epsilon_and_spares_v(base, chibi):
-    t = torch.tensor([0, 500, 999])
-    weights = base.loss_weights(t, 5.0)
-    assert weights[0] < 0.01
-    assert weights[2] == 1.0
-    assert chibi.prediction_type == "v_prediction"
-    assert torch.equal(chibi.loss_weights(t, 5.0), torch.ones(3))
-
-
-def test_noise_and_target_are_those_of_diffusers(base, chibi):
-    x0, eps, t = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.tensor([1, 400, 998])
-    for family in (base, chibi):
-        scheduler = family._noise
-        noisy, target = family.noised(x0, eps, t)
-        expected = eps if family is base else scheduler.get_velocity(x0, eps, t)
-        assert torch.allclose(noisy, scheduler.add_noise(x0, eps, t), atol=1e-6)
-        assert torch.allclose(target, expected, atol=1e-6)
-
-
-def test_timesteps_are_spread_over_the_whole_range():
-    t = train.draw_timesteps(10, 1000, torch.Generator().manual_seed(0))
-    assert sorted(int(each) // 100 for each in t) == list(range(10))

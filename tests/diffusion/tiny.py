@@ -7,9 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from PIL import Image, ImageDraw
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from shared.catalog import BaseModel
 
@@ -21,7 +28,7 @@ RESOLUTION = 32
 def make_pipeline(prediction_type: str = "epsilon", seed: int = 0) -> StableDiffusionPipeline:
     """Stable Diffusion in every part, but of a few channels: 32x32 pixels, 8x8 latents."""
     torch.manual_seed(seed)
-    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
+    tokenizer = make_tokenizer()
     unet = UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(16, 32),
@@ -32,22 +39,9 @@ def make_pipeline(prediction_type: str = "epsilon", seed: int = 0) -> StableDiff
         attention_head_dim=2,
         norm_num_groups=8,
     )
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-            max_position_embeddings=tokenizer.model_max_length, bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        )
-    )  # fmt: skip
-    vae = AutoencoderKL(
-        block_out_channels=(8, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        norm_num_groups=4,
-        sample_size=RESOLUTION,
-    )
+    text_encoder = CLIPTextModel(clip_config(tokenizer, 32))
     return StableDiffusionPipeline(
-        vae=vae,
+        vae=make_vae(),
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
@@ -61,9 +55,67 @@ def make_pipeline(prediction_type: str = "epsilon", seed: int = 0) -> StableDiff
     )  # fmt: skip
 
 
+def make_sdxl_pipeline(prediction_type: str = "epsilon", seed: int = 0) -> StableDiffusionXLPipeline:
+    """SDXL in every part and with its blocks, but of a few channels. Its two text encoders differ in width."""
+    torch.manual_seed(seed)
+    tokenizer, tokenizer_2 = make_tokenizer(), make_tokenizer()
+    tokenizer_2.pad_token = "!"
+    widths = (16, 24)
+    return StableDiffusionXLPipeline(
+        vae=make_vae(),
+        text_encoder=CLIPTextModel(clip_config(tokenizer, widths[0])),
+        text_encoder_2=CLIPTextModelWithProjection(clip_config(tokenizer, widths[1], projection_dim=20)),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        unet=UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(8, 16, 16),
+            layers_per_block=2,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 1, 2),
+            cross_attention_dim=sum(widths),
+            attention_head_dim=(1, 2, 2),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 20,
+            norm_num_groups=4,
+        ),
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+            prediction_type=prediction_type,
+        ),
+        add_watermarker=False,
+    )  # fmt: skip
+
+
+def make_tokenizer() -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
+
+
+def clip_config(tokenizer: CLIPTokenizer, width: int, **more: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, **more,
+    )  # fmt: skip
+
+
+def make_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=4,
+        sample_size=RESOLUTION,
+    )
+
+
 def make_base_model(folder: Path, prediction_type: str = "epsilon", seed: int = 0, family: str = "sd15") -> BaseModel:
     """A row of the catalog for a tiny base model that is saved in `folder`."""
-    make_pipeline(prediction_type, seed).save_pretrained(folder, safe_serialization=True)
+    make = make_sdxl_pipeline if family == "sdxl" else make_pipeline
+    make(prediction_type, seed).save_pretrained(folder, safe_serialization=True)
     return BaseModel(
         name=f"tiny-{prediction_type}", family=family, path=str(folder), resolution=RESOLUTION,
         prediction_type=prediction_type,

@@ -1,4 +1,4 @@
-"""The state of a training as one safetensors file, so that an interrupted run goes on as if nothing had happened."""
+"""The state of a training as one safetensors file, so that an interrupted one goes on as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -23,6 +23,15 @@ log = logging.getLogger(__name__)
 
 FORMAT = "bootlora-checkpoint-2"
 
+# Parameters that a checkpoint of this format knows of. One that is added later belongs to the fingerprint only where it
+# differs from its default, so that trainings begun before the upgrade find their checkpoints after it.
+PARAMETERS = (
+    "rank", "alpha", "lora_modules", "learning_rate", "text_encoder_learning_rate", "lr_scheduler", "warmup_steps",
+    "weight_decay", "max_grad_norm", "train_steps", "batch_size", "gradient_accumulation", "resolution",
+    "caption_variants", "caption_dropout", "prior_images", "prior_weight", "min_snr_gamma", "noise_offset", "precision",
+    "gradient_checkpointing", "checkpoint_every_steps", "seed",
+)  # fmt: skip
+
 
 class Checkpoints(Protocol):
     """Where checkpoints are kept."""
@@ -31,24 +40,25 @@ class Checkpoints(Protocol):
         """The newest one, as a file that can be read."""
 
     def wanted(self) -> bool:
-        """Whether one should be saved now, before it is due: the process is about to end."""
+        """Whether one should be saved now, before it is due, since the process is about to end."""
 
     def save(self, path: Path, step: int) -> None:
-        """Keep the file at `path`, which is gone after this call."""
+        """Keep a copy of the file at `path`, which the caller deletes afterwards."""
 
 
 def fingerprint(base: Family, params: TrainParams, examples: Sequence[Example], prior: Sequence[Example] = ()) -> str:
-    """Tells one run from another: a checkpoint goes on only in the run that it comes from.
+    """Tells one training from another: a checkpoint is used only by the training that it comes from.
 
-    It goes by what was given, not by what this machine made of it: another card rounds latents otherwise, and draws
-    the prior pictures, which follow from their prompts and the settings, with other last bits.
+    It depends on what was given, not on what this machine made of it: another card rounds latents differently, and
+    draws the prior pictures, which follow from their prompts and the parameters, with other last bits.
 
-    How fast it learns is left out: a run that has diverged goes on from its checkpoint at a lower rate. So is how a
-    step's batch is cut up: one that ran out of memory goes on with smaller pieces.
+    The learning rate is left out, so that a training that has diverged can go on from its checkpoint at a lower rate.
+    How a step's batch is split is left out too, so that one that ran out of memory can go on in smaller pieces.
     """
     left_out = dict.fromkeys(("learning_rate", "gradient_accumulation", "gradient_checkpointing"))
+    defaults = asdict(type(params)())
     settings = {
-        **asdict(params),
+        **{name: value for name, value in asdict(params).items() if name in PARAMETERS or value != defaults[name]},
         **left_out,
         "text_encoder_learning_rate": params.text_encoder_learning_rate > 0,
         "batch_size": params.batch_size * params.gradient_accumulation,
@@ -62,7 +72,7 @@ def fingerprint(base: Family, params: TrainParams, examples: Sequence[Example], 
 
 
 def save(checkpoints: Checkpoints, tensors: Mapping[str, Tensor], state: Mapping[str, Any], step: int) -> None:
-    """Write one file, complete before anybody sees it, and hand it over."""
+    """Write one file and hand it over when it is complete."""
     metadata = {"format": FORMAT, "state": json.dumps(state)}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"step-{step}.safetensors"
@@ -71,7 +81,7 @@ def save(checkpoints: Checkpoints, tensors: Mapping[str, Tensor], state: Mapping
 
 
 def load(checkpoints: Checkpoints | None, run: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest state of this run; a broken file or another run's means starting over, not failing."""
+    """The newest state of this training; None if there is no file, or it is broken or of another training."""
     path = checkpoints.latest() if checkpoints else None
     if path is None:
         return None

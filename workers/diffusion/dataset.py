@@ -14,7 +14,9 @@ from torch import Tensor
 
 from shared.params import TrainParams
 from workers import pictures
-from workers.diffusion.families.base import Conditioning, Family
+from workers.diffusion.conditioning import Conditioning, Placement
+from workers.diffusion.families.base import Family
+from workers.diffusion.families.parts import Role
 
 ENCODED_AT_ONCE = 8  # pictures or texts in one call of an encoder
 
@@ -32,7 +34,7 @@ class Example:
 class Batch:
     """What one forward pass learns from."""
 
-    latents: Tensor  # (batch, channels, h/f, w/f)
+    latents: Tensor  # (batch, channels, ...)
     conditioning: Conditioning
     weights: Tensor  # (batch,)
 
@@ -44,6 +46,7 @@ class Dataset:
     buckets: list[list[int]]  # examples of one size; a batch comes from one bucket
     means: list[Tensor]  # of each example's latents
     stds: list[Tensor]
+    placements: list[Placement]
     weights: Tensor
     texts: list[str]  # every caption variant; the first is the empty caption
     variants: list[list[int]]  # the texts of each example
@@ -61,8 +64,9 @@ class Dataset:
         if self.conditioning is None:
             conditioning = base.encode_prompts([self.texts[row] for row in rows])
         else:
-            conditioning = {name: table[rows] for name, table in self.conditioning.items()}
-        return Batch(latents, conditioning, self.weights[list(indices)])
+            conditioning = self.conditioning.take(rows)
+        placed = base.place(conditioning, [self.placements[i] for i in indices])
+        return Batch(latents, placed, self.weights[list(indices)])
 
     def _draw_caption(self, example: int, caption_dropout: float, generator: torch.Generator) -> int:
         dropped, pick = torch.rand(2, generator=generator).tolist()
@@ -71,7 +75,7 @@ class Dataset:
 
 
 def prepare(base: Family, examples: Sequence[Example], params: TrainParams, weight: float = 1.0) -> Dataset:
-    """Encode examples. Caption embeddings are kept unless the text encoder learns too."""
+    """Encode examples. Captions are encoded here once, unless a text encoder learns too."""
     if not examples:
         raise ValueError("there is nothing to train on: the dataset is empty")
     sizes = [nearest(base.sizes(params.resolution), example.image.size) for example in examples]
@@ -84,19 +88,21 @@ def prepare(base: Family, examples: Sequence[Example], params: TrainParams, weig
         rng = random.Random(f"{params.seed}:{number}")
         shuffled = [text for caption in example.captions for text in shuffle(caption, params.caption_variants, rng)]
         variants.append([texts.setdefault(text, len(texts)) for text in shuffled])
+    texts_change = any(part.role is Role.TEXT_ENCODER for part in base.learning_parts(params))
     return Dataset(
         buckets=_group(sizes),
         means=means,
         stds=stds,
+        placements=[Placement(e.image.size, (0, 0), size) for e, size in zip(examples, sizes, strict=True)],
         weights=torch.tensor([example.weight * weight for example in examples], device=base.device),
         texts=list(texts),
         variants=variants,
-        conditioning=_encode_texts(base, list(texts)) if params.text_encoder_learning_rate <= 0 else None,
+        conditioning=None if texts_change else _encode_texts(base, list(texts)),
     )
 
 
 def plan(dataset: Dataset, batches: int, batch_size: int, seed: int) -> list[list[int]]:
-    """Which examples each batch of the run takes: all drawn up beforehand, so that a resumed run knows its place.
+    """Which examples each batch of a training takes: drawn up beforehand, so that a resumed one knows its place.
 
     Each bucket deals out its examples in shuffled rounds, so all are seen equally often, however few they are.
     """
@@ -152,4 +158,4 @@ def _encode_texts(base: Family, texts: Sequence[str]) -> Conditioning:
     parts = [
         base.encode_prompts(texts[start : start + ENCODED_AT_ONCE]) for start in range(0, len(texts), ENCODED_AT_ONCE)
     ]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return type(parts[0]).join(parts)

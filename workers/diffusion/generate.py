@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,8 +14,10 @@ from torch import Tensor
 
 from shared import catalog
 from shared.params import GenerateParams, Picture
-from workers.diffusion import adapter, lora_file, samplers
-from workers.diffusion.families.base import Conditioning, Family
+from workers.diffusion.conditioning import Conditioning, Placement
+from workers.diffusion.families.base import Family
+from workers.diffusion.lora import files
+from workers.diffusion.lora.weights import merged
 
 T = TypeVar("T")
 OnStep = Callable[[int, int], None]  # (denoising steps done, of how many, over all batches); may raise to stop
@@ -25,7 +26,7 @@ TEXTS_AT_ONCE = 16  # in one call of the text encoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class ResolvedParams:
     """GenerateParams with nothing left open."""
 
     width: int
@@ -40,8 +41,20 @@ class Settings:
 
     @property
     def guided(self) -> bool:
-        """Whether the negative prompt plays a part at all."""
+        """Whether the negative prompt has an effect (classifier-free guidance, arXiv 2207.12598)."""
         return self.guidance_scale > 1
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Every text of some pictures, encoded once."""
+
+    conditioning: Conditioning
+    rows: dict[str, int]  # text -> its row
+
+    def of(self, texts: Sequence[str]) -> Conditioning:
+        """A row for each text, in their order."""
+        return self.conditioning.take([self.rows[text] for text in texts])
 
 
 def generate(
@@ -53,63 +66,65 @@ def generate(
     on_step: OnStep | None = None,
 ) -> Iterator[tuple[int, Image.Image]]:
     """Draw each picture from its own seed; yields its index and the image, batch by batch."""
-    settings = settle(params, base)
-    weights = [(lora_file.read(path, base), strength) for path, strength in loras]
-    with torch.no_grad(), adapter.merged(base, weights):
-        prompts = encode(base, pictures, settings)
-    batches = batched(range(len(pictures)), settings.batch_size)
+    resolved = resolve(params, base)
+    if not pictures:
+        return
+    weights = [(files.read(path, base), strength) for path, strength in loras]
+    with torch.no_grad(), merged(base, weights):
+        prompts = encode(base, pictures, resolved)
+    batches = batched(range(len(pictures)), resolved.batch_size)
     counter = itertools.count(1)
 
     def tick() -> None:
         done = next(counter)
         if on_step:
-            on_step(done, len(batches) * settings.inference_steps)
+            on_step(done, len(batches) * resolved.inference_steps)
 
     for indices in batches:
-        # The base is itself again at every yield: whoever asked for the pictures may use it, or never come back.
-        with torch.no_grad(), adapter.merged(base, weights):
-            images = draw(base, [pictures[i] for i in indices], prompts, settings, tick)
+        # At every yield the base has its own weights: the caller may use it, or never come back.
+        with torch.no_grad(), merged(base, weights):
+            images = draw(base, [pictures[i] for i in indices], prompts, resolved, tick)
         yield from zip(indices, images, strict=True)
 
 
-def settle(params: GenerateParams, base: Family) -> Settings:
+def resolve(params: GenerateParams, base: Family) -> ResolvedParams:
     """With the family's defaults where the params say nothing."""
     chosen: dict[str, Any] = {"width": base.row.resolution, "height": base.row.resolution, "negative_prompt": ""}
     chosen |= catalog.FAMILIES[base.row.family].generate
     chosen |= {name: value for name, value in asdict(params).items() if value is not None}
-    return Settings(**{field.name: chosen[field.name] for field in fields(Settings)})
+    return ResolvedParams(**{field.name: chosen[field.name] for field in fields(ResolvedParams)})
 
 
-def encode(base: Family, pictures: Sequence[Picture], settings: Settings) -> dict[str, Conditioning]:
-    """What the denoiser is told for each text; each distinct one is encoded once."""
+def encode(base: Family, pictures: Sequence[Picture], params: ResolvedParams) -> Prompts:
+    """What the denoiser is told of each text; each distinct one is encoded once."""
     prompts = [picture.prompt for picture in pictures]
-    texts = dict.fromkeys([*prompts, settings.negative_prompt] if settings.guided else prompts)
-    encoded: dict[str, Conditioning] = {}
-    for some in batched(list(texts), TEXTS_AT_ONCE):
-        with base.autocast(settings.precision):
-            found = base.encode_prompts(some, settings.clip_skip)
-        encoded |= {text: {name: rows[n] for name, rows in found.items()} for n, text in enumerate(some)}
-    return encoded
+    texts = list(dict.fromkeys([*prompts, params.negative_prompt] if params.guided else prompts))
+    parts = []
+    for some in batched(texts, TEXTS_AT_ONCE):
+        with base.autocast(params.precision):
+            parts.append(base.encode_prompts(some, params.clip_skip))
+    return Prompts(type(parts[0]).join(parts), {text: row for row, text in enumerate(texts)})
 
 
 def draw(
     base: Family,
     pictures: Sequence[Picture],
-    prompts: Mapping[str, Conditioning],
-    settings: Settings,
+    prompts: Prompts,
+    params: ResolvedParams,
     tick: Callable[[], None],
 ) -> list[Image.Image]:
     """One batch, from noise to pictures."""
     texts = [picture.prompt for picture in pictures]
-    if settings.guided:
-        texts = [settings.negative_prompt] * len(pictures) + texts  # in diffusers' order
-    conditioning = {name: torch.stack([prompts[text][name] for text in texts]) for name in prompts[texts[0]]}
-    # Noise is drawn on the CPU, picture by picture: neither the card nor its batch changes a picture.
+    if params.guided:
+        texts = [params.negative_prompt] * len(pictures) + texts  # in diffusers' order
+    size = (params.width, params.height)
+    conditioning = base.place(prompts.of(texts), [Placement(size, (0, 0), size)] * len(texts))
+    # Noise is drawn on the CPU, picture by picture, so that neither the card nor the batch changes a picture.
     generators = [torch.Generator("cpu").manual_seed(picture.seed) for picture in pictures]
-    shape = base.latent_shape(settings.width, settings.height)
+    shape = base.latent_shape(*size)
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(base.device)
-    with base.autocast(settings.precision):
-        return base.decode(denoise(base, noise, generators, conditioning, settings, tick))
+    with base.autocast(params.precision):
+        return base.decode(denoise(base, noise, generators, conditioning, params, tick))
 
 
 def denoise(
@@ -117,22 +132,19 @@ def denoise(
     noise: Tensor,
     generators: list[torch.Generator],
     conditioning: Conditioning,
-    settings: Settings,
+    params: ResolvedParams,
     tick: Callable[[], None],
 ) -> Tensor:
-    """Latents (batch, channels, h/f, w/f) from noise, by classifier-free guidance."""
-    scheduler = samplers.make(settings.sampler, base)
-    scheduler.set_timesteps(settings.inference_steps, device=base.device)
-    draws_noise = "generator" in inspect.signature(scheduler.step).parameters
-    extra = {"generator": generators} if draws_noise else {}
-    latents = noise * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
-        doubled = torch.cat([latents, latents]) if settings.guided else latents
-        answer = base.predict(scheduler.scale_model_input(doubled, t), t, conditioning)
-        if settings.guided:
+    """Latents (batch, channels, ...) from noise. With guidance the conditioning has twice the rows, negative first."""
+    sampler = base.noise.sampler(params.sampler, params.inference_steps, base.device)
+    latents = sampler.start(noise)
+    for step, t in enumerate(sampler.times):
+        doubled = torch.cat([latents, latents]) if params.guided else latents
+        answer = base.predict(sampler.scale(doubled, step), t, conditioning)
+        if params.guided:
             without, with_prompt = answer.chunk(2)
-            answer = without + settings.guidance_scale * (with_prompt - without)
-        latents = scheduler.step(answer, t, latents, **extra, return_dict=False)[0]
+            answer = without + params.guidance_scale * (with_prompt - without)
+        latents = sampler.step(answer, step, latents, generators)
         tick()
     return latents
 

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,19 +17,20 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 
 from shared.params import TrainParams
-from workers.diffusion import adapter, checkpoint
-from workers.diffusion.adapter import LoraWeights
+from workers.diffusion import checkpoint
 from workers.diffusion.checkpoint import Checkpoints
 from workers.diffusion.dataset import Dataset, Example, plan, prepare
 from workers.diffusion.families.base import Family
+from workers.diffusion.lora import adapter
+from workers.diffusion.lora.weights import TrainedLora
 
 OnStep = Callable[[int, float], None]  # (steps done, loss of the last one); may raise to stop
 
-# Reading a loss makes the host wait for the card, so there it is done now and then.
+# Reading a loss makes the host wait for the card, so losses are read only now and then there.
 STEPS_PER_READING = {"cpu": 1}
 STEPS_PER_READING_ELSEWHERE = 10
 
-FEW_TOKENS = 1024  # of the largest latents
+FEW_TOKENS = 1024  # places of the largest latents
 
 
 class NanLoss(Exception):
@@ -42,23 +42,6 @@ class NanLoss(Exception):
             f"lower the learning rate ({params.learning_rate:g}) or use precision fp32 ({params.precision})"
         )
         self.step = step
-
-
-@dataclass(frozen=True)
-class TrainedLora:
-    """The result of a training, and what its files say about it."""
-
-    weights: LoraWeights
-    params: TrainParams
-    losses: list[float]  # of each step
-    seconds: float  # of this process; a resumed run counts from its resumption
-    images: int
-    tag_counts: dict[str, int]  # over the captions as given
-    finished_at: datetime
-
-    @property
-    def steps(self) -> int:
-        return len(self.losses)
 
 
 def train_lora(
@@ -76,23 +59,23 @@ def train_lora(
     if prior:
         datasets.append(prepare(base, prior, params, weight=params.prior_weight))
     with adapter.attached(base, params) as models, attention(base, datasets):
-        run = Run(base, models, datasets, params)
-        run.resume(checkpoints, checkpoint.fingerprint(base, params, examples, prior))
-        while run.step < params.train_steps:
-            run.advance()
-            if checkpoints and (run.step % params.checkpoint_every_steps == 0 or checkpoints.wanted()):
-                run.save(checkpoints)
-            if run.step % run.steps_per_reading == 0 or run.step == params.train_steps:
-                run.read_losses()
+        training = Training(base, models, datasets, params)
+        training.resume(checkpoints, checkpoint.fingerprint(base, params, examples, prior))
+        while training.step < params.train_steps:
+            training.take_step()
+            if checkpoints and (training.step % params.checkpoint_every_steps == 0 or checkpoints.wanted()):
+                training.save(checkpoints)
+            if training.step % training.steps_per_reading == 0 or training.step == params.train_steps:
+                training.read_losses()
                 if on_step:
-                    on_step(run.step, run.losses[-1])
-        weights = {component: adapter.read(model) for component, model in models.items()}
+                    on_step(training.step, training.losses[-1])
+        weights = {name: adapter.read(model) for name, model in models.items()}
     if not all(change.up.isfinite().all() for changes in weights.values() for change in changes.values()):
-        raise NanLoss(run.step, params)  # the last step may have gone wrong after its loss was taken
+        raise NanLoss(training.step, params)  # the last step may have gone wrong after its loss was computed
     return TrainedLora(
         weights=weights,
         params=params,
-        losses=run.losses,
+        losses=training.losses,
         seconds=time.monotonic() - started,
         images=len(examples),
         tag_counts=dict(Counter(tag.strip() for e in examples for caption in e.captions for tag in caption.split(","))),
@@ -100,36 +83,35 @@ def train_lora(
     )
 
 
-class Run:
+class Training:
     """A training between two steps: everything that the next step depends on."""
 
     def __init__(self, base: Family, models: dict[str, nn.Module], datasets: list[Dataset], params: TrainParams):
         self.base, self.datasets, self.params = base, datasets, params
-        self.step = 0
+        self.step = 0  # how many have been taken
         self.losses: list[float] = []
-        self.unread: list[Tensor] = []
+        self._losses_on_device: list[Tensor] = []  # of the steps since the last reading
         self.steps_per_reading = STEPS_PER_READING.get(base.device.type, STEPS_PER_READING_ELSEWHERE)
+        by_part = {name: adapter.parameters(model) for name, model in models.items()}
         self.parameters = {
-            f"{component}.{name}": parameter
-            for component, model in models.items()
-            for name, parameter in adapter.parameters(model).items()
+            f"{part}.{name}": parameter for part, mine in by_part.items() for name, parameter in mine.items()
         }
-        self.optimizer = make_optimizer(self.parameters, params)
+        self.optimizer = make_optimizer(base, by_part, params)
         self.scaler = torch.amp.GradScaler(base.device.type, enabled=base.precision(params.precision) == "fp16")
         batches = params.train_steps * params.gradient_accumulation
         self.plans = [plan(data, batches, params.batch_size, params.seed + n) for n, data in enumerate(datasets)]
 
-    def advance(self) -> None:
-        """One optimizer step: gradients of its batches, summed, clipped and applied."""
+    def take_step(self) -> None:
+        """One optimizer step: the gradients of its batches, summed, clipped and applied."""
         params = self.params
         learned = torch.zeros((), device=self.base.device)
         for batch in range(self.step * params.gradient_accumulation, (self.step + 1) * params.gradient_accumulation):
             for number, (data, indices) in enumerate(zip(self.datasets, self.plans, strict=True)):
-                # What is drawn for a batch follows from its number alone: no generator has a state to be kept.
+                # What is drawn for a batch follows from its number alone, so no generator's state has to be kept.
                 generator = torch.Generator().manual_seed(seed_of(params.seed, batch, number))
                 loss = batch_loss(self.base, data, indices[batch], params, generator) / params.gradient_accumulation
                 self.scaler.scale(loss).backward()
-                if number == 0:  # the prior's loss is a brake, not what is being learned
+                if number == 0:  # the prior's loss is a brake, and not reported
                     learned += loss.detach()
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * lr_factor(self.step, params)
@@ -139,34 +121,34 @@ class Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.unread.append(learned)
+        self._losses_on_device.append(learned)
         self.step += 1
 
     def read_losses(self) -> None:
-        """Bring the losses since the last reading over to the host."""
-        for loss in torch.stack(self.unread).tolist() if self.unread else []:
+        """Copy the losses since the last reading to the host."""
+        for loss in torch.stack(self._losses_on_device).tolist() if self._losses_on_device else []:
             if not math.isfinite(loss):
                 raise NanLoss(len(self.losses) + 1, self.params)
             self.losses.append(loss)
-        self.unread.clear()
+        self._losses_on_device.clear()
 
     # checkpoints
 
     def save(self, checkpoints: Checkpoints) -> None:
-        """Keep all that the next step depends on."""
+        """Keep everything that the next step depends on."""
         self.read_losses()
         tensors = {f"weight/{name}": parameter for name, parameter in self.parameters.items()}
         for name, parameter in self.parameters.items():
             tensors |= {f"{key}/{name}": value for key, value in self.optimizer.state[parameter].items()}
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
-            raise NanLoss(self.step, self.params)  # the step went wrong after its loss was taken
-        state = {"run": self.name, "step": self.step, "losses": self.losses, "scaler": self.scaler.state_dict()}
+            raise NanLoss(self.step, self.params)  # the step went wrong after its loss was computed
+        state = {"run": self.fingerprint, "step": self.step, "losses": self.losses, "scaler": self.scaler.state_dict()}
         checkpoint.save(checkpoints, tensors, state, self.step)
 
-    def resume(self, checkpoints: Checkpoints | None, name: str) -> None:
-        """Go on from the newest checkpoint of the run of this name, if there is one."""
-        self.name = name
-        found = checkpoint.load(checkpoints, name)
+    def resume(self, checkpoints: Checkpoints | None, fingerprint: str) -> None:
+        """Go on from the newest checkpoint of the training with this fingerprint, if there is one."""
+        self.fingerprint = fingerprint
+        found = checkpoint.load(checkpoints, fingerprint)
         if found is None:
             return
         tensors, state = found
@@ -174,7 +156,8 @@ class Run:
             parameter.data.copy_(tensors.pop(f"weight/{name}"))
         for key_and_name, value in tensors.items():
             key, name = key_and_name.split("/")
-            self.optimizer.state[self.parameters[name]][key] = value.to(self.base.device)  # its step too: it is fused
+            # the optimizer is fused, so its step count lives on the device too
+            self.optimizer.state[self.parameters[name]][key] = value.to(self.base.device)
         self.step, self.losses = state["step"], state["losses"]
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
@@ -186,15 +169,18 @@ def batch_loss(
     """How far off the denoiser is on these examples, at random amounts of noise."""
     with base.autocast(params.precision):
         batch = data.batch(base, indices, params.caption_dropout, generator)
-        x0 = batch.latents  # (batch, channels, h/f, w/f)
+        x0 = batch.latents  # (batch, channels, ...)
         eps = torch.randn(x0.shape, generator=generator)
         if params.noise_offset:
-            eps += params.noise_offset * torch.randn(x0.shape[0], x0.shape[1], 1, 1, generator=generator)
-        t = draw_timesteps(x0.shape[0], base.train_timesteps, generator).to(base.device)
-        noisy, target = base.noised(x0, eps.to(base.device), t)
-        answer = base.predict(noisy, t, batch.conditioning)
-    errors = mse_loss(answer.float(), target.float(), reduction="none").mean(dim=(1, 2, 3))
-    return (errors * base.loss_weights(t, params.min_snr_gamma) * batch.weights).mean()
+            constant = torch.randn(*x0.shape[:2], *[1] * (x0.ndim - 2), generator=generator)
+            eps += params.noise_offset * constant
+        eps = eps.to(base.device)
+        t = base.noise.draw_times(len(x0), generator).to(base.device)
+        answer = base.predict(base.noise.add(x0, eps, t), t, batch.conditioning)
+        target = base.noise.target(x0, eps, t)
+    errors = mse_loss(answer.float(), target.float(), reduction="none")
+    errors = errors.mean(dim=tuple(range(1, errors.ndim)))  # (batch,)
+    return (errors * base.noise.weight(t, params.min_snr_gamma) * batch.weights).mean()
 
 
 def seed_of(*numbers: int) -> int:
@@ -202,14 +188,8 @@ def seed_of(*numbers: int) -> int:
     return random.Random(":".join(map(str, numbers))).getrandbits(63)
 
 
-def draw_timesteps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
-    """Uniform, but one from each of `count` equal parts: small batches then see all amounts of noise alike."""
-    parts = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
-    return (parts * timesteps).long().clamp(max=timesteps - 1)
-
-
 def attention(base: Family, datasets: Sequence[Dataset]) -> AbstractContextManager[None]:
-    """Attention as it is fastest: for few tokens on a CPU, torch's flash kernel is slow on the way back."""
+    """The fastest kind of attention: on a CPU, the backward pass of torch's flash kernel is slow for few tokens."""
     tokens = max(mean[0].numel() for data in datasets for mean in data.means)
     if base.device.type == "cpu" and tokens <= FEW_TOKENS:
         return sdpa_kernel(SDPBackend.MATH)
@@ -231,13 +211,13 @@ def lr_factor(step: int, params: TrainParams) -> float:
     raise ValueError(f"unknown lr_scheduler {params.lr_scheduler!r}")
 
 
-def make_optimizer(parameters: dict[str, nn.Parameter], params: TrainParams) -> torch.optim.Optimizer:
-    """AdamW, with the text encoder at its own rate."""
-    rates = {"unet": params.learning_rate, "text_encoder": params.text_encoder_learning_rate}
+def make_optimizer(
+    base: Family, parameters: dict[str, dict[str, nn.Parameter]], params: TrainParams
+) -> torch.optim.Optimizer:
+    """AdamW over the parameters of each part, at the part's own learning rate."""
     groups: list[dict[str, Any]] = []
-    for component, rate in rates.items():
-        mine = [parameter for name, parameter in parameters.items() if name.startswith(f"{component}.")]
-        if mine:
-            groups.append({"params": mine, "lr": rate, "peak_lr": rate})
-    # beta2 of 0.99 forgets sooner than the usual 0.999, whose memory is longer than these runs
+    for part, mine in parameters.items():
+        rate = base.part(part).rate(params)
+        groups.append({"params": list(mine.values()), "lr": rate, "peak_lr": rate})
+    # beta2 of 0.99 forgets sooner than the usual 0.999, whose memory is longer than these trainings
     return torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=params.weight_decay, fused=True)

@@ -14,7 +14,7 @@ from workers.work import Work
 
 log = structlog.get_logger()
 
-MOST_TOLD = 10  # ends of texts, in one event
+MOST_REPORTED = 10  # ends of texts, in one event
 
 
 def load(work: Work[Any, Any]) -> Family:
@@ -30,10 +30,10 @@ def load(work: Work[Any, Any]) -> Family:
         ) from error
 
 
-def tell_what_is_unread(work: Work[Any, Any], family: Family, texts: Iterable[str]) -> None:
-    """What the text encoder cuts off is lost without a trace, so whoever wrote it is told."""
-    unread = {text: family.unread(text) for text in dict.fromkeys(texts)}
-    cut = {text: rest for text, rest in unread.items() if rest}
+def report_cut_texts(work: Work[Any, Any], family: Family, texts: Iterable[str]) -> None:
+    """Record an event with what the text encoder cuts off; without it, nobody would notice the loss."""
+    ends = {text: family.cut_off(text) for text in dict.fromkeys(texts)}
+    cut = {text: end for text, end in ends.items() if end}
     if cut:
         log.warning("prompt.cut", texts=len(cut))
-        work.tell("prompt.cut", texts=len(cut), unread=list(dict.fromkeys(cut.values()))[:MOST_TOLD])
+        work.tell("prompt.cut", texts=len(cut), unread=list(dict.fromkeys(cut.values()))[:MOST_REPORTED])

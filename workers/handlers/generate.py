@@ -16,12 +16,12 @@ from workers.work import Work
 
 
 def run(work: Work[GenerateParams, GenerateInputs]) -> GenerateResult:
-    """Returns every picture with its prompt and seed. Those that an earlier attempt has stored are not drawn again."""
+    """Returns every picture with its prompt and seed. Pictures that an earlier attempt stored are not drawn again."""
     params, pictures = work.params, work.inputs.pictures
     done: dict[str, dict[str, Any]] = dict((work.job.checkpoint or {}).get("images", {}))
     left = [index for index in range(len(pictures)) if str(index) not in done]
     family = base.load(work)
-    base.tell_what_is_unread(work, family, [each.prompt for each in pictures] + [params.negative_prompt or ""])
+    base.report_cut_texts(work, family, [each.prompt for each in pictures] + [params.negative_prompt or ""])
     adapters = [(work.fetch(each.key, each.sha256), each.weight) for each in work.inputs.loras]
     work.next_stage()
 
@@ -34,7 +34,7 @@ def run(work: Work[GenerateParams, GenerateInputs]) -> GenerateResult:
             index = left[position]
             stored = work.store_image(f"{index:04}.png", image)
             done[str(index)] = asdict(DrawnImage(**asdict(stored), **asdict(pictures[index])))
-            work.save_checkpoint({"images": done})  # each at once: what is stored is never drawn again
+            work.save_checkpoint({"images": done})  # after each picture: what is stored is never drawn again
     except torch.OutOfMemoryError as error:
         raise JobFailed(
             "gpu_oom", "the card has too little memory; use a smaller batch_size", retryable=True

@@ -15,11 +15,13 @@ from shared.errors import JobFailed
 from shared.kinds import StoredFile, TrainInputs, TrainMetrics, TrainResult
 from shared.params import DEFAULT_FRAMINGS, GenerateParams, TrainParams
 from workers.checkpoints import StoredCheckpoints
-from workers.diffusion import lora_file
 from workers.diffusion.dataset import Example
 from workers.diffusion.families.base import Family
-from workers.diffusion.generate import OnStep, generate, settle
-from workers.diffusion.train import NanLoss, TrainedLora, train_lora
+from workers.diffusion.generate import OnStep, generate, resolve
+from workers.diffusion.lora import files
+from workers.diffusion.lora.about import About
+from workers.diffusion.lora.weights import TrainedLora
+from workers.diffusion.train import NanLoss, train_lora
 from workers.handlers import base
 from workers.work import ENOUGH, Work
 
@@ -29,20 +31,20 @@ CURVE_POINTS = 200  # of the loss, kept with the LoRA
 
 
 def run(work: Work[TrainParams, TrainInputs]) -> TrainResult:
-    """Returns the files of the LoRA, by format, and what there is to say about the training."""
+    """Returns the files of the LoRA, by format, and the metrics of the training."""
     params, inputs = work.params, work.inputs
     family = base.load(work)
     most = ENOUGH * (params.resolution or work.base_model.resolution)
     examples = [Example(work.image(entry, most), entry.captions) for entry in inputs.dataset]
-    base.tell_what_is_unread(work, family, (text for example in examples for text in example.captions))
-    prior = others(family, inputs, params, on_step=lambda done, total: work.step("drawing others", done, total))
+    base.report_cut_texts(work, family, (text for example in examples for text in example.captions))
+    prior = prior_examples(family, inputs, params, on_step=lambda done, total: work.step("drawing others", done, total))
     lora = _train(work, family, examples, prior, params)
     title = inputs.name
-    about = lora_file.About(
+    about = About(
         title=title, trigger_word=inputs.trigger_word, license=work.base_model.license, session_id=work.job.id
     )
     kohya, diffusers = work.folder / "kohya.safetensors", work.folder / "diffusers.safetensors"
-    lora_file.save(lora, family, about, kohya=kohya, peft=diffusers)
+    files.save(lora, family, about, kohya=kohya, peft=diffusers)
     return TrainResult(
         train_steps=lora.steps,
         metrics=TrainMetrics(
@@ -65,11 +67,11 @@ def _train(
     prior: list[Example],
     params: TrainParams,
 ) -> TrainedLora:
-    """Train; when memory runs out, with smaller batches and the same effective one, then with checkpointing."""
+    """Train. When memory runs out, split the batch further, then use gradient checkpointing."""
     checkpoints = StoredCheckpoints(work)
-    if checkpoints.tamed:
-        params = tamed(params)
-    params = replace(params, **checkpoints.leaner)
+    if checkpoints.rate_halved:
+        params = at_half_rate(params)
+    params = replace(params, **checkpoints.less_memory)
     work.next_stage()
 
     def on_step(step: int, loss: float) -> None:
@@ -79,16 +81,16 @@ def _train(
         try:
             return train_lora(family, examples, params, prior=prior, on_step=on_step, checkpoints=checkpoints)
         except NanLoss as error:
-            if checkpoints.tamed:
+            if checkpoints.rate_halved:
                 raise JobFailed("nan_loss", str(error), retryable=True) from error
-            log.warning("train.tamed", step=error.step, learning_rate=params.learning_rate / 2)
-            checkpoints.tame()
-            params = tamed(params)
+            log.warning("train.rate_halved", step=error.step, learning_rate=params.learning_rate / 2)
+            checkpoints.halve_rate()
+            params = at_half_rate(params)
         except torch.OutOfMemoryError as error:
-            less = leaner(params)
+            less = less_memory(params)
             if less is None:
                 raise too_small() from error
-            log.warning("train.leaner", **less)
+            log.warning("train.less_memory", **less)
             checkpoints.save_memory(less)
             params = replace(params, **less)
 
@@ -97,8 +99,8 @@ def too_small() -> JobFailed:
     return JobFailed("gpu_oom", "the card has too little memory for this training", retryable=True)
 
 
-def tamed(params: TrainParams) -> TrainParams:
-    """The same training at half its learning rate: what is tried, once, when the loss is not a number."""
+def at_half_rate(params: TrainParams) -> TrainParams:
+    """The same training at half its learning rate, which is tried once when the loss is not a number."""
     return replace(
         params,
         learning_rate=params.learning_rate / 2,
@@ -106,8 +108,8 @@ def tamed(params: TrainParams) -> TrainParams:
     )
 
 
-def leaner(params: TrainParams) -> dict[str, Any] | None:
-    """What makes it the same training in less memory, or None when there is nothing left to save."""
+def less_memory(params: TrainParams) -> dict[str, Any] | None:
+    """Parameters with which the same training needs less memory, or None when there is nothing left to save."""
     if params.batch_size > 1:
         smaller = max(size for size in range(1, params.batch_size) if params.batch_size % size == 0)
         more = params.gradient_accumulation * params.batch_size // smaller
@@ -117,8 +119,10 @@ def leaner(params: TrainParams) -> dict[str, Any] | None:
     return None
 
 
-def others(family: Family, inputs: TrainInputs, params: TrainParams, on_step: OnStep | None = None) -> list[Example]:
-    """Others, as the base model draws them: what must not change (DreamBooth, arXiv 2208.12242)."""
+def prior_examples(
+    family: Family, inputs: TrainInputs, params: TrainParams, on_step: OnStep | None = None
+) -> list[Example]:
+    """Pictures of others, as the base model draws them: what must not change (DreamBooth, arXiv 2208.12242)."""
     if not params.prior_images:
         return []
     pictures = plans.pictures(
@@ -138,14 +142,14 @@ def others(family: Family, inputs: TrainInputs, params: TrainParams, on_step: On
             drawn = list(generate(family, pictures, drawing, on_step=on_step))
             return [Example(image, [pictures[i].prompt]) for i, image in drawn]
         except torch.OutOfMemoryError as error:
-            size = settle(drawing, family).batch_size
+            size = resolve(drawing, family).batch_size
             if size == 1:
                 raise too_small() from error
             drawing = replace(drawing, batch_size=size // 2)
 
 
 def curve(losses: list[float]) -> list[tuple[int, float]]:
-    """The loss over the steps, as means of at most `CURVE_POINTS` stretches: [[step, loss], ...]."""
+    """The loss over the steps, averaged over at most `CURVE_POINTS` stretches: [[last step, loss], ...]."""
     width = max(1, -(-len(losses) // CURVE_POINTS))
     stretches = [losses[start : start + width] for start in range(0, len(losses), width)]
     return [(min((i + 1) * width, len(losses)), round(sum(each) / len(each), 6)) for i, each in enumerate(stretches)]
@@ -157,7 +161,7 @@ def _tail_mean(losses: list[float]) -> float:
 
 
 def slug(title: str) -> str:
-    """A title as a file can be named. A trigger word may hold what leads elsewhere in a path."""
+    """A title as the name of a file: a trigger word may contain slashes and dots, which would lead to other folders."""
     return re.sub(r"[^\w-]+", "-", title).strip("-")
 
 

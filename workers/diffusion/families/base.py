@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from PIL import Image
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from models.arithmetic import bf16_is_faster
 from shared.catalog import BaseModel
-
-# What the denoiser is told besides the noisy latents: named tensors, one row for each text.
-Conditioning = dict[str, Tensor]
+from shared.params import TrainParams
+from workers.diffusion.conditioning import Conditioning, Placement
+from workers.diffusion.families.parts import Part, Role
+from workers.diffusion.noise.base import Noise
 
 
 class Family(ABC):
@@ -23,30 +24,37 @@ class Family(ABC):
 
     row: BaseModel  # its row of the catalog
     device: torch.device
-    dtype: torch.dtype  # of its weights; fp32 on a CPU, bf16 on a CUDA card
-    prediction_type: str  # epsilon or v_prediction
+    dtype: torch.dtype  # of its weights; fp32 on a CPU, bf16 or fp16 on a CUDA card
+    parts: Sequence[Part]  # what a LoRA may change; one of them is the denoiser
+    noise: Noise  # what it was trained to take away
     architecture: str  # as modelspec.architecture names it, without "/lora"
     kohya_version: str  # as ss_base_model_version names it
-    kohya_prefixes: ClassVar[Mapping[str, str]]  # component -> how kohya's key names begin
 
-    # components
-
-    @property
-    @abstractmethod
-    def components(self) -> Mapping[str, nn.Module]:
-        """The modules that a LoRA may change, by diffusers' names; the denoiser comes first."""
+    # parts
 
     @property
     def denoiser(self) -> nn.Module:
         """The module that is called at every step."""
-        return next(iter(self.components.values()))
+        return next(part.module for part in self.parts if part.role is Role.DENOISER)
+
+    def part(self, name: str) -> Part:
+        """The part of this name; KeyError if there is none."""
+        return {part.name: part for part in self.parts}[name]
+
+    def learning_parts(self, params: TrainParams) -> list[Part]:
+        """The parts that a training changes.
+
+        Raises:
+            ValueError: a text encoder is asked for, and there is none to train.
+        """
+        if params.text_encoder_learning_rate > 0 and all(part.role is not Role.TEXT_ENCODER for part in self.parts):
+            raise ValueError(
+                f"base model {self.row.name} has no text encoder to train: set text_encoder_learning_rate to 0"
+            )
+        return [part for part in self.parts if part.learns(params)]
 
     @abstractmethod
-    def lora_targets(self, component: str, modules: str | None) -> list[str]:
-        """Full paths of the submodules that carry the LoRA; `modules` is a name of catalog.LORA_MODULES."""
-
-    @abstractmethod
-    def gradient_checkpointing(self, component: str, enabled: bool) -> None:
+    def gradient_checkpointing(self, part: Part, enabled: bool) -> None:
         """Trade time for memory in the backward pass."""
 
     # pictures
@@ -56,8 +64,8 @@ class Family(ABC):
         """Widths and heights that pictures are fitted to; each makes a bucket of its own."""
 
     @abstractmethod
-    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
-        """Shape of the latents of a picture: (channels, height, width)."""
+    def latent_shape(self, width: int, height: int) -> tuple[int, ...]:
+        """Shape of the latents of one picture, channels first: (channels, height, width) for most."""
 
     @abstractmethod
     def encode_images(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
@@ -71,35 +79,21 @@ class Family(ABC):
 
     @abstractmethod
     def encode_prompts(self, texts: Sequence[str], clip_skip: int = 0) -> Conditioning:
-        """What the denoiser wants to know of each text. Gradients flow where they are enabled."""
+        """What the denoiser is told of each text, a row for each. Gradients flow where they are enabled."""
 
     @abstractmethod
-    def unread(self, text: str) -> str:
+    def cut_off(self, text: str) -> str:
         """The end of a text that is too long for the text encoder; empty if it reads all of it."""
 
-    # noise
+    # the denoiser
 
-    @property
-    @abstractmethod
-    def noise_config(self) -> Mapping[str, Any]:
-        """diffusers' settings of the noise schedule that the base was trained on, prediction type included."""
-
-    @property
-    @abstractmethod
-    def train_timesteps(self) -> int:
-        """How many timesteps that schedule has."""
-
-    @abstractmethod
-    def noised(self, x0: Tensor, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents with noise of timestep t in them, and what the denoiser should answer."""
-
-    @abstractmethod
-    def loss_weights(self, t: Tensor, min_snr_gamma: float) -> Tensor:
-        """How much the error at each timestep counts."""
+    def place(self, conditioning: Conditioning, placements: Sequence[Placement]) -> Conditioning:
+        """The conditioning with what the denoiser is told of each picture's size and crop; most are told nothing."""
+        return conditioning
 
     @abstractmethod
     def predict(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """One call of the denoiser."""
+        """One call of the denoiser. `t` is a time of `self.noise`: one for all, or one for each row (batch,)."""
 
     # numbers
 

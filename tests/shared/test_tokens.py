@@ -1,0 +1,34 @@
+"""How long a prompt is, without the tokenizer of its base model."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from transformers import CLIPTokenizer
+
+from shared.catalog import FAMILIES, base_models
+from shared.tokens import least_clip_tokens
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(base_models()["chibi"].path, subfolder="tokenizer")
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(max_size=60).filter(lambda text: "<|" not in text))
+@example(text="girl's, e\u0301tude, ___, 1girl, ½, 3rd, ears!?")
+def test_no_text_is_called_longer_than_it_is(tokenizer: CLIPTokenizer, text: str) -> None:
+    assert least_clip_tokens(text) <= len(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def test_words_that_the_base_model_knows_are_a_token_each(tokenizer: CLIPTokenizer) -> None:
+    text = "1girl, solo, fox ears, blonde hair, three-quarter view, full body, cel shading"
+    assert least_clip_tokens(text) == len(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def test_the_catalog_knows_how_much_the_text_encoder_reads(tokenizer: CLIPTokenizer) -> None:
+    limit = FAMILIES["chibi"].text_limit
+    assert limit is not None
+    assert limit.max_tokens == tokenizer.model_max_length - 2

@@ -1,0 +1,180 @@
+"""What Stable Diffusion 1.x, SDXL and models built like them share: a UNet on a VAE's latents, and CLIP."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, ClassVar
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
+from torch import Tensor, nn
+
+from shared.catalog import BaseModel
+from workers.diffusion.families.base import Family, has_fast_bf16
+from workers.diffusion.families.parts import Part, Role, on_all
+from workers.diffusion.noise.discrete import Discrete
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")  # with attention: what kohya trains by default
+CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv")
+UNET = {
+    "attention": ATTENTION,
+    "attention_ff": ATTENTION + FEED_FORWARD,
+    "all": ATTENTION + FEED_FORWARD + CONVOLUTIONS,
+}
+CLIP = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+
+# Width : height of the buckets; what lies between is padded.
+ASPECTS = (1.0, 3 / 4, 4 / 3, 9 / 16, 16 / 9)
+
+
+class StableDiffusion(Family):
+    """A diffusers folder, or one .safetensors file in the original layout with a folder of configs."""
+
+    pipeline: ClassVar[Any]  # the class of diffusers that loads it
+    pipeline_options: ClassVar[dict[str, Any]] = {}
+    aspects: ClassVar[tuple[float, ...]] = ASPECTS
+    tokenizer: Any  # by which texts are found too long
+    decodes_in_fp32: ClassVar[bool] = True  # some bases' VAEs overflow in half precision and paint black
+
+    def __init__(self, row: BaseModel, device: str | torch.device | None = None):
+        self.row = row
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        on_cuda = self.device.type == "cuda"
+        self.dtype = torch.float32 if not on_cuda else torch.bfloat16 if has_fast_bf16(self.device) else torch.float16
+        pipeline: Any = self._load_pipeline()
+        self.vae = self._freeze(pipeline.vae)
+        self.unet = self._freeze(pipeline.unet, self.dtype)
+        self.noise = Discrete(pipeline.scheduler.config, self.device)
+        self._factor = 2 ** (len(self.vae.config.block_out_channels) - 1)  # pixels of a latent's side
+        self.parts = (self.unet_part(), *self.text_encoder_parts(pipeline))
+
+    # parts
+
+    def unet_part(self) -> Part:
+        """The denoiser, with keys of diffusers' names in kohya's files."""
+        return Part(
+            name="unet",
+            module=self.unet,
+            role=Role.DENOISER,
+            targets=UNET,
+            never=("add_embedding",),  # text embeddings carry attention names too, but no other tool knows their keys
+            kohya_prefix="lora_unet_",
+            peft_prefix="unet.",
+        )
+
+    @abstractmethod
+    def text_encoder_parts(self, pipeline: Any) -> list[Part]:
+        """The text encoders of the pipeline, moved to the device and frozen."""
+
+    def clip_part(
+        self, name: str, module: nn.Module, kohya: str, others: Sequence[str] = (), never: Sequence[str] = ()
+    ) -> Part:
+        """A text encoder of CLIP; `kohya` begins its keys in kohya's files, as do `others` in files of other tools."""
+        # In files its modules are under text_model. In transformers 5, those of CLIPTextModel are not.
+        inner = "" if hasattr(module, "text_model") else "text_model."
+        return Part(
+            name=name,
+            module=self._freeze(module, self.dtype),
+            role=Role.TEXT_ENCODER,
+            targets=on_all(CLIP),
+            never=never,
+            kohya_prefix=kohya + inner.replace(".", "_"),
+            peft_prefix=f"{name}.{inner}",
+            learning_rate="text_encoder_learning_rate",
+            other_kohya_prefixes=[other + inner.replace(".", "_") for other in others],
+            other_peft_prefixes=[f"{name}."] if inner else [],
+        )
+
+    def gradient_checkpointing(self, part: Part, enabled: bool) -> None:
+        module: Any = part.module
+        if part.role is Role.DENOISER:
+            (module.enable_gradient_checkpointing if enabled else module.disable_gradient_checkpointing)()
+        else:
+            (module.gradient_checkpointing_enable if enabled else module.gradient_checkpointing_disable)()
+
+    # pictures
+
+    def sizes(self, resolution: int | None) -> list[tuple[int, int]]:
+        side = resolution or self.row.resolution
+        unit = self._factor * 2 ** (len(self.unet.config.block_out_channels) - 1)  # 64 pixels for SD 1.5
+        sides = [(side * aspect**0.5, side * aspect**-0.5) for aspect in self.aspects]
+        return [(max(unit, round(w / unit) * unit), max(unit, round(h / unit) * unit)) for w, h in sides]
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, ...]:
+        return self.unet.config.in_channels, height // self._factor, width // self._factor
+
+    @torch.no_grad()
+    def encode_images(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+        pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images]))
+        x = pixels.to(self.device, torch.float32).permute(0, 3, 1, 2) / 127.5 - 1  # (batch, 3, height, width)
+        latents = self.vae.encode(x).latent_dist
+        return latents.mean * self.vae.config.scaling_factor, latents.std * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> list[Image.Image]:
+        with torch.autocast(self.device.type, enabled=False) if self.decodes_in_fp32 else nullcontext():
+            x = self.vae.decode(latents.float() / self.vae.config.scaling_factor, return_dict=False)[0]
+        return VaeImageProcessor().postprocess(x.float(), output_type="pil")
+
+    # texts
+
+    def tokens(self, tokenizer: Any, texts: Sequence[str]) -> Tensor:
+        """Token ids (batch, length), padded or cut to the length that CLIP reads."""
+        length = tokenizer.model_max_length
+        found = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return found.input_ids.to(self.device)
+
+    def cut_off(self, text: str) -> str:
+        places = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        ).offset_mapping
+        beyond = places[self.tokenizer.model_max_length - 2 :]  # two tokens mark beginning and end
+        return text[beyond[0][0] :] if beyond else ""
+
+    # loading
+
+    def _freeze(self, module: Any, dtype: torch.dtype = torch.float32) -> Any:
+        if dtype != torch.float32:  # they are loaded in it
+            module = module.to(dtype)
+        return module.to(self.device).requires_grad_(False).eval()
+
+    def _load_pipeline(self) -> Any:
+        """From the disk alone, in fp32, and never a pickle."""
+        row, path = self.row, Path(self.row.path)
+        # Without an explicit dtype, transformers would take over the one stored in the file.
+        options: dict[str, Any] = {"dtype": torch.float32, "local_files_only": True, **self.pipeline_options}
+        with _no_progress_bars():
+            if path.is_dir():
+                return self.pipeline.from_pretrained(path, use_safetensors=True, **options)
+            if not path.is_file():
+                raise FileNotFoundError(f"base model {row.name}: {row.path} is neither a folder nor a file")
+            if path.suffix != ".safetensors":
+                raise ValueError(f"base model {row.name}: {path.name} must be a .safetensors file")
+            if not row.config:
+                raise ValueError(
+                    f"base model {row.name}: a single file needs `config`, a folder of configs and tokenizer"
+                )
+            pipeline = self.pipeline.from_single_file(str(path), config=row.config, **options)
+        # A single file doesn't say what its UNet predicts: the catalog does.
+        pipeline.scheduler.register_to_config(prediction_type=row.prediction_type)
+        return pipeline
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """A worker's log is no terminal."""
+    for each in (diffusers.utils.logging, transformers.utils.logging):
+        each.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for each in (diffusers.utils.logging, transformers.utils.logging):
+            each.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""LoRAs: trained on a base model, merged into it, written to files and read from them."""

@@ -1,0 +1,95 @@
+"""What every kind of noise can do.
+
+All of them mix a picture's latents x0 with Gaussian noise eps,
+
+    x_t = alpha(t) x0 + sigma(t) eps
+
+and differ in the times t, in alpha and sigma, and in what the denoiser answers.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import diffusers
+import torch
+from torch import Tensor
+
+# Name of a sampler -> its class in diffusers, and the settings that make it this one.
+Samplers = Mapping[str, tuple[str, Mapping[str, Any]]]
+
+
+class Noise(ABC):
+    """The noise that a base model was trained on. Times of training are drawn on the CPU and used on the device."""
+
+    samplers: ClassVar[Samplers]
+    prediction_type: str  # what the denoiser answers: epsilon, v_prediction or flow_prediction
+    zero_terminal_snr: bool = False  # whether nothing of the picture is left at the last time
+
+    @abstractmethod
+    def draw_times(self, count: int, generator: torch.Generator) -> Tensor:
+        """Times to train at: (count,)."""
+
+    @abstractmethod
+    def scalings(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha(t) and sigma(t), in the shape of t."""
+
+    @abstractmethod
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the denoiser should answer at times t (batch,)."""
+
+    @abstractmethod
+    def weight(self, t: Tensor, min_snr_gamma: float) -> Tensor:
+        """How much the error at each time counts: (batch,)."""
+
+    @abstractmethod
+    def sampler(self, name: str, steps: int, device: torch.device) -> Sampler:
+        """A fresh sampler of `samplers`, ready for its first step."""
+
+    def add(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """Latents with the noise of times t (batch,) in them."""
+        alpha, sigma = (expand(scaling, x0.ndim) for scaling in self.scalings(t))
+        return alpha * x0 + sigma * eps
+
+    def make_scheduler(self, name: str, config: Mapping[str, Any], **settings: Any) -> Any:
+        """The noise scheduler of diffusers that a sampler's name stands for."""
+        if name not in self.samplers:
+            raise ValueError(f"unknown sampler {name!r}; use one of {', '.join(self.samplers)}")
+        scheduler, its_own = self.samplers[name]
+        return getattr(diffusers, scheduler).from_config(dict(config), **{**its_own, **settings})
+
+
+class Sampler:
+    """A noise scheduler of diffusers in the middle of a picture: at each of `times` it asks once and takes a step."""
+
+    def __init__(self, scheduler: Any, steps: int, device: torch.device):
+        scheduler.set_timesteps(steps, device=device)
+        self.scheduler = scheduler
+        self.times: Tensor = scheduler.timesteps
+        self._draws_noise = "generator" in inspect.signature(scheduler.step).parameters
+
+    def start(self, noise: Tensor) -> Tensor:
+        """Latents before the first step, from noise of variance 1."""
+        return noise * self.scheduler.init_noise_sigma
+
+    def scale(self, latents: Tensor, step: int) -> Tensor:
+        """Latents as the denoiser wants to see them."""
+        return self.scheduler.scale_model_input(latents, self.scheduler.timesteps[step])
+
+    def step(self, answer: Tensor, step: int, latents: Tensor, generators: list[torch.Generator]) -> Tensor:
+        """Latents after a step (counted from 0), given the denoiser's answer to them."""
+        extra = {"generator": generators} if self._draws_noise else {}
+        return self.scheduler.step(answer, self.scheduler.timesteps[step], latents, **extra, return_dict=False)[0]
+
+
+def expand(scaling: Tensor, ndim: int) -> Tensor:
+    """(batch,) -> (batch, 1, 1, ...), to be multiplied with latents."""
+    return scaling.view(-1, *[1] * (ndim - 1))
+
+
+def spread(count: int, generator: torch.Generator) -> Tensor:
+    """Uniform in [0, 1), one from each of `count` equal parts, so that small batches see all amounts of noise alike."""
+    return (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
