@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared import captions, events, images, jobs, kinds, loras, plans, prepared, rounds
+from shared import captions, events, images, jobs, kinds, loras, plans, rounds
 from shared.catalog import FRAMINGS, VIEWS, BaseModel
 from shared.errors import Conflict, Invalid, NotFound
 from shared.kinds import KINDS, CropInputs, CropParams, GenerateInputs, UploadInputs, UploadParams
@@ -22,7 +22,8 @@ MIN_REFERENCES = 4
 def create(session: Session, user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
     """A new draft."""
     project = draft(user, given, base_models)
-    prepared.add(session, project)
+    session.add(project)
+    session.flush()
     return project
 
 
