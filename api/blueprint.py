@@ -193,7 +193,7 @@ def _prepare_headers_doc(doc: dict[str, Any], doc_info: dict[str, Any], **_: Any
 
 
 def answered(view: Callable[..., Any]) -> Callable[..., Any]:
-    """A view from the door to the commit: key, scope, body, service, answer; and only then is it true."""
+    """Wrap a view: authenticate, run it, build the answer, store it for its Idempotency-Key, commit."""
     marks = view.__dict__
 
     @wraps(view)
@@ -211,7 +211,7 @@ def answered(view: Callable[..., Any]) -> Callable[..., Any]:
                 if marks.get("etag"):
                     etags.put_on(answer)
                 idempotency.keep(answer)
-                if context.current_writing() is not None and marks["scope"] is not None:
+                if context.in_transaction() and marks["scope"] is not None:
                     _remember(view.__name__)
         except idempotency.Replay as earlier:
             return earlier.answer()
@@ -221,5 +221,5 @@ def answered(view: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _remember(action: str) -> None:
-    """Write down who did this, in the transaction that does it."""
-    audit.record(context.writing(), context.api_key(), action, request.path, g.request_id)
+    """Write into the audit log who did this, in the transaction that does it."""
+    audit.record(context.begin_transaction(), context.api_key(), action, request.path, g.request_id)

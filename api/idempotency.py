@@ -98,7 +98,7 @@ def keep(answer: Response) -> None:
         "body": context.runtime().vault.seal(answer.get_data(as_text=True)),  # it may show a key or a secret
         "headers": {name: value for name, value in answer.headers.items() if name in KEPT_HEADERS},
     }
-    context.writing().execute(_KEEPING, _identity() | kept)
+    context.begin_transaction().execute(_KEEPING, _identity() | kept)
 
 
 def _claim(session: Session) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from shared import events, records
 from shared.catalog import QUEUES, resolve
 from shared.db import clock, utcnow
-from shared.errors import Conflict, NotFound, TooMany
+from shared.errors import Conflict, TooMany
 from shared.kinds import KINDS, I, JobKind, P
 from shared.lifecycle import TERMINAL_JOB_STATES, JobState
 from shared.models import Job, Project, User, Worker
@@ -111,13 +111,6 @@ def waiting(session: Session, user: User) -> int:
 
 def max_waiting(user: User, settings: Settings) -> int:
     return user.max_queued_jobs if user.max_queued_jobs is not None else settings.max_queued_jobs
-
-
-def get(session: Session, job_id: str) -> Job:
-    job = session.get(Job, job_id)
-    if job is None:
-        raise NotFound(f"there is no job {job_id}")
-    return job
 
 
 def claim(session: Session, job_id: str, attempt: int, worker: str, lease_seconds: float) -> ClaimedJob | None:
