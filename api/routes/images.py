@@ -34,7 +34,7 @@ blp = Blueprint("images", __name__, url_prefix="/v1", description="Pictures: ref
 @blp.needs("uploads:write")
 @blp.fails(404, 413, 415, 503)
 @blp.idempotent
-@blp.etag
+@blp.with_etag
 @blp.arguments(UploadSchema, location="multipart")
 @blp.response(201, ImageSchema)
 def upload_image(body: dict[str, Any], project_id: str) -> Any:
@@ -107,7 +107,7 @@ def list_images(query: dict[str, Any], project_id: str) -> Any:
 @blp.get("/images/<id:image_id>")
 @blp.needs("projects:read")
 @blp.fails(404)
-@blp.etag
+@blp.with_etag
 @blp.response(200, ImageSchema)
 def get_image(image_id: str) -> Any:
     """Show a picture, with a link to download it"""
@@ -118,7 +118,7 @@ def get_image(image_id: str) -> Any:
 @blp.needs("curation:write")
 @blp.fails(404, 409)
 @blp.if_match
-@blp.etag
+@blp.with_etag
 @blp.arguments(ImageChangeSchema)
 @blp.response(200, ImageSchema)
 def change_image(body: dict[str, Any], image_id: str) -> Any:
@@ -137,7 +137,7 @@ def change_image(body: dict[str, Any], image_id: str) -> Any:
 @blp.fails(404, 413, 415, 503)
 @blp.if_match
 @blp.idempotent
-@blp.etag
+@blp.with_etag
 @blp.arguments(VersionSchema, location="multipart")
 @blp.response(201, ImageSchema)
 def put_back_image(body: dict[str, Any], image_id: str) -> Any:

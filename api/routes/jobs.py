@@ -53,7 +53,7 @@ def list_jobs(query: dict[str, Any]) -> Any:
 @blp.get("/jobs/<id:job_id>")
 @blp.needs("projects:read")
 @blp.fails(404)
-@blp.etag
+@blp.with_etag
 @blp.header(PREFER)
 @blp.response(200, JobSchema)
 def get_job(job_id: str) -> Any:

@@ -34,7 +34,7 @@ def list_loras(query: dict[str, Any], project_id: str) -> Any:
 @blp.get("/loras/<id:lora_id>")
 @blp.needs("projects:read")
 @blp.fails(404)
-@blp.etag
+@blp.with_etag
 @blp.response(200, LoraSchema)
 def get_lora(lora_id: str) -> Any:
     """Show a LoRA, with links to download its files

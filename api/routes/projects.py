@@ -33,7 +33,7 @@ blp = Blueprint("projects", __name__, url_prefix="/v1", description="Characters 
 @blp.post("/projects")
 @blp.needs("projects:write")
 @blp.idempotent
-@blp.etag
+@blp.with_etag
 @blp.arguments(DryRunQuery, location="query")
 @blp.arguments(NewProjectSchema)
 @blp.response(201, ProjectSchema)
@@ -66,7 +66,7 @@ def list_projects(query: dict[str, Any]) -> Any:
 @blp.get("/projects/<id:project_id>")
 @blp.needs("projects:read")
 @blp.fails(404)
-@blp.etag
+@blp.with_etag
 @blp.response(200, ProjectSchema)
 def get_project(project_id: str) -> Any:
     """Show a project"""
@@ -77,7 +77,7 @@ def get_project(project_id: str) -> Any:
 @blp.needs("projects:write")
 @blp.fails(404, 409)
 @blp.if_match
-@blp.etag
+@blp.with_etag
 @blp.arguments(ProjectChangeSchema)
 @blp.response(200, ProjectSchema)
 def change_project(body: dict[str, Any], project_id: str) -> Any:

@@ -59,7 +59,7 @@ def add_round(body: dict[str, Any], project_id: str) -> Any:
 @blp.get(ROUND)
 @blp.needs("projects:read")
 @blp.fails(404)
-@blp.etag
+@blp.with_etag
 @blp.response(200, RoundSchema)
 def get_round(project_id: str, number: int) -> Any:
     """Show a round, its decisions and the dataset with the exact captions"""
@@ -100,7 +100,7 @@ def ask_for_candidates(body: dict[str, Any], project_id: str, number: int) -> An
 @blp.needs("curation:write")
 @blp.fails(404, 409)
 @blp.if_match
-@blp.etag
+@blp.with_etag
 @blp.arguments(DecisionsSchema)
 @blp.response(200, RoundSchema)
 def decide_candidates(body: dict[str, Any], project_id: str, number: int) -> Any:

@@ -30,7 +30,7 @@ def list_users(query: dict[str, Any]) -> Any:
 @blp.post("/users")
 @blp.needs("admin")
 @blp.idempotent
-@blp.etag
+@blp.with_etag
 @blp.arguments(NewUserSchema)
 @blp.response(201, UserSchema)
 def create_user(body: dict[str, Any]) -> Any:
@@ -43,7 +43,7 @@ def create_user(body: dict[str, Any]) -> Any:
 @blp.get("/users/<id:user_id>")
 @blp.needs("admin")
 @blp.fails(404)
-@blp.etag
+@blp.with_etag
 @blp.response(200, UserSchema)
 def get_user(user_id: str) -> Any:
     """Show a user"""
@@ -54,7 +54,7 @@ def get_user(user_id: str) -> Any:
 @blp.needs("admin")
 @blp.fails(404, 409)
 @blp.if_match
-@blp.etag
+@blp.with_etag
 @blp.arguments(UserChangeSchema)
 @blp.response(200, UserSchema)
 def change_user(body: dict[str, Any], user_id: str) -> Any:

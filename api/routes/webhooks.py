@@ -55,7 +55,7 @@ def list_webhooks(query: dict[str, Any]) -> Any:
 @blp.get("/webhooks/<id:webhook_id>")
 @blp.needs("webhooks:write")
 @blp.fails(404)
-@blp.etag
+@blp.with_etag
 @blp.response(200, WebhookSchema)
 def get_webhook(webhook_id: str) -> Any:
     """Show a webhook"""
@@ -66,7 +66,7 @@ def get_webhook(webhook_id: str) -> Any:
 @blp.needs("webhooks:write")
 @blp.fails(404)
 @blp.if_match
-@blp.etag
+@blp.with_etag
 @blp.arguments(WebhookChangeSchema)
 @blp.response(200, WebhookSchema)
 def change_webhook(body: dict[str, Any], webhook_id: str) -> Any:
