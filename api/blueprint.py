@@ -1,4 +1,4 @@
-"""A flask-smorest blueprint whose routes can't forget who may use them, and end their session with the answer."""
+"""A flask-smorest blueprint whose routes must name their scope, and whose transaction ends with the answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 class Parser(FlaskParser):
-    """webargs, but strict: another content type is 415 and no empty body, and nothing unknown is let pass."""
+    """webargs, but strict: it refuses another content type (415), an empty body and unknown names (422)."""
 
     DEFAULT_UNKNOWN_BY_LOCATION = {  # noqa: RUF012  (the base class's own)
         **FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION,
@@ -54,7 +54,7 @@ class Parser(FlaskParser):
             abort(400, messages={"json": ["a number has too many digits"]})
 
     def load_querystring(self, req: Request, schema: Schema) -> Any:
-        """The parameters of the address; those that filter by metadata are read by filters.metadata."""
+        """The query parameters, without the filters by metadata, which `filters.metadata` reads."""
         plain = list(req.args.items(multi=True))
         if getattr(schema, "metadata_filter", False):
             plain = [(name, value) for name, value in plain if not name.startswith(filters.METADATA)]
@@ -75,7 +75,7 @@ def _no_constant(name: str) -> Any:
 
 
 class Blueprint(flask_smorest.Blueprint):
-    """Declares, besides what flask-smorest does: the scope, what may go wrong, Idempotency-Key, ETag and If-Match."""
+    """flask-smorest's, with declarations of the scope, the errors, Idempotency-Key, ETag and If-Match."""
 
     ARGUMENTS_PARSER = Parser()
     DEFAULT_LOCATION_CONTENT_TYPE_MAPPING = {  # noqa: RUF012
@@ -96,7 +96,7 @@ class Blueprint(flask_smorest.Blueprint):
         super().add_url_rule(rule, endpoint or view_func.__name__, answered(view_func), *args, **options)
 
     def arguments(self, schema: Any, *args: Any, **kwargs: Any) -> Any:
-        """As flask-smorest's, with one schema for all requests: a class would be filled with fields for each."""
+        """As flask-smorest's, with one schema instance for all requests: a class would be instantiated for each."""
         declare = super().arguments(schema() if isinstance(schema, type) else schema, *args, **kwargs)
 
         def marked(view: View) -> View:
@@ -105,7 +105,7 @@ class Blueprint(flask_smorest.Blueprint):
 
         return marked
 
-    # --- what a route says of itself --------------------------------------------------------------------------
+    # --- what a route declares ---------------------------------------------------------------------------------
 
     @staticmethod
     def needs(scope: str) -> Callable[[View], View]:
@@ -127,7 +127,7 @@ class Blueprint(flask_smorest.Blueprint):
 
     @staticmethod
     def fails(*statuses: int) -> Callable[[View], View]:
-        """The errors that a client must expect, each as a problem."""
+        """The error statuses that the route may answer with, besides those that its other declarations imply."""
 
         def declare(view: View) -> View:
             responses = _apidoc(view).setdefault("response", {}).setdefault("responses", {})
@@ -139,7 +139,7 @@ class Blueprint(flask_smorest.Blueprint):
 
     @staticmethod
     def header(parameter: dict[str, Any]) -> Callable[[View], View]:
-        """A header that the view reads by itself."""
+        """A request header that the view reads itself."""
 
         def declare(view: View) -> View:
             _parameter(view, parameter)
@@ -149,15 +149,15 @@ class Blueprint(flask_smorest.Blueprint):
 
     @staticmethod
     def idempotent(view: View) -> View:
-        """With the same `Idempotency-Key` the same request is done once, however often it is sent."""
+        """A request that is sent again with the same `Idempotency-Key` is done only once."""
         _parameter(view, idempotency.HEADER)
         view.__dict__["idempotent"] = True
         return Blueprint.fails(409, 422)(view)
 
     @staticmethod
-    def etag(view: View) -> View:  # type: ignore[override]
-        """The answer carries an ETag. Stands above `response`."""
-        view.__dict__["etag"] = True
+    def with_etag(view: View) -> View:
+        """The answer carries an ETag. Write it above `response`."""
+        view.__dict__["with_etag"] = True
         for responses in _apidoc(view)["response"]["responses"].values():
             for response in responses:
                 if isinstance(response, dict):
@@ -166,7 +166,7 @@ class Blueprint(flask_smorest.Blueprint):
 
     @staticmethod
     def if_match(view: View) -> View:
-        """The request must say which version it is based on; the view compares with `etags.check`."""
+        """The request must name the version that it is based on; the view compares it with `etags.check`."""
         _parameter(view, etags.IF_MATCH)
         view.__dict__["if_match"] = True
         return Blueprint.fails(412, 428)(view)
@@ -193,7 +193,7 @@ def _prepare_headers_doc(doc: dict[str, Any], doc_info: dict[str, Any], **_: Any
 
 
 def answered(view: Callable[..., Any]) -> Callable[..., Any]:
-    """A view from the door to the commit: key, scope, body, service, answer; and only then is it true."""
+    """Wrap a view: authenticate, run it, build the answer, store it for its Idempotency-Key, commit."""
     marks = view.__dict__
 
     @wraps(view)
@@ -208,18 +208,18 @@ def answered(view: Callable[..., Any]) -> Callable[..., Any]:
                 if marks.get("idempotent"):
                     idempotency.announce()
                 answer = make_response(view(*args, **kwargs))
-                if marks.get("etag"):
+                if marks.get("with_etag"):
                     etags.put_on(answer)
                 idempotency.keep(answer)
-                if context.current_writing() is not None and marks["scope"] is not None:
+                if context.in_transaction() and marks["scope"] is not None:
                     _remember(view.__name__)
         except idempotency.Replay as earlier:
             return earlier.answer()
-        return etags.conditional(answer) if marks.get("etag") else answer
+        return etags.conditional(answer) if marks.get("with_etag") else answer
 
     return whole
 
 
 def _remember(action: str) -> None:
-    """Write down who did this, in the transaction that does it."""
-    audit.record(context.writing(), context.api_key(), action, request.path, g.request_id)
+    """Write into the audit log who did this, in the transaction that does it."""
+    audit.record(context.begin_transaction(), context.api_key(), action, request.path, g.request_id)

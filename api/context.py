@@ -1,4 +1,4 @@
-"""What one request stands on: the runtime, who asks, and one session that lives until the answer is written."""
+"""What one request has: the runtime, the caller's API key, and one session that lives until the answer is built."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def allowed(scope: str) -> bool:
 
 @dataclass
 class Unit:
-    """A request's unit of work: its sessions, and what is to be done around them."""
+    """A request's sessions, and what it does before and after them."""
 
     stack: ExitStack
     reading: Session | None = None
@@ -45,9 +45,9 @@ class Unit:
 
 @contextmanager
 def sessions() -> Iterator[None]:
-    """Whatever session the request begins ends here: committed after a good answer, rolled back after an error.
+    """Ends whatever session the request begins: committed after a good answer, rolled back after an error.
 
-    The answer is made of rows before the commit, so that a stored answer (see idempotency) is part of it.
+    The answer is built from rows before the commit: a stored answer (see `idempotency`) is part of the transaction.
     """
     with ExitStack() as stack:
         unit = g.unit = Unit(stack)
@@ -57,7 +57,7 @@ def sessions() -> Iterator[None]:
 
 
 def reading() -> Session:
-    """The request's session for reading. It waits for no writer."""
+    """The request's session for reads: one that waits for no writer, or the request's transaction once it has begun."""
     unit = _unit()
     if unit.writing is not None:
         return unit.writing
@@ -66,8 +66,11 @@ def reading() -> Session:
     return unit.reading
 
 
-def writing() -> Session:
-    """The request's transaction: all of it or nothing. Begin it late: on SQLite there is one writer at a time."""
+def begin_transaction() -> Session:
+    """Begin the request's transaction, or return it if it has begun. It is committed once the answer has been built.
+
+    Call it late: SQLite has one writer at a time.
+    """
     unit = _unit()
     if unit.writing is None:
         release()
@@ -77,36 +80,36 @@ def writing() -> Session:
     return unit.writing
 
 
-def current_writing() -> Session | None:
-    return _unit().writing
+def in_transaction() -> bool:
+    return _unit().writing is not None
 
 
 def first(act: Callable[[Session], None]) -> None:
-    """What the request's transaction is to begin with."""
+    """Do this first in the request's transaction, when it begins."""
     _unit().first = act
 
 
 def after(act: Callable[[], None]) -> None:
-    """What is to be done once the transaction has been committed."""
+    """Do this once the transaction has been committed."""
     _unit().after.append(act)
 
 
 def undo(act: Callable[[], None]) -> None:
-    """What is to be done if the request fails: for what is outside the database.
+    """Do this if the request fails. It is for changes outside the database, such as a stored object.
 
-    When the connection broke, the row may have been committed all the same, and must find its object: then
-    nothing is undone, and what turns out to be an orphan is collected later.
+    It is not done when the connection to the database broke: the row may have been committed all the same, and then its
+    object must exist. An object without a row is collected later.
     """
 
-    def unless_well(kind: object, error: object, trace: object) -> None:
+    def after_an_error(kind: object, error: object, trace: object) -> None:
         if kind is not None and not isinstance(error, DBAPIError):
             act()
 
-    _unit().stack.push(unless_well)
+    _unit().stack.push(after_an_error)
 
 
 def release() -> None:
-    """Give back the connection of a request that has read all it needs for now."""
+    """Close the session for reads, so that its connection is free while the request does something slow."""
     unit = _unit()
     if unit.reading is not None:
         unit.reading.close()
@@ -114,17 +117,17 @@ def release() -> None:
 
 
 def connection() -> socket.socket | None:
-    """The client's end, where the server shows it (gunicorn does)."""
+    """The client's socket, if the server gives it to us (gunicorn does)."""
     return cast("socket.socket | None", request.environ.get("gunicorn.socket"))
 
 
 def is_closed(connection: socket.socket | None) -> bool:
-    """Whether the client has hung up. A write would find that out, but may be long in coming."""
+    """Whether the client has hung up. The next write would notice, but it may be far off."""
     if connection is None:
         return False
     try:
         return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except (BlockingIOError, ValueError):  # it says nothing, as it should; TLS can't be looked into
+    except (BlockingIOError, ValueError):  # nothing to read, as expected; or TLS, which can't be peeked into
         return False
     except OSError:
         return True

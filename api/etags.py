@@ -1,4 +1,4 @@
-"""Strong ETags: a hash of what is shown. Who changes something says which version they saw."""
+"""Strong ETags: a hash of what the answer shows. A change must name the version that it is based on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from marshmallow import Schema
 from shared import json_text
 from shared.errors import PreconditionFailed, PreconditionRequired
 
-# Presigned links differ each time they are made, and say nothing about the thing itself. A URL that doesn't expire is
-# a webhook's own.
+# Left out of the hash: a presigned link differs each time it is made. A `url` beside no expiry is a webhook's own, and
+# counts.
 EXPIRY = frozenset({"url_expires_at", "expires_at"})
 VOLATILE = EXPIRY | {"url"}
 
@@ -34,7 +34,7 @@ IF_MATCH = {
 
 
 def of(shown: Any) -> str:
-    """The tag of a representation."""
+    """The ETag of a representation."""
     text = json_text.write(shown, sort_keys=True)
     if any(name in text for name in EXPIRY):
         text = json_text.write(_lasting(shown), sort_keys=True)
@@ -42,26 +42,26 @@ def of(shown: Any) -> str:
 
 
 def put_on(answer: Response) -> None:
-    """Tag an answer with what it shows, as the schema has just dumped it."""
+    """Set the ETag of an answer, from what the schema has just dumped."""
     shown = get_appcontext().get("result_dump")
     if shown is not None and 200 <= answer.status_code < 300:
         answer.set_etag(of(shown))
 
 
 def conditional(answer: Response) -> Response:
-    """304, or a part, if that is what was asked for."""
+    """Answer with 304, or with a range, if the request's headers ask for it."""
     asked = request.environ
     if any(name in asked for name in CONDITIONAL) and request.method in ("GET", "HEAD"):
         wanted = request.if_match
         if wanted and not wanted.star_tag and not wanted.contains(answer.get_etag()[0] or ""):
             raise PreconditionFailed("this is not the version that you asked for")
-        # what is left; werkzeug takes `If-Match: *` for the name of a version
+        # If-Match has been dealt with, and werkzeug would take its `*` for a version's name.
         answer.make_conditional({name: value for name, value in asked.items() if name != "HTTP_IF_MATCH"})
     return answer
 
 
 def require() -> None:
-    """A write without If-Match could undo what its author never saw."""
+    """Refuse a write without If-Match: it could overwrite a change that its author has not seen."""
     if not request.if_match:
         raise PreconditionRequired(
             "send the ETag of what you have seen as If-Match, so that nothing is overwritten unseen"
@@ -69,7 +69,7 @@ def require() -> None:
 
 
 def check(schema: type[Schema], row: Any) -> None:
-    """Refuse when the thing isn't any more what the client saw. Call it with the row locked."""
+    """Refuse if the row has changed since the client read it. Call it with the row locked."""
     if not request.if_match or request.if_match.star_tag:
         return
     now = of(schema().dump(row))

@@ -19,7 +19,6 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from api import context
-from shared import prepared
 from shared.db import clock
 from shared.errors import BootloraError, Conflict, Invalid
 from shared.models import IdempotencyKey
@@ -99,7 +98,7 @@ def keep(answer: Response) -> None:
         "body": context.runtime().vault.seal(answer.get_data(as_text=True)),  # it may show a key or a secret
         "headers": {name: value for name, value in answer.headers.items() if name in KEPT_HEADERS},
     }
-    prepared.run(context.writing(), _KEEPING, **_identity(), **kept)
+    context.begin_transaction().execute(_KEEPING, _identity() | kept)
 
 
 def _claim(session: Session) -> None:
@@ -109,7 +108,7 @@ def _claim(session: Session) -> None:
     if postgres:
         session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
     try:
-        taken = prepared.one(session, _claiming(dialect), **g.idempotency)
+        taken = session.execute(_claiming(dialect), g.idempotency).one_or_none()
     except OperationalError as error:
         raise Conflict(
             "the first request with this Idempotency-Key is still under way; ask again in a moment",

@@ -1,7 +1,8 @@
-"""The one place that says what is whose: every look-up of a request goes through here. A foreign id does not exist.
+"""Every look-up of a request by id. It finds only what belongs to the request's user: anything else does not exist.
 
-For a write the project's row is locked first, whatever is looked up. So all writes to one project stand in a
-queue, and what was checked still holds when it is written.
+A function whose name begins with `locked_` is for writes. It begins the request's transaction and locks a row: of the
+project, whichever part of it is looked up. So writes to one project happen one after the other, and what a view has
+checked still holds when it writes.
 """
 
 from __future__ import annotations
@@ -10,74 +11,97 @@ from functools import cache
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Select, bindparam, inspect, select
-from sqlalchemy.orm import Session
 
 from api import context
-from shared import webhooks
 from shared.errors import NotFound
 from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import ApiKey, Image, Job, Lora, Project, Round, Webhook
 
-# Putting a query together takes longer than to ask it.
+# The queries are built once: that takes longer than to send them.
 _PROJECT = select(Project).where(Project.id == bindparam("wanted"), Project.user_id == bindparam("owner"))
 _PROJECT_LOCKED = _PROJECT.with_for_update()
-_MY_JOB = (Job.id == bindparam("part"), Project.id == Job.project_id, Project.user_id == bindparam("owner"))
+_WEBHOOK = select(Webhook).where(Webhook.id == bindparam("wanted"), Webhook.user_id == bindparam("owner"))
+_WEBHOOK_LOCKED = _WEBHOOK.with_for_update(key_share=True)
+_KEY = select(ApiKey).where(ApiKey.id == bindparam("wanted"), ApiKey.user_id == bindparam("owner"))
+_KEY_LOCKED = _KEY.with_for_update(of=ApiKey)
+_ROUND = select(Round).where(Round.project_id == bindparam("project_id"), Round.number == bindparam("number"))
+_MY_JOB = (Job.id == bindparam("wanted"), Project.id == Job.project_id, Project.user_id == bindparam("owner"))
 _JOB = {column.key: getattr(Job, column.key).label(column.key) for column in inspect(Job).column_attrs}
 _OPEN_JOB = select(*_JOB.values()).where(*_MY_JOB)
-# What it was given and has made, hundreds of pictures maybe, is not shown; of an open job it tells how long it takes.
+# The inputs and the result may list hundreds of pictures, and no answer shows them. Those of an open job are read too,
+# because its expected end is computed from them.
 _ENDED_JOB = select(*(_JOB[name] for name in _JOB if name not in ("inputs", "result", "checkpoint"))).where(*_MY_JOB)
 
-Row = TypeVar("Row", Project, Image, Job, Lora, Round)
+Row = TypeVar("Row")
+Part = TypeVar("Part", Image, Job, Lora)
 
 
-def project(session: Session, project_id: str) -> Project:
-    query = _PROJECT_LOCKED if session is context.current_writing() else _PROJECT
-    found = session.scalar(query, {"wanted": project_id, "owner": context.user().id})
-    if found is None:
-        raise NotFound(f"there is no project {project_id}")
-    return found
+def project(project_id: str) -> Project:
+    found = context.reading().scalar(_PROJECT, _named(project_id))
+    return _there(found, f"there is no project {project_id}")
 
 
-def image(session: Session, image_id: str) -> Image:
-    return _part(session, Image, image_id, "image")
+def locked_project(project_id: str) -> Project:
+    found = context.begin_transaction().scalar(_PROJECT_LOCKED, _named(project_id))
+    return _there(found, f"there is no project {project_id}")
 
 
-def job(session: Session, job_id: str) -> Job:
-    return _part(session, Job, job_id, "job")
+def image(image_id: str) -> Image:
+    return _part(Image, image_id, "image")
+
+
+def locked_image(image_id: str) -> Image:
+    _lock_project_of(Image, image_id)
+    return image(image_id)
+
+
+def job(job_id: str) -> Job:
+    return _part(Job, job_id, "job")
+
+
+def locked_job(job_id: str) -> Job:
+    _lock_project_of(Job, job_id)
+    return job(job_id)
 
 
 def shown_job(job_id: str) -> Job:
-    """A job to be shown, as plain values. It is what clients ask for most."""
-    db, named = context.runtime().db, {"part": job_id, "owner": context.user().id}
-    found = db.row(_ENDED_JOB, **named)
+    """The values of a job for an answer, without a session: no other request is sent as often."""
+    db = context.runtime().db
+    found = db.row(_ENDED_JOB, **_named(job_id))
     if found is not None and found.state not in TERMINAL_JOB_STATES:
-        found = db.row(_OPEN_JOB, **named)
-    if found is None:
-        raise NotFound(f"there is no job {job_id}")
-    return cast(Job, found)
+        found = db.row(_OPEN_JOB, **_named(job_id))
+    return cast(Job, _there(found, f"there is no job {job_id}"))
 
 
-def lora(session: Session, lora_id: str) -> Lora:
-    return _part(session, Lora, lora_id, "LoRA")
+def lora(lora_id: str) -> Lora:
+    return _part(Lora, lora_id, "LoRA")
 
 
-def round_(session: Session, project_id: str, number: int) -> Round:
-    owner = project(session, project_id)
-    found = session.scalar(select(Round).where(Round.project_id == owner.id, Round.number == number))
-    if found is None:
-        raise NotFound(f"the project has no round {number}")
-    return found
+def round_(project_id: str, number: int) -> Round:
+    return _round_of(project(project_id), number)
 
 
-def key(session: Session, key_id: str) -> ApiKey:
-    found = session.scalar(select(ApiKey).where(ApiKey.id == key_id, ApiKey.user_id == context.user().id))
-    if found is None:
-        raise NotFound(f"there is no key {key_id}")
-    return found
+def locked_round(project_id: str, number: int) -> Round:
+    return _round_of(locked_project(project_id), number)
 
 
-def webhook(session: Session, webhook_id: str) -> Webhook:
-    return webhooks.get(session, context.user(), webhook_id, lock=session is context.current_writing())
+def key(key_id: str) -> ApiKey:
+    return _there(context.reading().scalar(_KEY, _named(key_id)), f"there is no key {key_id}")
+
+
+def locked_key(key_id: str) -> ApiKey:
+    found = context.begin_transaction().scalar(_KEY_LOCKED, _named(key_id))
+    return _there(found, f"there is no key {key_id}")
+
+
+def webhook(webhook_id: str) -> Webhook:
+    found = context.reading().scalar(_WEBHOOK, _named(webhook_id))
+    return _there(found, f"there is no webhook {webhook_id}")
+
+
+def locked_webhook(webhook_id: str) -> Webhook:
+    found = context.begin_transaction().scalar(_WEBHOOK_LOCKED, _named(webhook_id))
+    return _there(found, f"there is no webhook {webhook_id}")
 
 
 def projects() -> Select[Project]:
@@ -88,20 +112,45 @@ def jobs() -> Select[Job]:
     return select(Job).where(Job.user_id == context.user().id)
 
 
-def _part(session: Session, model: type[Row], id_: str, noun: str) -> Row:
-    named = {"part": id_, "owner": context.user().id}
-    if session is context.current_writing():
-        session.scalar(_mine(model, lock=True), named)
-    found = session.scalar(_mine(model), named)
+def _named(id_: str) -> dict[str, str]:
+    return {"wanted": id_, "owner": context.user().id}
+
+
+def _there(found: Row | None, missing: str) -> Row:
     if found is None:
-        raise NotFound(f"there is no {noun} {id_}")
+        raise NotFound(missing)
     return found
 
 
+def _part(model: type[Part], id_: str, noun: str) -> Part:
+    found: Part | None = context.reading().scalar(_mine(model), _named(id_))
+    return _there(found, f"there is no {noun} {id_}")
+
+
+def _round_of(owner: Project, number: int) -> Round:
+    found = context.reading().scalar(_ROUND, {"project_id": owner.id, "number": number})
+    return _there(found, f"the project has no round {number}")
+
+
+def _lock_project_of(model: type[Image] | type[Job], id_: str) -> None:
+    context.begin_transaction().scalar(_lock_of(model), _named(id_))
+
+
 @cache
-def _mine(model: Any, *, lock: bool = False) -> Select[Any]:
-    """A part of a project of its owner, or that project's lock."""
-    query = select(Project.id).with_for_update(of=Project) if lock else select(model)
-    return query.where(
-        model.id == bindparam("part"), Project.id == model.project_id, Project.user_id == bindparam("owner")
+def _mine(model: Any) -> Select[Any]:
+    """One part of one of the user's projects."""
+    return select(model).where(*_is_mine(model))
+
+
+@cache
+def _lock_of(model: Any) -> Select[Any]:
+    """The lock of the project that a part belongs to."""
+    return select(Project.id).where(*_is_mine(model)).with_for_update(of=Project)
+
+
+def _is_mine(model: Any) -> tuple[Any, ...]:
+    return (
+        model.id == bindparam("wanted"),
+        Project.id == model.project_id,
+        Project.user_id == bindparam("owner"),
     )

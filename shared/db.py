@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import JSON, DateTime, Engine, Select, create_engine, event, literal
@@ -15,7 +16,6 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 from shared import json_text, records
-from shared.prepared import Lookups
 
 # A server that has gone without a word must not hold a thread for ever: seconds, then milliseconds (libpq's units).
 PATIENCE = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 15, "keepalives_interval": 5}
@@ -82,13 +82,13 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
-def make_engine(url: str) -> Engine:
-    """An engine whose transactions are safe against each other.
+def make_engine(url: str, **options: Any) -> Engine:
+    """An engine whose transactions are safe against each other. `options` are more of SQLAlchemy's `create_engine`.
 
-    SQLite: WAL, and every writing transaction begins IMMEDIATE. A deferred one that has read can't
-    become a writer once another wrote: SQLite refuses at once, whatever the timeout.
+    On SQLite it uses WAL, and every transaction that writes begins with BEGIN IMMEDIATE. A deferred transaction that
+    has read can't become a writer after another one wrote: SQLite refuses at once, whatever the timeout.
     """
-    common: dict[str, Any] = {"pool_size": 10, "max_overflow": 20}
+    common: dict[str, Any] = {"pool_size": 10, "max_overflow": 20, **options}
     common |= {"json_serializer": json_text.write, "json_deserializer": json_text.read}
     if not url.startswith("sqlite"):
         return create_engine(url, connect_args=PATIENCE, pool_pre_ping=True, pool_recycle=1800, **common)
@@ -100,23 +100,22 @@ def make_engine(url: str) -> Engine:
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=30000"):
             connection.execute(f"PRAGMA {pragma}")
 
-    @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
-        begin = connection.get_execution_options().get("begin", "BEGIN IMMEDIATE")
-        if begin:
-            connection.exec_driver_sql(begin)
+        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN IMMEDIATE"))
 
+    if options.get("isolation_level") != "AUTOCOMMIT":
+        event.listen(engine, "begin", _begin)
     return engine
 
 
 class Database:
-    """Sessions on one engine. Rows stay readable after the commit, when the answer is written."""
+    """The sessions. Rows stay readable after the commit, when the answer is written."""
 
     def __init__(self, url: str):
         self.engine = make_engine(url)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
         self._readers = sessionmaker(self.engine.execution_options(begin="BEGIN"), expire_on_commit=False)
-        self._lookups = Lookups(self.engine)
+        self._autocommit = make_engine(url, isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -131,13 +130,14 @@ class Database:
             yield session
 
     def row(self, query: Select[Any], **values: str) -> Any | None:
-        """One row, as it has been committed by now. Without a session and a transaction, which cost many times more."""
-        try:
-            return self._lookups.row(query, values)
-        except self._lookups.errors:  # as a rule a connection that has gone meanwhile; if not, here is who can tell
-            with self.reading() as session:
-                return session.execute(query, values).one_or_none()
+        """The one committed row that a query finds, or None. Its columns are attributes.
+
+        It opens neither a session nor a transaction, and so takes a quarter of the time of `reading`.
+        """
+        with self._autocommit.connect() as connection:
+            found = connection.execute(query, values).mappings().one_or_none()
+        return None if found is None else SimpleNamespace(**found)
 
     def dispose(self) -> None:
-        self._lookups.close()
+        self._autocommit.dispose()
         self.engine.dispose()

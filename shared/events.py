@@ -8,7 +8,6 @@ from sqlalchemy import bindparam, or_, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from shared import prepared
 from shared.db import clock, utcnow
 from shared.models import Delivery, Event, Job, Project, Round, Webhook
 
@@ -60,12 +59,14 @@ def record(session: Session, project: Project, type_: str, **data: Any) -> Event
     """Append an event to a project, with a delivery for each webhook that wants it."""
     if type_ not in TYPES:
         raise ValueError(f"unknown event type {type_!r}")
+    session.flush()  # the project may be new
     now = utcnow()
-    seq = prepared.scalar(session, _NEXT, of=project.id, updated_at=now)
+    seq = session.scalar(_NEXT, {"of": project.id, "updated_at": now})
     set_committed_value(project, "seq", seq)
     set_committed_value(project, "updated_at", now)
     event = Event(user_id=project.user_id, project_id=project.id, seq=seq, type=type_, data=data)
-    prepared.add(session, event)
+    session.add(event)
+    session.flush()
     for webhook in session.scalars(_LISTENING, {"whose": project.user_id, "of": project.id}):
         if not webhook.event_types or type_ in webhook.event_types:
             session.add(Delivery(webhook_id=webhook.id, event_id=event.id, due_at=clock()))

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared import captions, events, kinds, plans
 from shared.catalog import FRAMINGS, VIEWS
-from shared.errors import Conflict, Invalid, NotFound
+from shared.errors import Conflict, Invalid
 from shared.kinds import KINDS, CropParams, CropResult, GenerateResult, ImageInput, UploadResult
 from shared.lifecycle import TERMINAL_JOB_STATES, Decision, ProjectState, RoundState
 from shared.models import Image, Job, Project, Round
@@ -18,13 +18,6 @@ from shared.pictures import MAX_ASPECT
 
 DATASET_ROLES = ("reference", "candidate")
 MIN_CROP_SIDE = 16
-
-
-def get(session: Session, image_id: str) -> Image:
-    image = session.get(Image, image_id)
-    if image is None:
-        raise NotFound(f"there is no image {image_id}")
-    return image
 
 
 def add_upload(

@@ -15,10 +15,10 @@ import structlog
 from sqlalchemy import bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from shared import events, prepared, records
+from shared import events, records
 from shared.catalog import QUEUES, resolve
 from shared.db import clock, utcnow
-from shared.errors import Conflict, NotFound, TooMany
+from shared.errors import Conflict, TooMany
 from shared.kinds import KINDS, I, JobKind, P
 from shared.lifecycle import TERMINAL_JOB_STATES, JobState
 from shared.models import Job, Project, User, Worker
@@ -81,8 +81,9 @@ def enqueue(
         labels=labels if labels is not None else project.labels,
         checkpoint=checkpoint,
     )
-    prepared.add(session, job)
-    prepared.run(session, _STANDING_IN_LINE, whose=job.user_id)  # after the job: see turns.straighten_line
+    session.add(job)
+    session.flush()
+    session.execute(_STANDING_IN_LINE, {"whose": job.user_id})  # after the job: see turns.straighten_line
     wake(session, job.queue)
     return job
 
@@ -94,7 +95,7 @@ def wake(session: Session, queue: str) -> None:
 
 def check_cap(session: Session, user: User, settings: Settings) -> None:
     """Raise `TooMany` when the user has as many waiting jobs as allowed. Locks the user's row: one count at a time."""
-    prepared.run(session, _ONE_AT_A_TIME, whose=user.id)
+    session.execute(_ONE_AT_A_TIME, {"whose": user.id})
     count, allowed = waiting(session, user), max_waiting(user, settings)
     if count >= allowed:
         raise TooMany(
@@ -105,26 +106,19 @@ def check_cap(session: Session, user: User, settings: Settings) -> None:
 
 def waiting(session: Session, user: User) -> int:
     """How many of the user's waiting jobs count towards their cap."""
-    return prepared.scalar(session, _WAITING_AND_CAPPED, whose=user.id) or 0
+    return session.scalar(_WAITING_AND_CAPPED, {"whose": user.id}) or 0
 
 
 def max_waiting(user: User, settings: Settings) -> int:
     return user.max_queued_jobs if user.max_queued_jobs is not None else settings.max_queued_jobs
 
 
-def get(session: Session, job_id: str) -> Job:
-    job = session.get(Job, job_id)
-    if job is None:
-        raise NotFound(f"there is no job {job_id}")
-    return job
-
-
 def claim(session: Session, job_id: str, attempt: int, worker: str, lease_seconds: float) -> ClaimedJob | None:
     """Take a waiting job, or None when it isn't this attempt's turn any more."""
     token = secrets.token_hex(16)
     _lock_project(session, job_id)
-    taking = _taking(lease_seconds)
-    if not prepared.run(session, taking, wanted=job_id, its_attempt=attempt, worker=worker, lease_token=token):
+    given = {"wanted": job_id, "its_attempt": attempt, "worker": worker, "lease_token": token}
+    if session.execute(_taking(lease_seconds), given).one_or_none() is None:
         return None
     job = session.get_one(Job, job_id, populate_existing=True)
     events.of_job(session, job, "job.started")
@@ -311,7 +305,7 @@ def check_out(session: Session, name: str) -> None:
 
 def _lock_project(session: Session, job_id: str) -> None:
     """Its row before the job's, as requests lock them: in another order two would wait for each other."""
-    prepared.run(session, _PROJECT_OF, wanted=job_id)
+    session.execute(_PROJECT_OF, {"wanted": job_id})
 
 
 @cache

@@ -14,13 +14,6 @@ from shared.kinds import LoraInput, TrainResult
 from shared.models import Job, Lora, Project, Round
 
 
-def get(session: Session, lora_id: str) -> Lora:
-    lora = session.get(Lora, lora_id)
-    if lora is None:
-        raise NotFound(f"there is no LoRA {lora_id}")
-    return lora
-
-
 def add(session: Session, job: Job, round_: Round, result: TrainResult) -> Lora:
     """Add the LoRA that a training has made; its round draws with it from now on."""
     params = kinds.TRAIN.params_of(job)

@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared import captions, events, images, jobs, kinds, loras, plans, prepared, rounds
+from shared import captions, events, images, jobs, kinds, loras, plans, rounds
 from shared.catalog import FRAMINGS, VIEWS, BaseModel
-from shared.errors import Conflict, Invalid, NotFound
+from shared.errors import Conflict, Invalid
 from shared.kinds import KINDS, CropInputs, CropParams, GenerateInputs, UploadInputs, UploadParams
 from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKind
 from shared.models import Image, Job, Project, Round, User, Webhook
@@ -22,7 +22,8 @@ MIN_REFERENCES = 4
 def create(session: Session, user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
     """A new draft."""
     project = draft(user, given, base_models)
-    prepared.add(session, project)
+    session.add(project)
+    session.flush()
     return project
 
 
@@ -53,15 +54,6 @@ def base_model(base_models: dict[str, BaseModel], name: str) -> BaseModel:
             errors=[{"pointer": "/base_model", "detail": "unknown"}],
         )
     return base_models[name]
-
-
-def get(session: Session, user: User, project_id: str, *, lock: bool = False) -> Project:
-    """A project of this user. Anybody else's does not exist."""
-    query = select(Project).where(Project.id == project_id, Project.user_id == user.id)
-    project = session.scalar(query.with_for_update() if lock else query)
-    if project is None:
-        raise NotFound(f"there is no project {project_id}")
-    return project
 
 
 def change(session: Session, project: Project, changes: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:

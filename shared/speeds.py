@@ -12,7 +12,6 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from shared import prepared
 from shared.db import clock, utcnow
 from shared.kinds import KINDS, JobKind
 from shared.lifecycle import JobState
@@ -45,7 +44,7 @@ def wait(session: Session, job: Job, place: int | None, settings: Settings) -> W
             left = max(0.0, whole - (utcnow() - job.started_at).total_seconds())
         return Wait(to_start=0.0, to_finish=left)
     mean = _kept(session, f"queue {job.queue}", lambda: _mean_of_queue(session, job.queue))
-    ((slots, busy),) = prepared.run(session, _slots_and_busy(job.queue, settings))
+    slots, busy = session.execute(_slots_and_busy(job.queue, settings)).one()
     if not slots or mean is None:
         return Wait()
     # A slot that is busy is, on the mean, half through.

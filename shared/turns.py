@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from shared import prepared
 from shared.catalog import FORMER_QUEUES
 from shared.db import clock
 from shared.lifecycle import JobState
@@ -51,11 +50,12 @@ def take_next(session: Session, queue: str, settings: Settings) -> Turn | None:
     A user who is locked is passed over: whoever has the lock may have to wait for what is locked here. As a rule they
     hand out at their own end; else the clock comes a second later.
     """
-    whose = prepared.scalar(session, _next_user(queue, settings))
-    taken = prepared.one(session, _marking(queue, settings), whose=whose) if whose else None
+    session.flush()
+    given = {"whose": session.scalar(_next_user(queue, settings))}
+    taken = session.execute(_marking(queue, settings), given).one_or_none() if given["whose"] else None
     if taken is None:
         return None
-    prepared.run(session, _SERVED, whose=whose)
+    session.execute(_SERVED, given)
     return Turn(queue, taken.id, taken.attempt)
 
 
@@ -142,7 +142,7 @@ def _turns(session: Session, queue: str) -> dict[str, int]:
     """How many jobs each user has waiting, in the order of their turns. Looked up once for each session."""
     known: dict[str, dict[str, int]] = session.info.setdefault("turns", {})
     if queue not in known:
-        known[queue] = dict(prepared.run(session, _counted_by_user(queue)))
+        known[queue] = dict(session.execute(_counted_by_user(queue)).all())
     return known[queue]
 
 
@@ -152,14 +152,15 @@ def _slots(session: Session, queue: str, settings: Settings, *, patient: bool) -
     Dispatchers take turns, by the rows of the workers that they hand out to: two would both count the last slot.
     Who has rows for which the others may wait must not wait for them in turn, and so is not patient.
     """
-    mine = prepared.run(session, _live_workers(queue, settings, patient))
+    mine = session.execute(_live_workers(queue, settings, patient)).all()
     if not mine or (not patient and len(mine) < mine[0].number):
         return None
     return sum(worker.slots for worker in mine)
 
 
 def _busy(session: Session, queue: str, settings: Settings) -> int:
-    return prepared.scalar(session, _counting_busy(queue, settings)) or 0
+    session.flush()
+    return session.scalar(_counting_busy(queue, settings)) or 0
 
 
 # The clock asks these each second, and each submit does: putting them together takes as long as the answer.

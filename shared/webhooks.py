@@ -66,15 +66,6 @@ def create(
     return webhook, secret
 
 
-def get(session: Session, user: User, webhook_id: str, *, lock: bool = False) -> Webhook:
-    """A webhook of this user. Anybody else's does not exist."""
-    query = select(Webhook).where(Webhook.id == webhook_id, Webhook.user_id == user.id)
-    webhook = session.scalar(query.with_for_update(key_share=True) if lock else query)
-    if webhook is None:
-        raise NotFound(f"there is no webhook {webhook_id}")
-    return webhook
-
-
 def owned_by(user_id: str) -> Select[Webhook]:
     return select(Webhook).where(Webhook.user_id == user_id)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from api import owned, uploads
 from api.blueprint import Blueprint
-from api.context import reading, release, runtime, writing
+from api.context import begin_transaction, reading, release, runtime
 from api.pagination import list_of
 from api.schemas.datasets import ExportedSchema, ExportSchema, ImportSchema
 from api.schemas.images import ImageSchema
@@ -33,13 +33,14 @@ def import_dataset(body: dict[str, Any], project_id: str) -> Any:
 
     The tags of a picture are what the `.txt` beside it says, parted by commas; views and framings are known by theirs.
     """
-    owned.project(reading(), project_id)
+    owned.project(project_id)
     limits = runtime().settings
     entries = archives.unpack(body["file"].stream, limits.max_pictures_per_import, limits.max_upload_bytes)
     stored = uploads.store_all([entry.content for entry in entries], project_id)
-    project = owned.project(writing(), project_id)
+    session = begin_transaction()
+    project = owned.locked_project(project_id)
     added = [
-        images.add_captioned(writing(), project, each, entry.caption, max_images=limits.max_images_per_project)
+        images.add_captioned(session, project, each, entry.caption, max_images=limits.max_images_per_project)
         for entry, each in zip(entries, stored, strict=True)
     ]
     return {"items": added}
@@ -56,9 +57,9 @@ def export_dataset(body: dict[str, Any], project_id: str) -> Any:
 
     Of a round it is what that was trained on; otherwise what is accepted by now, every feature named.
     """
-    project = owned.project(reading(), project_id)
+    project = owned.project(project_id)
     if body["round"]:
-        dataset = owned.round_(reading(), project_id, body["round"]).dataset
+        dataset = owned.round_(project_id, body["round"]).dataset
     else:
         dataset = rounds.present_dataset(reading(), project)
     release()
@@ -66,7 +67,7 @@ def export_dataset(body: dict[str, Any], project_id: str) -> Any:
         raise Conflict("there is no picture in that dataset yet", code="empty_dataset")
     with uploads.admitted():
         exported = _exported(project, dataset)
-    writing()  # who took it is remembered
+    begin_transaction()  # so that the audit log says who took it
     return exported
 
 

@@ -23,7 +23,7 @@ def list_events(query: dict[str, Any], project_id: str) -> Any:
 
     Webhooks and streams tell the same events. `seq` has no gaps, so nothing can be missed.
     """
-    project = owned.project(reading(), project_id)
+    project = owned.project(project_id)
     found = events.after(reading(), project.id, query["after"], query["limit"] + 1)
     shown = [events.payload(event) for event in found[: query["limit"]]]
     return {"items": shown, "has_more": len(found) > query["limit"]}
@@ -40,7 +40,7 @@ def stream_project_events(query: dict[str, Any], project_id: str) -> Any:
     `id` is the `seq`; `Last-Event-ID` goes on after it. Between the events `progress` tells how far the running jobs
     are. The stream ends when the project has ended, or after ten minutes: then come back.
     """
-    return streams.of_project(owned.project(reading(), project_id), query.get("after"))
+    return streams.of_project(owned.project(project_id), query.get("after"))
 
 
 @blp.get("/jobs/<id:job_id>/events/stream")
@@ -53,4 +53,4 @@ def stream_job_events(query: dict[str, Any], job_id: str) -> Any:
 
     As the stream of its project, but only what is about this job; it ends with the job.
     """
-    return streams.of_job(owned.job(reading(), job_id), query.get("after"))
+    return streams.of_job(owned.job(job_id), query.get("after"))

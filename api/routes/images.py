@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from api import etags, filters, owned, uploads
 from api.blueprint import Blueprint
-from api.context import reading, runtime, writing
+from api.context import begin_transaction, reading, runtime
 from api.pagination import page, page_of
 from api.schemas.fields import address
 from api.schemas.images import (
@@ -34,7 +34,7 @@ blp = Blueprint("images", __name__, url_prefix="/v1", description="Pictures: ref
 @blp.needs("uploads:write")
 @blp.fails(404, 413, 415, 503)
 @blp.idempotent
-@blp.etag
+@blp.with_etag
 @blp.arguments(UploadSchema, location="multipart")
 @blp.response(201, ImageSchema)
 def upload_image(body: dict[str, Any], project_id: str) -> Any:
@@ -42,10 +42,11 @@ def upload_image(body: dict[str, Any], project_id: str) -> Any:
 
     It is decoded, turned upright, stripped of all metadata and kept as PNG. It counts as accepted.
     """
-    owned.project(reading(), project_id)
+    owned.project(project_id)
     stored = uploads.store(body.pop("file").read(), project_id)
-    project = owned.project(writing(), project_id)
-    image = images.add_upload(writing(), project, stored, **body, max_images=runtime().settings.max_images_per_project)
+    session = begin_transaction()
+    project = owned.locked_project(project_id)
+    image = images.add_upload(session, project, stored, **body, max_images=runtime().settings.max_images_per_project)
     return image, {"Location": address(f"/v1/images/{image.id}")}
 
 
@@ -61,7 +62,7 @@ def offer_upload(body: dict[str, Any], project_id: str) -> Any:
     Send `fields` and then the file, as `file`, to `url` as multipart/form-data within 15 minutes; then come back
     with the `slip`.
     """
-    project = owned.project(reading(), project_id)
+    project = owned.project(project_id)
     return uploads.offer(project.id, body.pop("content_type"), body)
 
 
@@ -77,12 +78,13 @@ def complete_upload(body: dict[str, Any], project_id: str) -> Any:
     A job decodes it, turns it upright and keeps it as PNG, stripped of all metadata. Then the picture is there, and
     counts as accepted. The same slip gives the same job.
     """
-    project = owned.project(reading(), project_id)
+    project = owned.project(project_id)
     key, shows = uploads.redeem(body["slip"], project_id)
     if projects.upload_of(reading(), project, key) is None:
         uploads.check_size(key)
     params = records.given(UploadParams, shows)
-    job = projects.take_in(writing(), owned.project(writing(), project_id), key, params, runtime().settings)
+    session = begin_transaction()
+    job = projects.take_in(session, owned.locked_project(project_id), key, params, runtime().settings)
     return job, {"Location": address(f"/v1/jobs/{job.id}")}
 
 
@@ -93,7 +95,7 @@ def complete_upload(body: dict[str, Any], project_id: str) -> Any:
 @blp.response(200, page_of(ImageSchema))
 def list_images(query: dict[str, Any], project_id: str) -> Any:
     """List the pictures of a project, the oldest first"""
-    project = owned.project(reading(), project_id)
+    project = owned.project(project_id)
     found = select(Image).where(Image.project_id == project.id)
     if "round" in query:
         of_round = select(Round.id).where(Round.project_id == project.id, Round.number == query["round"])
@@ -105,18 +107,18 @@ def list_images(query: dict[str, Any], project_id: str) -> Any:
 @blp.get("/images/<id:image_id>")
 @blp.needs("projects:read")
 @blp.fails(404)
-@blp.etag
+@blp.with_etag
 @blp.response(200, ImageSchema)
 def get_image(image_id: str) -> Any:
     """Show a picture, with a link to download it"""
-    return owned.image(reading(), image_id)
+    return owned.image(image_id)
 
 
 @blp.patch("/images/<id:image_id>")
 @blp.needs("curation:write")
 @blp.fails(404, 409)
 @blp.if_match
-@blp.etag
+@blp.with_etag
 @blp.arguments(ImageChangeSchema)
 @blp.response(200, ImageSchema)
 def change_image(body: dict[str, Any], image_id: str) -> Any:
@@ -124,9 +126,10 @@ def change_image(body: dict[str, Any], image_id: str) -> Any:
 
     References are decided about before the start, candidates while their round is being curated.
     """
-    image = owned.image(writing(), image_id)
+    session = begin_transaction()
+    image = owned.locked_image(image_id)
     etags.check(ImageSchema, image)
-    return images.change(writing(), image, body)
+    return images.change(session, image, body)
 
 
 @blp.post("/images/<id:image_id>/versions")
@@ -134,7 +137,7 @@ def change_image(body: dict[str, Any], image_id: str) -> Any:
 @blp.fails(404, 413, 415, 503)
 @blp.if_match
 @blp.idempotent
-@blp.etag
+@blp.with_etag
 @blp.arguments(VersionSchema, location="multipart")
 @blp.response(201, ImageSchema)
 def put_back_image(body: dict[str, Any], image_id: str) -> Any:
@@ -143,13 +146,14 @@ def put_back_image(body: dict[str, Any], image_id: str) -> Any:
     The original stays, rejected; the edited one is accepted and takes over its tags. `If-Match` takes the ETag of the
     original, so that two edits of one picture don't both come in.
     """
-    original = owned.image(reading(), image_id)
+    original = owned.image(image_id)
     stored = uploads.store(body["file"].read(), original.project_id)
-    original = owned.image(writing(), image_id)
+    session = begin_transaction()
+    original = owned.locked_image(image_id)
     etags.check(ImageSchema, original)
-    project = owned.project(writing(), original.project_id)
+    project = owned.locked_project(original.project_id)
     limit = runtime().settings.max_images_per_project
-    image = images.add_edit(writing(), project, original, stored, max_images=limit)
+    image = images.add_edit(session, project, original, stored, max_images=limit)
     return image, {"Location": address(f"/v1/images/{image.id}")}
 
 
@@ -164,7 +168,8 @@ def crop_image(body: dict[str, Any], image_id: str) -> Any:
 
     The crops keep the tags that they still show, and take the picture's place unless it is to be kept too.
     """
-    image = owned.image(writing(), image_id)
-    project, params = owned.project(writing(), image.project_id), records.given(CropParams, body)
-    job = projects.crop(writing(), project, image, params, runtime().settings)
+    session = begin_transaction()
+    image = owned.locked_image(image_id)
+    project, params = owned.locked_project(image.project_id), records.given(CropParams, body)
+    job = projects.crop(session, project, image, params, runtime().settings)
     return job, {"Location": address(f"/v1/jobs/{job.id}")}

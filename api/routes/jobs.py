@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from api import context, filters, owned
 from api.blueprint import Blueprint
-from api.context import reading, writing
+from api.context import begin_transaction, reading
 from api.pagination import PageQuery, page, page_of
 from api.schemas.images import ImageSchema
 from api.schemas.jobs import JobQuery, JobSchema
@@ -53,7 +53,7 @@ def list_jobs(query: dict[str, Any]) -> Any:
 @blp.get("/jobs/<id:job_id>")
 @blp.needs("projects:read")
 @blp.fails(404)
-@blp.etag
+@blp.with_etag
 @blp.header(PREFER)
 @blp.response(200, JobSchema)
 def get_job(job_id: str) -> Any:
@@ -82,7 +82,8 @@ def cancel_job(job_id: str) -> Any:
 
     One that waits ends at once (200); one that runs stops at its next step (202). Cancelling twice changes nothing.
     """
-    job = rounds.cancel_job(writing(), owned.job(writing(), job_id))
+    session = begin_transaction()
+    job = rounds.cancel_job(session, owned.locked_job(job_id))
     return job, 200 if job.state == JobState.CANCELLED else 202
 
 
@@ -93,7 +94,7 @@ def cancel_job(job_id: str) -> Any:
 @blp.response(200, page_of(ImageSchema))
 def list_job_images(query: dict[str, Any], job_id: str) -> Any:
     """List the pictures that a job has drawn, cut or taken in"""
-    job = owned.job(reading(), job_id)
+    job = owned.job(job_id)
     drawn = select(Image).where(Image.project_id == job.project_id, Image.job_id == job.id)  # by the project's index
     return page(reading(), drawn, Image, query, newest_first=False)
 

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from api import auth, owned
 from api.blueprint import Blueprint
-from api.context import after, api_key, reading, runtime, user, writing
+from api.context import after, api_key, begin_transaction, reading, runtime, user
 from api.pagination import PageQuery, page, page_of
 from api.schemas.fields import address
 from api.schemas.users import FreshKeySchema, KeySchema, NewKeySchema
@@ -39,7 +39,8 @@ def create_key(body: dict[str, Any]) -> Any:
     """
     body["scopes"] = users.within(body.get("scopes"), api_key().scopes)
     body["expires_at"] = users.no_longer(body.get("expires_at"), api_key().expires_at)
-    row, text = users.create_key(writing(), users.get(writing(), user().id), runtime().settings.secret_key, **body)
+    session = begin_transaction()
+    row, text = users.create_key(session, users.get(session, user().id), runtime().settings.secret_key, **body)
     return FreshKeySchema.shown(row, text), {"Location": address(f"/v1/keys/{row.id}")}
 
 
@@ -49,7 +50,7 @@ def create_key(body: dict[str, Any]) -> Any:
 @blp.response(200, KeySchema)
 def get_key(key_id: str) -> Any:
     """Show a key of yours"""
-    return owned.key(reading(), key_id)
+    return owned.key(key_id)
 
 
 @blp.delete("/keys/<id:key_id>")
@@ -61,5 +62,5 @@ def revoke_key(key_id: str) -> Any:
 
     Within two seconds no process takes it any more.
     """
-    users.revoke(owned.key(writing(), key_id))
+    users.revoke(owned.locked_key(key_id))
     after(auth.forget)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from api import owned
 from api.blueprint import Blueprint
-from api.context import allowed, reading, writing
+from api.context import allowed, begin_transaction, reading
 from api.pagination import PageQuery, page, page_of
 from api.schemas.loras import LoraSchema
 from shared.models import Lora
@@ -25,26 +24,28 @@ blp = Blueprint("loras", __name__, url_prefix="/v1", description="What trainings
 def list_loras(query: dict[str, Any], project_id: str) -> Any:
     """List the LoRAs of a project, the oldest first, with links to download their files
 
-    With the scope to download, that is written into the audit log.
+    If your key may download, the audit log notes it.
     """
-    session = _written_down_if_links_are_shown()
-    found = select(Lora).where(Lora.project_id == owned.project(session, project_id).id)
-    return page(session, found, Lora, query, newest_first=False)
+    _note_links()
+    found = select(Lora).where(Lora.project_id == owned.project(project_id).id)
+    return page(reading(), found, Lora, query, newest_first=False)
 
 
 @blp.get("/loras/<id:lora_id>")
 @blp.needs("projects:read")
 @blp.fails(404)
-@blp.etag
+@blp.with_etag
 @blp.response(200, LoraSchema)
 def get_lora(lora_id: str) -> Any:
     """Show a LoRA, with links to download its files
 
-    With the scope to download, that is written into the audit log.
+    If your key may download, the audit log notes it.
     """
-    return owned.lora(_written_down_if_links_are_shown(), lora_id)
+    _note_links()
+    return owned.lora(lora_id)
 
 
-def _written_down_if_links_are_shown() -> Session:
-    """What a request writes is in the audit log; whoever is shown links may download."""
-    return writing() if allowed("artifacts:read") else reading()
+def _note_links() -> None:
+    """Have the audit log note a request that shows links: it notes each request that has a transaction."""
+    if allowed("artifacts:read"):
+        begin_transaction()

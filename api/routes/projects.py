@@ -10,7 +10,7 @@ from flask import jsonify
 
 from api import etags, extent, filters, owned
 from api.blueprint import Blueprint
-from api.context import after, reading, release, runtime, user, writing
+from api.context import after, begin_transaction, reading, release, runtime, user
 from api.pagination import page, page_of
 from api.schemas.fields import address
 from api.schemas.jobs import GenerationSchema, JobSchema
@@ -33,7 +33,7 @@ blp = Blueprint("projects", __name__, url_prefix="/v1", description="Characters 
 @blp.post("/projects")
 @blp.needs("projects:write")
 @blp.idempotent
-@blp.etag
+@blp.with_etag
 @blp.arguments(DryRunQuery, location="query")
 @blp.arguments(NewProjectSchema)
 @blp.response(201, ProjectSchema)
@@ -45,7 +45,8 @@ def create_project(query: dict[str, Any], body: dict[str, Any]) -> Any:
     """
     if query["dry_run"]:
         return _dry_run(projects.draft(user(), body, runtime().base_models))
-    project = projects.create(writing(), user(), body, runtime().base_models)
+    session = begin_transaction()
+    project = projects.create(session, user(), body, runtime().base_models)
     return project, {"Location": address(f"/v1/projects/{project.id}")}
 
 
@@ -65,18 +66,18 @@ def list_projects(query: dict[str, Any]) -> Any:
 @blp.get("/projects/<id:project_id>")
 @blp.needs("projects:read")
 @blp.fails(404)
-@blp.etag
+@blp.with_etag
 @blp.response(200, ProjectSchema)
 def get_project(project_id: str) -> Any:
     """Show a project"""
-    return owned.project(reading(), project_id)
+    return owned.project(project_id)
 
 
 @blp.patch("/projects/<id:project_id>")
 @blp.needs("projects:write")
 @blp.fails(404, 409)
 @blp.if_match
-@blp.etag
+@blp.with_etag
 @blp.arguments(ProjectChangeSchema)
 @blp.response(200, ProjectSchema)
 def change_project(body: dict[str, Any], project_id: str) -> Any:
@@ -84,9 +85,10 @@ def change_project(body: dict[str, Any], project_id: str) -> Any:
 
     What she is and how she is made can be changed only in a draft; name, metadata and curation at any time.
     """
-    project = owned.project(writing(), project_id)
+    session = begin_transaction()
+    project = owned.locked_project(project_id)
     etags.check(ProjectSchema, project)
-    return projects.change(writing(), project, body, runtime().base_models)
+    return projects.change(session, project, body, runtime().base_models)
 
 
 @blp.delete("/projects/<id:project_id>")
@@ -98,7 +100,8 @@ def delete_project(project_id: str) -> Any:
 
     It must not be at work; cancel it first.
     """
-    projects.delete(writing(), owned.project(writing(), project_id))
+    session = begin_transaction()
+    projects.delete(session, owned.locked_project(project_id))
     after(partial(_delete_objects, project_id))
 
 
@@ -116,12 +119,13 @@ def start_project(query: dict[str, Any], project_id: str) -> Any:
     with manual curation each waits for you.
     """
     if query["dry_run"]:
-        project = owned.project(reading(), project_id)
+        project = owned.project(project_id)
         projects.check_startable(reading(), project)
         return _dry_run(project)
-    project = owned.project(writing(), project_id)
-    jobs.check_cap(writing(), user(), runtime().settings)
-    projects.start(writing(), project)
+    session = begin_transaction()
+    project = owned.locked_project(project_id)
+    jobs.check_cap(session, user(), runtime().settings)
+    projects.start(session, project)
     return project, {"Location": address(f"/v1/projects/{project.id}")}
 
 
@@ -135,7 +139,8 @@ def cancel_project(project_id: str) -> Any:
 
     Its jobs stop at their next step. What is there stays there. Cancelling twice changes nothing.
     """
-    return projects.cancel(writing(), owned.project(writing(), project_id))
+    session = begin_transaction()
+    return projects.cancel(session, owned.locked_project(project_id))
 
 
 @blp.post("/projects/<id:project_id>/retry")
@@ -145,9 +150,10 @@ def cancel_project(project_id: str) -> Any:
 @blp.response(202, ProjectSchema)
 def retry_project(project_id: str) -> Any:
     """Do the failed stage again, from its last checkpoint"""
-    project = owned.project(writing(), project_id)
-    jobs.check_cap(writing(), user(), runtime().settings)
-    rounds.retry(writing(), project)
+    session = begin_transaction()
+    project = owned.locked_project(project_id)
+    jobs.check_cap(session, user(), runtime().settings)
+    rounds.retry(session, project)
     return project, {"Location": address(f"/v1/projects/{project.id}")}
 
 
@@ -162,8 +168,9 @@ def generate_pictures(body: dict[str, Any], project_id: str) -> Any:
 
     The base model is the project's; without LoRAs it draws alone. The pictures appear at `links.images` of the job.
     """
-    project = owned.project(writing(), project_id)
-    job = projects.draw(writing(), project, user(), body, runtime().base_models, runtime().settings)
+    session = begin_transaction()
+    project = owned.locked_project(project_id)
+    job = projects.draw(session, project, user(), body, runtime().base_models, runtime().settings)
     return job, {"Location": address(f"/v1/jobs/{job.id}")}
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from api import etags, owned
 from api.blueprint import Blueprint
-from api.context import reading, runtime, user, writing
+from api.context import begin_transaction, reading, runtime, user
 from api.pagination import PageQuery, list_of, page, page_of
 from api.schemas.fields import address
 from api.schemas.images import ImageSchema
@@ -34,8 +34,8 @@ def list_rounds(project_id: str) -> Any:
 
     There are none before the start.
     """
-    project = owned.project(reading(), project_id)
-    return {"items": [_shown(reading(), each) for each in rounds.of_project(reading(), project.id)]}
+    project, session = owned.project(project_id), reading()
+    return {"items": [_shown(session, each) for each in rounds.of_project(session, project.id)]}
 
 
 @blp.post("/projects/<id:project_id>/rounds")
@@ -49,20 +49,21 @@ def add_round(body: dict[str, Any], project_id: str) -> Any:
 
     It begins at once, on all that has been accepted so far.
     """
-    project = owned.project(writing(), project_id)
-    jobs.check_cap(writing(), user(), runtime().settings)
-    round_ = projects.add_round(writing(), project, body, runtime().base_models)
-    return _shown(writing(), round_), {"Location": address(f"/v1/projects/{project.id}/rounds/{round_.number}")}
+    session = begin_transaction()
+    project = owned.locked_project(project_id)
+    jobs.check_cap(session, user(), runtime().settings)
+    round_ = projects.add_round(session, project, body, runtime().base_models)
+    return _shown(session, round_), {"Location": address(f"/v1/projects/{project.id}/rounds/{round_.number}")}
 
 
 @blp.get(ROUND)
 @blp.needs("projects:read")
 @blp.fails(404)
-@blp.etag
+@blp.with_etag
 @blp.response(200, RoundSchema)
 def get_round(project_id: str, number: int) -> Any:
     """Show a round, its decisions and the dataset with the exact captions"""
-    return _shown(reading(), owned.round_(reading(), project_id, number))
+    return _shown(reading(), owned.round_(project_id, number))
 
 
 @blp.get(f"{ROUND}/candidates")
@@ -72,7 +73,7 @@ def get_round(project_id: str, number: int) -> Any:
 @blp.response(200, page_of(ImageSchema))
 def list_candidates(query: dict[str, Any], project_id: str, number: int) -> Any:
     """List the candidates of a round, the oldest first"""
-    round_ = owned.round_(reading(), project_id, number)
+    round_ = owned.round_(project_id, number)
     found = select(Image).where(Image.round_id == round_.id, Image.role == "candidate")
     return page(reading(), found, Image, query, newest_first=False)
 
@@ -88,9 +89,10 @@ def ask_for_candidates(body: dict[str, Any], project_id: str, number: int) -> An
 
     What has been decided stays. The round is being curated again when they are there.
     """
-    round_ = owned.round_(writing(), project_id, number)
-    jobs.check_cap(writing(), user(), runtime().settings)
-    job = rounds.ask_for_more(writing(), round_, body["count"], body.get("views"))
+    session = begin_transaction()
+    round_ = owned.locked_round(project_id, number)
+    jobs.check_cap(session, user(), runtime().settings)
+    job = rounds.ask_for_more(session, round_, body["count"], body.get("views"))
     return job, {"Location": address(f"/v1/jobs/{job.id}")}
 
 
@@ -98,7 +100,7 @@ def ask_for_candidates(body: dict[str, Any], project_id: str, number: int) -> An
 @blp.needs("curation:write")
 @blp.fails(404, 409)
 @blp.if_match
-@blp.etag
+@blp.with_etag
 @blp.arguments(DecisionsSchema)
 @blp.response(200, RoundSchema)
 def decide_candidates(body: dict[str, Any], project_id: str, number: int) -> Any:
@@ -106,11 +108,12 @@ def decide_candidates(body: dict[str, Any], project_id: str, number: int) -> Any
 
     What is not named stays as it was. `If-Match` takes the ETag of the round.
     """
-    round_ = owned.round_(writing(), project_id, number)
-    etags.check(RoundSchema, _shown(writing(), round_))
+    session = begin_transaction()
+    round_ = owned.locked_round(project_id, number)
+    etags.check(RoundSchema, _shown(session, round_))
     decisions = dict.fromkeys(body["accepted"], Decision.ACCEPTED) | dict.fromkeys(body["rejected"], Decision.REJECTED)
-    rounds.decide_all(writing(), round_, decisions)
-    return _shown(writing(), round_)
+    rounds.decide_all(session, round_, decisions)
+    return _shown(session, round_)
 
 
 @blp.post(f"{ROUND}/finish")
@@ -126,10 +129,11 @@ def finish_round(body: dict[str, Any], project_id: str, number: int) -> Any:
     What is undecided counts as rejected. `If-Match` takes the ETag of the round, so that nobody ends what another is
     still deciding.
     """
-    round_ = owned.round_(writing(), project_id, number)
-    etags.check(RoundSchema, _shown(writing(), round_))
-    rounds.finish(writing(), round_, accept_fewer=body["accept_fewer"])
-    return _shown(writing(), round_), {"Location": address(f"/v1/projects/{project_id}/rounds/{number}")}
+    session = begin_transaction()
+    round_ = owned.locked_round(project_id, number)
+    etags.check(RoundSchema, _shown(session, round_))
+    rounds.finish(session, round_, accept_fewer=body["accept_fewer"])
+    return _shown(session, round_), {"Location": address(f"/v1/projects/{project_id}/rounds/{number}")}
 
 
 def _shown(session: Session, round_: Round) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from api import auth, etags
 from api.blueprint import Blueprint
-from api.context import after, reading, runtime, writing
+from api.context import after, begin_transaction, reading, runtime
 from api.pagination import PageQuery, page, page_of
 from api.schemas.fields import address
 from api.schemas.users import FreshKeySchema, NewKeySchema, NewUserSchema, UserChangeSchema, UserSchema
@@ -30,19 +30,20 @@ def list_users(query: dict[str, Any]) -> Any:
 @blp.post("/users")
 @blp.needs("admin")
 @blp.idempotent
-@blp.etag
+@blp.with_etag
 @blp.arguments(NewUserSchema)
 @blp.response(201, UserSchema)
 def create_user(body: dict[str, Any]) -> Any:
     """Make a user"""
-    user = users.create(writing(), body.pop("name"), body.pop("role"))
-    return users.change(writing(), user, body), {"Location": address(f"/v1/users/{user.id}")}
+    session = begin_transaction()
+    user = users.create(session, body.pop("name"), body.pop("role"))
+    return users.change(session, user, body), {"Location": address(f"/v1/users/{user.id}")}
 
 
 @blp.get("/users/<id:user_id>")
 @blp.needs("admin")
 @blp.fails(404)
-@blp.etag
+@blp.with_etag
 @blp.response(200, UserSchema)
 def get_user(user_id: str) -> Any:
     """Show a user"""
@@ -53,15 +54,16 @@ def get_user(user_id: str) -> Any:
 @blp.needs("admin")
 @blp.fails(404, 409)
 @blp.if_match
-@blp.etag
+@blp.with_etag
 @blp.arguments(UserChangeSchema)
 @blp.response(200, UserSchema)
 def change_user(body: dict[str, Any], user_id: str) -> Any:
     """Change the role or the caps of a user"""
-    user = users.get_locked(writing(), user_id)
+    session = begin_transaction()
+    user = users.get_locked(session, user_id)
     etags.check(UserSchema, user)
     after(auth.forget)
-    return users.change(writing(), user, body)
+    return users.change(session, user, body)
 
 
 @blp.post("/users/<id:user_id>/keys")
@@ -72,5 +74,6 @@ def change_user(body: dict[str, Any], user_id: str) -> Any:
 @blp.response(201, FreshKeySchema)
 def create_user_key(body: dict[str, Any], user_id: str) -> Any:
     """Make a key for a user. It is shown this once"""
-    row, text = users.create_key(writing(), users.get(writing(), user_id), runtime().settings.secret_key, **body)
+    session = begin_transaction()
+    row, text = users.create_key(session, users.get(session, user_id), runtime().settings.secret_key, **body)
     return FreshKeySchema.shown(row, text), {"Location": address(f"/v1/keys/{row.id}")}

@@ -6,7 +6,7 @@ from typing import Any
 
 from api import etags, owned
 from api.blueprint import Blueprint
-from api.context import reading, runtime, user, writing
+from api.context import begin_transaction, reading, runtime, user
 from api.pagination import PageQuery, page, page_of
 from api.schemas.fields import address
 from api.schemas.webhooks import (
@@ -37,8 +37,9 @@ def create_webhook(body: dict[str, Any]) -> Any:
 
     Messages are signed as Standard Webhooks 1.0.0 says. The secret for that is shown this once.
     """
-    project = owned.project(writing(), body["project_id"]) if body["project_id"] else None
-    webhook, secret = webhooks.create(writing(), user(), body, project, runtime().vault, runtime().settings)
+    session = begin_transaction()
+    project = owned.locked_project(body["project_id"]) if body["project_id"] else None
+    webhook, secret = webhooks.create(session, user(), body, project, runtime().vault, runtime().settings)
     return FreshWebhookSchema.shown(webhook, secret), {"Location": address(f"/v1/webhooks/{webhook.id}")}
 
 
@@ -54,18 +55,18 @@ def list_webhooks(query: dict[str, Any]) -> Any:
 @blp.get("/webhooks/<id:webhook_id>")
 @blp.needs("webhooks:write")
 @blp.fails(404)
-@blp.etag
+@blp.with_etag
 @blp.response(200, WebhookSchema)
 def get_webhook(webhook_id: str) -> Any:
     """Show a webhook"""
-    return owned.webhook(reading(), webhook_id)
+    return owned.webhook(webhook_id)
 
 
 @blp.patch("/webhooks/<id:webhook_id>")
 @blp.needs("webhooks:write")
 @blp.fails(404)
 @blp.if_match
-@blp.etag
+@blp.with_etag
 @blp.arguments(WebhookChangeSchema)
 @blp.response(200, WebhookSchema)
 def change_webhook(body: dict[str, Any], webhook_id: str) -> Any:
@@ -73,9 +74,10 @@ def change_webhook(body: dict[str, Any], webhook_id: str) -> Any:
 
     With another URL, or enabled again, it starts with a clean slate.
     """
-    webhook = owned.webhook(writing(), webhook_id)
+    session = begin_transaction()
+    webhook = owned.locked_webhook(webhook_id)
     etags.check(WebhookSchema, webhook)
-    return webhooks.change(writing(), webhook, body, runtime().settings)
+    return webhooks.change(session, webhook, body, runtime().settings)
 
 
 @blp.delete("/webhooks/<id:webhook_id>")
@@ -84,7 +86,8 @@ def change_webhook(body: dict[str, Any], webhook_id: str) -> Any:
 @blp.response(204)
 def delete_webhook(webhook_id: str) -> Any:
     """Delete a webhook and its deliveries"""
-    webhooks.remove(writing(), owned.webhook(writing(), webhook_id))
+    session = begin_transaction()
+    webhooks.remove(session, owned.locked_webhook(webhook_id))
 
 
 @blp.post("/webhooks/<id:webhook_id>/rotate-secret")
@@ -98,8 +101,9 @@ def rotate_webhook_secret(body: dict[str, Any], webhook_id: str) -> Any:
 
     For a time, a day by default, messages carry the signatures of both secrets.
     """
-    webhook = owned.webhook(writing(), webhook_id)
-    secret = webhooks.rotate(writing(), webhook, runtime().vault, body["overlap_seconds"])
+    session = begin_transaction()
+    webhook = owned.locked_webhook(webhook_id)
+    secret = webhooks.rotate(session, webhook, runtime().vault, body["overlap_seconds"])
     return FreshWebhookSchema.shown(webhook, secret)
 
 
@@ -113,7 +117,8 @@ def test_webhook(webhook_id: str) -> Any:
 
     `webhook.test`, whatever types the webhook asks for. The delivery says what came of it.
     """
-    delivery = webhooks.send_test(writing(), owned.webhook(writing(), webhook_id))
+    session = begin_transaction()
+    delivery = webhooks.send_test(session, owned.locked_webhook(webhook_id))
     return delivery, {"Location": address(f"/v1/webhooks/{webhook_id}/deliveries/{delivery.id}")}
 
 
@@ -124,7 +129,7 @@ def test_webhook(webhook_id: str) -> Any:
 @blp.response(200, page_of(DeliverySchema))
 def list_deliveries(query: dict[str, Any], webhook_id: str) -> Any:
     """List what was told to a webhook, the newest first"""
-    webhook = owned.webhook(reading(), webhook_id)
+    webhook = owned.webhook(webhook_id)
     states = [query["state"]] if "state" in query else []
     return page(reading(), webhooks.deliveries(webhook, states), Delivery, query)
 
@@ -135,7 +140,7 @@ def list_deliveries(query: dict[str, Any], webhook_id: str) -> Any:
 @blp.response(200, DeliverySchema)
 def get_delivery(webhook_id: str, delivery_id: str) -> Any:
     """Show a delivery with its tries"""
-    return webhooks.get_delivery(reading(), owned.webhook(reading(), webhook_id), delivery_id)
+    return webhooks.get_delivery(reading(), owned.webhook(webhook_id), delivery_id)
 
 
 @blp.post("/webhooks/<id:webhook_id>/deliveries/<id:delivery_id>/redeliver")
@@ -148,8 +153,9 @@ def redeliver(webhook_id: str, delivery_id: str) -> Any:
 
     With the same `webhook-id`: receivers that have it already know it by that.
     """
-    webhook = owned.webhook(writing(), webhook_id)
-    delivery = webhooks.redeliver(writing(), webhook, webhooks.get_delivery(writing(), webhook, delivery_id))
+    session = begin_transaction()
+    webhook = owned.locked_webhook(webhook_id)
+    delivery = webhooks.redeliver(session, webhook, webhooks.get_delivery(session, webhook, delivery_id))
     return delivery, {"Location": address(f"/v1/webhooks/{webhook_id}/deliveries/{delivery_id}")}
 
 
@@ -164,6 +170,7 @@ def recover_webhook(body: dict[str, Any], webhook_id: str) -> Any:
 
     Also what happened while the webhook was disabled.
     """
-    webhook = owned.webhook(writing(), webhook_id)
-    recovered, has_more = webhooks.recover(writing(), webhook, body["since"], runtime().settings)
+    session = begin_transaction()
+    webhook = owned.locked_webhook(webhook_id)
+    recovered, has_more = webhooks.recover(session, webhook, body["since"], runtime().settings)
     return {"recovered": recovered, "has_more": has_more}

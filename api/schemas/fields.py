@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 from marshmallow import Schema as _Schema
-from marshmallow import ValidationError, fields, missing, validate
+from marshmallow import ValidationError, fields, validate
 from marshmallow.validate import Length, Range
 
 from api import context
@@ -33,38 +32,6 @@ class Answer(_Schema):
 
     class Meta:
         unknown = "include"
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(**kwargs)
-        self._shown = [
-            (name, field.data_key or name, field.attribute or name, field, _is_plain(field), _looks_itself(field))
-            for name, field in self.dump_fields.items()
-        ]
-
-    def _serialize(self, obj: Any, *, many: bool = False) -> Any:
-        """As marshmallow's own, which would ask each field for what most of them hold just as it is to be shown."""
-        if many:
-            return [self._serialize(each) for each in obj]
-        get = obj.get if isinstance(obj, dict) else partial(getattr, obj)
-        shown = {}
-        for name, key, attribute, field, is_plain, looks_itself in self._shown:
-            value = field.serialize(name, obj, self.get_attribute) if looks_itself else get(attribute, missing)
-            if value is not missing:
-                as_it_is = is_plain or looks_itself or value is None
-                shown[key] = value if as_it_is else field._serialize(value, name, obj)
-        return shown
-
-
-def _is_plain(field: fields.Field[Any]) -> bool:
-    """Whether it shows what it is given, which it would only check."""
-    plain = (fields.String, fields.Integer, fields.Boolean, fields.Dict)
-    return type(field)._serialize in [each._serialize for each in plain] and not isinstance(field, fields.Float)
-
-
-def _looks_itself(field: fields.Field[Any]) -> bool:
-    """Whether it is made of the whole thing, not of one attribute."""
-    own = type(field).get_value is not fields.Field.get_value or not field._CHECK_ATTRIBUTE
-    return own or "." in (field.attribute or "")
 
 
 class Query(Schema):

@@ -103,4 +103,4 @@ def test_who_hangs_up_makes_room_for_the_next(environment: dict[str, str]) -> No
 
 def listen(port: int, project_id: str, key: str) -> urllib3.BaseHTTPResponse:
     url, headers = f"http://{HOST}:{port}/v1/projects/{project_id}/events/stream", {"Authorization": f"Bearer {key}"}
-    return urllib3.request("GET", url, headers=headers, preload_content=False, retries=False, timeout=5)
+    return urllib3.request("GET", url, headers=headers, preload_content=False, retries=False, timeout=60)

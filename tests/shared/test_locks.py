@@ -6,25 +6,28 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask, g
 from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
+from api import context, owned
 from shared import events, jobs, projects, rounds, turns, users, webhooks
 from shared.db import clock, utcnow
 from shared.errors import Conflict, TooMany
 from shared.jobs import ClaimedJob, LostLease
-from shared.models import Job, Project, User, Webhook
+from shared.models import ApiKey, Image, Job, Project, User, Webhook
 from shared.runtime import Runtime
 from shared.settings import Settings
 from shared.turns import Turn
 from shared.webhooks import Answer
 from tests.domain import NOTHING, RecordingBroker, claim, make_job, make_project, make_runtime, make_user, result_of
+from tests.factories import make_round
 from tests.servers import Postgres
 
 pytestmark = pytest.mark.servers
@@ -37,6 +40,16 @@ def runtime(postgres: Postgres, tmp_path: Path) -> Iterator[Runtime]:
     runtime = make_runtime(tmp_path, postgres.make_database())
     yield runtime
     runtime.close()
+
+
+@contextmanager
+def request_of(runtime: Runtime, user: User) -> Iterator[None]:
+    """Where the view of a request of this user runs: what it has locked is free after the block."""
+    app = Flask("locks")
+    app.extensions["bootlora"] = runtime
+    with app.test_request_context("/"), context.sessions():
+        g.api_key = ApiKey(user=user)
+        yield
 
 
 def claim_it(runtime: Runtime, job_id: str, held: ClaimedJob | None) -> None:
@@ -88,16 +101,55 @@ def test_a_request_that_has_the_project_gets_its_jobs_whatever_a_worker_is_doing
         with runtime.transaction() as session:
             session.execute(update(Job).values(lease_until=clock(-1)))
     with ThreadPoolExecutor(1) as pool:
-        with runtime.transaction() as session:
-            projects.get(session, user, project.id, lock=True)
+        with request_of(runtime, user):
+            owned.locked_project(project.id)
             worker = pool.submit(act, runtime, job.id, held)
             await_waiting(runtime)
-            jobs.cancel(session, session.get_one(Job, job.id))
+            rounds.cancel_job(context.begin_transaction(), owned.locked_job(job.id))
         with suppress(LostLease):
             worker.result()
     with runtime.db.reading() as session:
         cancelled = session.get_one(Job, job.id)
         assert cancelled.state == "cancelled" or cancelled.cancel_requested_at is not None
+
+
+@pytest.mark.parametrize("noun", ["project", "image", "job", "round", "webhook", "key"])
+def test_a_request_that_writes_waits_for_the_one_before_and_one_that_reads_does_not(
+    runtime: Runtime, user: User, project: Project, noun: str
+) -> None:
+    named = make_one_of_each(runtime, user, project)[noun]
+    read = owned.round_ if noun == "round" else getattr(owned, noun)
+    write = getattr(owned, f"locked_{noun}")
+    with ThreadPoolExecutor(1) as pool:
+        with request_of(runtime, user):
+            write(*named)
+            assert pool.submit(ask, runtime, user, read, named).result(timeout=30)
+            late = pool.submit(ask, runtime, user, write, named)
+            await_waiting(runtime)
+        assert late.result()
+
+
+def make_one_of_each(runtime: Runtime, user: User, project: Project) -> dict[str, tuple[Any, ...]]:
+    """What each thing that a request can lock is found by."""
+    given = {"url": "https://1.1.1.1/", "event_types": [], "description": ""}
+    with runtime.transaction() as session:
+        make_round(session, session.get_one(Project, project.id))
+        webhook, _ = webhooks.create(session, user, given, None, runtime.vault, runtime.settings)
+        key, _ = users.create_key(session, user, runtime.settings.secret_key, name="test")
+        image_id = session.scalars(select(Image.id).where(Image.project_id == project.id)).first()
+        return {
+            "project": (project.id,),
+            "image": (image_id,),
+            "job": (make_job(session, project).id,),
+            "round": (project.id, 1),
+            "webhook": (webhook.id,),
+            "key": (key.id,),
+        }
+
+
+def ask(runtime: Runtime, user: User, look_up: Callable[..., Any], named: tuple[Any, ...]) -> Any:
+    with request_of(runtime, user):
+        return look_up(*named)
 
 
 @pytest.mark.parametrize("others", [[], ["gpu@two"]])
@@ -203,26 +255,40 @@ def act_at_random(runtime: Runtime, places: list[tuple[User, Project]], seed: in
         kind, queue = dice.choice([("train", "gpu"), ("score", "cpu")])
         with runtime.db.reading() as session:
             job = session.scalars(select(Job).where(Job.project_id == project.id).order_by(Job.attempt)).first()
-        with suppress(LostLease, Conflict), runtime.transaction() as session:
+        with suppress(LostLease, Conflict):
             match dice.randrange(5):
                 case 0 | 1:
-                    projects.get(session, user, project.id, lock=True)
-                    jobs.check_cap(session, user, runtime.settings)
-                    if job and job.state == "queued" and dice.random() < 0.3:
-                        jobs.cancel(session, session.get_one(Job, job.id))
-                    make_job(session, project, kind)
+                    with request_of(runtime, user):
+                        submit_or_cancel(runtime, project.id, kind, job if dice.random() < 0.3 else None)
                 case 2:
-                    jobs.check_in(session, f"{queue}@{seed}", queue, 2)
-                    jobs.wake(session, queue)
+                    with runtime.transaction() as session:
+                        jobs.check_in(session, f"{queue}@{seed}", queue, 2)
+                        jobs.wake(session, queue)
                 case 3:
-                    turns.straighten_line(session)
-                case 4 if job and job.kind == "score":
-                    session.execute(update(Job).where(Job.id == job.id, Job.state == "queued").values(queue="io"))
+                    straighten(runtime)
                 case 4:
-                    turns.reroute(session)
+                    with runtime.transaction() as session:
+                        move_or_reroute(session, job)
         for turn in (take_next(runtime, each) for each in ("gpu", "cpu")):
             if turn:
                 work_on(runtime, turn, f"{turn.queue}@{seed}", kind)
+
+
+def submit_or_cancel(runtime: Runtime, project_id: str, kind: str, cancelled: Job | None) -> None:
+    """A request that adds a job to a project, and cancels another of its jobs if that waits."""
+    project, session = owned.locked_project(project_id), context.begin_transaction()
+    jobs.check_cap(session, context.user(), runtime.settings)
+    if cancelled and cancelled.state == "queued":
+        jobs.cancel(session, owned.locked_job(cancelled.id))
+    make_job(session, project, kind)
+
+
+def move_or_reroute(session: Session, job: Job | None) -> None:
+    """Put a score where an older version has it, or put what is there where it belongs."""
+    if job and job.kind == "score":
+        session.execute(update(Job).where(Job.id == job.id, Job.state == "queued").values(queue="io"))
+    else:
+        turns.reroute(session)
 
 
 def work_on(runtime: Runtime, turn: Turn, worker: str, following: str) -> None:

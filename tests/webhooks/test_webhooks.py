@@ -84,15 +84,6 @@ def test_a_user_has_so_many_webhooks_and_no_more(make_world: Callable[..., World
     world.listen(HERE)
 
 
-def test_somebody_elses_webhook_does_not_exist(world: World) -> None:
-    webhook_id, _ = world.listen(HERE)
-    with world.session() as session:
-        bob = make_user(session, "bob")
-        with pytest.raises(NotFound):
-            webhooks.get(session, bob, webhook_id)
-        assert webhooks.get(session, world.user, webhook_id).id == webhook_id
-
-
 def test_a_webhook_hears_its_project_or_all_of_its_users_and_nobody_elses(world: World) -> None:
     everything, _ = world.listen(HERE)
     with world.session() as session:
