@@ -22,7 +22,7 @@ from .loop import Loop, learning_rate
 from .muon import Muon
 
 # Who she is and what she does. Where she is, how large and in which style she is drawn, the plain loss feels by itself.
-SMALL = (*HERS, "expression", "arms")
+SMALL = (*HERS, "expression", "pose")
 NOISE = 0.3  # at most, of the latents' spread: a guess is never quite on the spot
 
 

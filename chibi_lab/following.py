@@ -13,11 +13,11 @@ from models.chibi.reader import Reader
 
 from .captions import full_prompt
 from .data import Record
-from .labels import HEADS, UNKNOWN, labels
+from .labels import HERS, SHOT, UNKNOWN, labels
 from .sheet import save_sheet
 from .world import VIEWS, draw, held_out_characters, sample_shot
 
-GATE = ("hair", "outfit_color", "ears", "view", "framing")
+GATE = ("hair", "outfit_color", "headwear", "facial_hair", "skin", "view", "framing")
 SAMPLING = {"num_inference_steps": 20, "guidance_scale": 4.0}
 
 
@@ -67,7 +67,7 @@ def obeyed(judge: Reader, pictures: np.ndarray, records: list[Record]) -> dict[s
     """By head: the share of pictures that show what was asked, where a true drawing would show it."""
     read, wanted = judge.read(pictures), labels(records)
     shares = {}
-    for head in HEADS:
+    for head in (*HERS, *SHOT):
         asked = wanted[head] != UNKNOWN
         shares[head] = round(float((read[head].argmax(1) == wanted[head])[asked].float().mean()), 3)
     return shares

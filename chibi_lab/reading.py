@@ -10,6 +10,7 @@ from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 
 from models.arithmetic import autocast
 from models.chibi.reader import Reader
+from models.chibi.reader.network import mirrored
 from models.chibi.reader.pixels import to_tensor
 
 from .config import ReaderConfig
@@ -25,6 +26,12 @@ def soften(x: Tensor, rng: np.random.Generator) -> Tensor:
         factor = int(rng.integers(2, 4))
         x = interpolate(avg_pool2d(x, factor), x.shape[-2:], mode="bilinear")
     return x + torch.randn_like(x) * float(rng.uniform(0, 0.12))
+
+
+def turned_labels(head: str, truth: Tensor) -> Tensor:
+    """The labels of the mirror images: what was on the left is on the right."""
+    places = torch.tensor(mirrored(HEADS[head]))
+    return torch.where(truth == UNKNOWN, truth, places[truth.clamp(min=0)])
 
 
 @dataclass
@@ -54,6 +61,7 @@ def train_reader(kind: type[Reader], config: ReaderConfig, pictures: PictureSet,
     torch.manual_seed(seed)
     reader, truth = kind(HEADS), labels(pictures.records)
     optimizer = Muon(reader)
+    turned = {head: turned_labels(head, truth[head]) for head in HEADS}
 
     def step_fn(step: int) -> dict[str, float]:
         reader.train()
@@ -62,10 +70,11 @@ def train_reader(kind: type[Reader], config: ReaderConfig, pictures: PictureSet,
         rng = np.random.default_rng((seed, step))
         rows = rng.integers(0, len(pictures), config.batch)
         x = to_tensor(pictures.pictures(rows))
-        x = soften(x.flip(3) if rng.random() < 0.5 else x, rng)
+        flipped = rng.random() < 0.5
+        x, wanted = soften(x.flip(3) if flipped else x, rng), turned if flipped else truth
         with autocast():
             logits = reader(x)
-        losses = [cross_entropy(logits[h], truth[h][rows], ignore_index=UNKNOWN) for h in HEADS]
+        losses = [cross_entropy(logits[h], wanted[h][rows], ignore_index=UNKNOWN) for h in HEADS]
         loss = torch.stack([part for part in losses if not part.isnan()]).sum()
         loss.backward()
         optimizer.step()
