@@ -169,7 +169,7 @@ class Box(Solid):
         return np.abs(axes).sum(1)
 
 
-def real_root(b: Array, a: float, c: Array) -> Hit:
+def real_root(b: Array, a: float | np.floating, c: Array) -> Hit:
     discriminant = b * b - a * c
     return np.sqrt(np.maximum(discriminant, 0)), discriminant > 0
 
