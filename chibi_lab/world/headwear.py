@@ -227,7 +227,7 @@ def hairband(body: Body, character: Character, color: Array) -> list[Solid]:
     return [
         ellipsoid(
             "headwear", body.on_head(0, 0.03, -0.035), body.radii * grown(body, character, 1.03), color,
-            keep=lambda p: (np.abs(p[..., 2] - 0.42 + 0.25 * p[..., 1]) < 0.13) & (p[..., 1] > 0.0),
+            keep=lambda p: (np.abs(p[..., 2] - 0.50 + 0.25 * p[..., 1]) < 0.14) & (p[..., 1] > 0.0),
         )
     ]  # fmt: skip
 

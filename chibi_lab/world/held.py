@@ -220,7 +220,7 @@ def grip_of(body: Body, character: Character, name: str, pose: str) -> Grip:
         along, facing = np.array([side * 0.36, 0.90, 0.24]), np.array([side * 0.45, 0.0, 1.0])
     along = unit(along)
     facing = unit(facing - (facing @ along) * along)
-    size = 0.42 + 0.52 * body.size
+    size = 0.38 + 0.44 * body.size
     look = character.look
     return Grip(
         arm.tip, along, facing, size, character.metal_color, character.shaded(palette.WOOD), character.dyed(look.accent)

@@ -120,10 +120,11 @@ def occluded(sheet: Sheet) -> Array:
 
 def low_poly(sheet: Sheet) -> Array:
     """Facets in soft light, a little darker towards the ground, as simple game models have it."""
-    facets = np.round(sheet.normal * 2.6) / 2.6
+    facets = np.round(sheet.normal * 2.2) / 2.2
     light = (facets @ LIGHT)[:, None] / (np.sqrt((facets**2).sum(1, keepdims=True)) + 1e-6)
+    light = 0.5 * light + 0.5 * sheet.light
     height = np.broadcast_to(np.linspace(1.0, 0.0, sheet.size, dtype=np.float32)[:, None], sheet.covered.shape)
-    shade = 0.70 + 0.24 * np.clip(light, -0.35, 1) + 0.10 * height[sheet.covered][:, None]
+    shade = 0.74 + 0.24 * np.clip(light, -0.35, 1) + 0.10 * height[sheet.covered][:, None]
     return sheet.picture(np.clip(sheet.color * shade, 0, 1))
 
 

@@ -46,7 +46,7 @@ def cape(body: Body, character: Character, cloth: Array) -> list[Solid]:
     """From the shoulders down the back."""
     hem = max(0.04, body.neck - 0.92 * character.look.cape_length * (body.neck - 0.3 * body.leg))
     fall = cone(
-        "outer", (0, hem, -0.10), (0, body.neck - 0.02, -0.02), 1.42 * body.width, 0.96 * body.width,
+        "outer", (0, hem, -0.10), (0, body.neck - 0.02, -0.02), 1.55 * body.width * character.look.flare, 0.96 * body.width,
         cape_paint(cloth, character), 0.80, capped=False, keep=ragged(character),
     )  # fmt: skip
     clasp = ball("clasp", (0, body.neck - 0.05, 0.80 * body.width), 0.045, character.shaded(palette.GOLD))
