@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
-from models.arithmetic import autocast
 from models.chibi.reader import Reader
 
+from . import machine
 from .captions import full_prompt
 from .data import Record
 from .labels import HERS, SHOT, UNKNOWN, labels
@@ -54,7 +54,8 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
 def generate(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int = 50, batch: int = 16) -> np.ndarray:
     """uint8 (n, size, size, 3); each picture has its own seed, so that batches do not matter."""
     pictures = []
-    with autocast():
+    pipeline.to(machine.device())
+    with machine.autocast():
         for start in range(0, len(prompts), batch):
             some = prompts[start : start + batch]
             generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(some))]

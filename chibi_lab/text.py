@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from models.arithmetic import autocast
-
+from . import machine
 from .captions import LETTERS, caption_tags
 from .config import TextConfig
 from .data import Record
@@ -73,6 +72,9 @@ class TextBatch:
     said: Tensor  # (n, tags and letters)
     tag_at: Tensor  # (n, MAX_LENGTH), the tag that ends, or has just ended, at a token; NO_TAG elsewhere
 
+    def to(self, device: torch.device) -> "TextBatch":
+        return TextBatch(self.ids.to(device), self.said.to(device), self.tag_at.to(device))
+
 
 def text_batch(encode: TagEncoder, size: int, seed: tuple[int, int]) -> TextBatch:
     rng = np.random.default_rng(seed)
@@ -92,14 +94,14 @@ def train_text(config: TextConfig, tokenizer: CLIPTokenizer, folder: Path, seed:
     encode = TagEncoder(tokenizer)
     model = make_text_encoder(config, tokenizer)
     heads = {"said": nn.Linear(config.width, len(TAGS) + len(LETTERS)), "tag_at": nn.Linear(config.width, len(TAGS))}
-    everything = nn.ModuleDict({"model": model, **heads})
+    everything = nn.ModuleDict({"model": model, **heads}).to(machine.device())
     optimizer = Muon(everything)
 
     def step_fn(step: int) -> dict[str, float]:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config.steps, config.learning_rate, warmup=100, decay=0.8)
-        batch = text_batch(encode, config.batch, (seed, step))
-        with autocast():
+        batch = text_batch(encode, config.batch, (seed, step)).to(machine.device())
+        with machine.autocast():
             states = model(batch.ids).last_hidden_state.float()
         asked = batch.tag_at != NO_TAG
         said, tag_at, wanted = heads["said"](states.mean(1)), heads["tag_at"](states[asked]), batch.tag_at[asked]
@@ -113,7 +115,7 @@ def train_text(config: TextConfig, tokenizer: CLIPTokenizer, folder: Path, seed:
         return {"loss": loss.item(), "each": right, **recall(said, batch.said)}
 
     Loop(folder, "text", {"everything": everything, "optimizer": optimizer}, step_fn).run(config.steps)
-    return model.eval().requires_grad_(False)
+    return model.cpu().eval().requires_grad_(False)
 
 
 def recall(logits: Tensor, y: Tensor) -> dict[str, float]:

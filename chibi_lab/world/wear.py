@@ -46,9 +46,16 @@ def cape(body: Body, character: Character, cloth: Array) -> list[Solid]:
     """From the shoulders down the back."""
     hem = max(0.04, body.neck - 0.92 * character.look.cape_length * (body.neck - 0.3 * body.leg))
     fall = cone(
-        "outer", (0, hem, -0.10), (0, body.neck - 0.02, -0.02), 1.55 * body.width * character.look.flare, 0.96 * body.width,
-        cape_paint(cloth, character), 0.80, capped=False, keep=ragged(character),
-    )  # fmt: skip
+        "outer",
+        (0, hem, -0.10),
+        (0, body.neck - 0.02, -0.02),
+        1.55 * body.width * character.look.flare,
+        0.96 * body.width,
+        cape_paint(cloth, character),
+        0.80,
+        capped=False,
+        keep=ragged(character),
+    )
     clasp = ball("clasp", (0, body.neck - 0.05, 0.80 * body.width), 0.045, character.shaded(palette.GOLD))
     roll = ellipsoid(
         "outer:collar", (0, body.neck - 0.035, -0.02), (1.0 * body.width, 0.055, 0.95 * body.width), 0.92 * cloth

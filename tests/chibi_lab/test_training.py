@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import distributed
 
 from chibi_lab import parallel
+from chibi_lab.agreement import FORM, Agreement, agreement, draw
 from chibi_lab.captions import caption_tags, invented_name
 from chibi_lab.critic import answers
 from chibi_lab.following import generate, load_pipeline
@@ -132,6 +134,23 @@ def test_what_is_exported_is_a_plain_pipeline_that_draws(trained):
     assert torch.equal(weights(shipped), weights(trained.load_text()).half().float())
     assert "| hair |" in (trained.out / BASE / "README.md").read_text()
     assert str(trained.folder) not in (trained.out / BASE / "unet" / "config.json").read_text()
+
+
+def test_the_judge_is_held_against_what_a_person_saw(trained, tmp_path):
+    draw(tmp_path, trained.out / BASE, count=3)
+    judge = Judge.load(trained.folder / "judge")
+    form = json.loads((tmp_path / FORM).read_text())
+    first = judge.read(np.asarray(Image.open(tmp_path / "000.png"))[None])["view"].argmax()
+    form["pictures"]["000.png"]["view"] = HEADS["view"][first]
+    form["pictures"]["001.png"]["hair"] = "plaid"
+    (tmp_path / FORM).write_text(json.dumps(form))
+    with pytest.raises(ValueError, match=r"hair can't be .*plaid"):
+        agreement(judge, tmp_path)
+    form["pictures"]["001.png"]["hair"] = ""
+    (tmp_path / FORM).write_text(json.dumps(form))
+    found = agreement(judge, tmp_path)
+    assert found["view"] == Agreement(1, 1)
+    assert found["hair"].asked == 0
 
 
 def test_a_model_below_the_gate_does_not_ship(trained):
