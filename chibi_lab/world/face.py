@@ -15,6 +15,8 @@ WHITE = (1.0, 1.0, 1.0)
 SCAR = (0.71, 0.33, 0.34)
 FACEPAINT = 0.9  # of the accent's colour
 MOUTH_HEIGHT = -0.62
+SAME_COLOR = 0.5  # the sum of the differences of two colours that are hardly told apart
+RIMS = {"large": 1.25, "dot": 0.72}  # a dark eye in a dark face could not be seen without
 EYE_WIDTH, EYE_HEIGHT = 0.205, 0.285
 
 
@@ -142,6 +144,8 @@ def paint_eyes(canvas: Canvas, character: Character, expression: str) -> None:
         if expression == "closed eyes":
             canvas.fill((np.abs(x) < 1) & (np.abs(y - 0.55 * (1 - x * x) + 0.3) < 0.20), INK)
             continue
+        if np.abs(iris - character.skin_color).sum() < SAME_COLOR:
+            canvas.fill(x * x + y * y < RIMS.get(look.eye_kind, 0.0), WHITE)
         EYE_KINDS[look.eye_kind](canvas, x, y, iris, side)
         if look.lashes:
             outer = x * side
