@@ -33,6 +33,7 @@ SOURCES = {
     "identity_auc": "benchmarks.scorer",
     "view_accuracy": "benchmarks.scorer",
     "score_images_per_second": "benchmarks.scorer",
+    "world_images_per_second": "benchmarks.world",
     "trigger_only_attributes": "benchmarks.method",
     "unseen_views_vs_four_crops": "benchmarks.method",
     "bootstrap_vs_upper_bound": "benchmarks.method",

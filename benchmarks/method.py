@@ -30,12 +30,10 @@ from PIL import Image
 from benchmarks.bootstrap import Method, Subject
 from benchmarks.figure import figure
 from chibi_lab.captions import invented_name
-from chibi_lab.data import Record
 from chibi_lab.judge import FOLDER as JUDGE
 from chibi_lab.judge import Judge
-from chibi_lab.labels import HEADS, UNKNOWN, label
-from chibi_lab.sheet import save_sheet
-from chibi_lab.world import (
+from chibi_lab.labels import UNKNOWN
+from chibi_lab.old_world import (
     Character,
     Shot,
     draw,
@@ -45,6 +43,8 @@ from chibi_lab.world import (
     render,
     sample_shot,
 )
+from chibi_lab.old_world.labels import HEADS, Record, label
+from chibi_lab.sheet import save_sheet
 from shared import catalog, plans, records
 from shared.params import Picture, Plan
 from workers import pictures as cropping

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.figure import figure
-from chibi_lab.world import VIEWS, Character, Shot, held_out_characters, palette, render, sample_shot
+from chibi_lab.old_world import VIEWS, Character, Shot, held_out_characters, palette, render, sample_shot
 from models.chibi.reader import FOLDER, Reader, identity
 from workers import pictures as cropping
 

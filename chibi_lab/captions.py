@@ -3,8 +3,7 @@
 import numpy as np
 
 from .data import Record
-from .world import feature_tags, shot_tags
-from .world.tags import SUBJECT_TAGS, picture_tags
+from .world import feature_tags, picture_tags, shot_tags, subject_tags
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 NAME_ENDINGS = ("", "", "girl", "chan", "san", "chara")
@@ -19,16 +18,19 @@ def invented_name(rng: np.random.Generator) -> str:
 
 def caption_tags(record: Record, rng: np.random.Generator) -> list[str]:
     """One caption of a picture, another each time: some say all, some little, three in ten begin with a name."""
-    body = picture_tags(record.character, record.shot, record.seen)[len(SUBJECT_TAGS) :]
+    subject = subject_tags(record.character)
+    body = picture_tags(record.character, record.shot, record.seen)[len(subject) :]
     keep = 0.5 if rng.random() < 0.06 else 0.96
     body = [tag for tag in body if rng.random() < keep]
     if rng.random() < 0.7:
         rng.shuffle(body)
     name = [invented_name(rng)] if rng.random() < 0.3 else []
-    subject = list(SUBJECT_TAGS) if rng.random() < 0.95 else list(SUBJECT_TAGS[:1])
+    subject = subject if rng.random() < 0.95 else subject[:1]
     return name + subject + body
 
 
 def full_prompt(record: Record) -> str:
     """Everything there is to say, whether it will be seen or not: what a user of the method writes."""
-    return ", ".join([*SUBJECT_TAGS, *feature_tags(record.character), *shot_tags(record.shot)])
+    return ", ".join(
+        [*subject_tags(record.character), *feature_tags(record.character), *shot_tags(record.shot, record.character)]
+    )

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from models.chibi.reader.network import Residual, conv
 
-from . import parallel
+from . import machine, parallel
 from .config import CriticConfig
 from .data import Record
 from .labels import HEADS, HERS, UNKNOWN, labels
@@ -22,7 +22,7 @@ from .loop import Loop, learning_rate
 from .muon import Muon
 
 # Who she is and what she does. Where she is, how large and in which style she is drawn, the plain loss feels by itself.
-SMALL = (*HERS, "expression", "arms")
+SMALL = (*HERS, "expression", "pose")
 NOISE = 0.3  # at most, of the latents' spread: a guess is never quite on the spot
 
 
@@ -58,7 +58,8 @@ class Critic(nn.Module):
 def train_critic(config: CriticConfig, latents: Tensor, records: list[Record], folder: Path, seed: int) -> Critic:
     """On the latents of true drawings, and some noise."""
     torch.manual_seed(seed)
-    critic, truth = Critic(latents.shape[1], latents.shape[-1]), answers(records)
+    place = machine.device()
+    critic, truth = Critic(latents.shape[1], latents.shape[-1]).to(place), answers(records)
     optimizer = Muon(critic)
 
     def step_fn(step: int) -> dict[str, float]:
@@ -68,7 +69,8 @@ def train_critic(config: CriticConfig, latents: Tensor, records: list[Record], f
         torch.manual_seed((seed << 32) + (step << 8) + parallel.rank())
         rows = rng.integers(0, len(latents), config.batch // parallel.copies())
         z = latents[rows].float()
-        loss = critic.blame(z + NOISE * torch.rand(len(z), 1, 1, 1) * torch.randn_like(z), truth[rows]).mean()
+        z = z + NOISE * torch.rand(len(z), 1, 1, 1) * torch.randn_like(z)
+        loss = critic.blame(z.to(place), truth[rows].to(place)).mean()
         loss.backward()
         parallel.average_gradients(critic)
         optimizer.step()
@@ -76,4 +78,4 @@ def train_critic(config: CriticConfig, latents: Tensor, records: list[Record], f
         return {"loss": loss.item()}
 
     Loop(folder, "critic", {"critic": critic, "optimizer": optimizer}, step_fn).run(config.steps)
-    return critic.eval().requires_grad_(False)
+    return critic.cpu().eval().requires_grad_(False)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .following import generate, load_pipeline
@@ -14,12 +15,14 @@ from .sheet import save_sheet
 from .unet import NOISE_SCHEDULE
 from .world import FRAMINGS, STYLES, VIEW_TAGS
 
+PREFIX = "text_model."
 CARD = Path(__file__).with_name("card.md")
-SHEET_GIRLS = (
-    "blonde hair, long hair, blue eyes, red dress",
-    "pink hair, short hair, green eyes, fox ears, orange ears, fox tail, blue shirt, black pants",
-    "brown hair, twintails, red eyes, cat ears, black ears, cat tail, purple kimono",
-    "blue hair, ponytail, yellow eyes, yellow shirt, grey skirt, red scarf",
+SHEET_PEOPLE = (
+    "1girl, solo, blonde hair, twintails, yellow eyes, fox ears, orange ears, fox tail, red kimono",
+    "1boy, solo, dark skin, black hair, short hair, mustache, brown eyes, green vest, blue pants, brown boots",
+    "1other, solo, robot, blue robot, yellow eyes",
+    "1girl, solo, brown hair, long hair, black eyes, green tunic, green cape, belt, brown boots, holding crossbow",
+    "1boy, solo, brown eyes, grey helmet, grey armor, red cape, belt, grey boots, holding sword",
 )
 
 
@@ -39,12 +42,12 @@ def assemble(model: Path, dtype: torch.dtype = torch.float32) -> StableDiffusion
 
 
 def sample_prompts() -> list[str]:
-    """Four girls from six sides, one of them in every style and framing."""
+    """Five characters from six sides, two of them in every style and framing."""
     calm = "full body, cel shading, white background"
-    prompts = [f"1girl, solo, {girl}, {view}, {calm}" for girl in SHEET_GIRLS for view in VIEW_TAGS.values()]
-    prompts += [f"1girl, solo, {SHEET_GIRLS[1]}, looking at viewer, upper body, {style}" for style in STYLES]
+    prompts = [f"{who}, {view}, {calm}" for who in SHEET_PEOPLE for view in VIEW_TAGS.values()]
+    prompts += [f"{SHEET_PEOPLE[1]}, looking at viewer, upper body, {style}" for style in STYLES]
     for framing in FRAMINGS:
-        prompts += [f"1girl, solo, {SHEET_GIRLS[2]}, {t}, {framing}, cel shading" for t in ("smile, outdoors", "night")]
+        prompts += [f"{SHEET_PEOPLE[0]}, {t}, {framing}, cel shading" for t in ("smile, outdoors", "night")]
     return prompts
 
 
@@ -56,6 +59,7 @@ def export(model: Path, config: Path, figures: dict, out: Path) -> int:
     """Write the folder anew; returns its size in bytes."""
     shutil.rmtree(out, ignore_errors=True)
     assemble(model, torch.float16).save_pretrained(out)
+    name_keys(out / "text_encoder/model.safetensors")
     forget_places(out)
     load_in_fp32(out)
     save_sheet(out / "sheet.png", generate(load_pipeline(out), sample_prompts()), len(VIEW_TAGS))
@@ -65,6 +69,13 @@ def export(model: Path, config: Path, figures: dict, out: Path) -> int:
     sums = {str(path.relative_to(out)): checksum(path) for path in sorted(out.rglob("*.safetensors"))}
     (out / "sha256.json").write_text(json.dumps(sums, indent=2) + "\n")
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def name_keys(path: Path) -> None:
+    """With the prefix of the text model, as transformers 4 looks for them; transformers 5 finds them too."""
+    weights = load_file(path)
+    named = {key if key.startswith(PREFIX) else PREFIX + key: value for key, value in weights.items()}
+    save_file(named, path, {"format": "pt"})
 
 
 def forget_places(out: Path) -> None:

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
-from models.arithmetic import autocast
 from models.chibi.reader import Reader
 
+from . import machine
 from .captions import full_prompt
 from .data import Record
-from .labels import HEADS, UNKNOWN, labels
+from .labels import HERS, SHOT, UNKNOWN, labels
 from .sheet import save_sheet
 from .world import VIEWS, draw, held_out_characters, sample_shot
 
-GATE = ("hair", "outfit_color", "ears", "view", "framing")
+GATE = ("hair", "outfit_color", "headwear", "facial_hair", "skin", "view", "framing")
 SAMPLING = {"num_inference_steps": 20, "guidance_scale": 4.0}
 
 
@@ -54,7 +54,8 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
 def generate(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int = 50, batch: int = 16) -> np.ndarray:
     """uint8 (n, size, size, 3); each picture has its own seed, so that batches do not matter."""
     pictures = []
-    with autocast():
+    pipeline.to(machine.device())
+    with machine.autocast():
         for start in range(0, len(prompts), batch):
             some = prompts[start : start + batch]
             generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(some))]
@@ -67,7 +68,7 @@ def obeyed(judge: Reader, pictures: np.ndarray, records: list[Record]) -> dict[s
     """By head: the share of pictures that show what was asked, where a true drawing would show it."""
     read, wanted = judge.read(pictures), labels(records)
     shares = {}
-    for head in HEADS:
+    for head in (*HERS, *SHOT):
         asked = wanted[head] != UNKNOWN
         shares[head] = round(float((read[head].argmax(1) == wanted[head])[asked].float().mean()), 3)
     return shares

@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "models/chibi/examples"
 
 HEROINE = Character(
+    who="1girl",
     hair="blonde",
     hair_style="twintails",
     eyes="yellow",
@@ -39,10 +40,20 @@ HEROINE = Character(
     outfit="kimono",
     outfit_color="red",
     bottom="none",
-    bottom_color="black",
-    accessory="none",
-    accessory_color="red",
-    look=Look(bangs="zigzag", eye_kind="large", brows=True),
+    footwear="sandals",
+    footwear_color="brown",
+    look=Look(
+        fringe="zigzag",
+        eye_kind="large",
+        brows="thin",
+        blush=True,
+        head_shape="wide",
+        trim_color="white",
+        accent="red",
+        stripe="left",
+        stripe_color="white",
+        tone="candy",
+    ),
 )
 
 
@@ -50,13 +61,13 @@ def world_sheet() -> list[np.ndarray]:
     rng = np.random.default_rng(12)
     views = [render(HEROINE, Shot(view=view)) for view in VIEWS]
     styles = [render(HEROINE, Shot(style=style, background="outdoors")) for style in STYLES]
-    others = [render(sample_character(rng), sample_shot(rng)) for _ in range(18)]
+    others = [render(sample_character(rng), sample_shot(rng)) for _ in range(45)]
     return [*views, *styles, *others]
 
 
 def main() -> None:
     EXAMPLES.mkdir(exist_ok=True)
-    save_sheet(ROOT / "docs/images/world.png", world_sheet(), len(VIEWS))
+    save_sheet(ROOT / "docs/images/world.png", world_sheet(), 10)
     Image.fromarray(render(HEROINE, Shot(), 512)).save(EXAMPLES / f"{TRIGGER}.png", optimize=True)
     tags = {
         "trigger": TRIGGER,

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from . import parallel
+from . import machine, parallel
 
 SAVE_SECONDS = 120
 LOG_STEPS = 50
@@ -42,7 +42,7 @@ class Loop:
         """The step to go on from."""
         if not self.checkpoint.exists():
             return 0
-        saved = torch.load(self.checkpoint, weights_only=True)
+        saved = torch.load(self.checkpoint, weights_only=True, map_location=machine.device())
         for key, value in self.state.items():
             value.load_state_dict(saved[key])
         return saved["step"]

@@ -6,15 +6,13 @@ After Keller Jordan, https://kellerjordan.github.io/posts/muon/. Vectors, and th
 import torch
 from torch import Tensor, nn
 
-from models.arithmetic import bf16_is_faster
-
-from . import parallel
+from . import machine, parallel
 
 
 def orthogonal(m: Tensor, iterations: int = 5) -> Tensor:
     """Nearly U V^T of m = U S V^T, by Newton-Schulz; m is (..., rows, columns)."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = m.bfloat16() if bf16_is_faster() else m
+    x = m.bfloat16() if machine.bf16_is_faster() else m
     wide = x.shape[-1] >= x.shape[-2]
     x = x if wide else x.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 
-from models.arithmetic import autocast
 from models.chibi.reader import Reader
+from models.chibi.reader.network import mirrored
 from models.chibi.reader.pixels import to_tensor
 
+from . import machine
 from .config import ReaderConfig
 from .data import PictureSet
 from .labels import HEADS, UNKNOWN, labels
@@ -25,6 +26,12 @@ def soften(x: Tensor, rng: np.random.Generator) -> Tensor:
         factor = int(rng.integers(2, 4))
         x = interpolate(avg_pool2d(x, factor), x.shape[-2:], mode="bilinear")
     return x + torch.randn_like(x) * float(rng.uniform(0, 0.12))
+
+
+def turned_labels(head: str, truth: Tensor) -> Tensor:
+    """The labels of the mirror images: what was on the left is on the right."""
+    places = torch.tensor(mirrored(HEADS[head]))
+    return torch.where(truth == UNKNOWN, truth, places[truth.clamp(min=0)])
 
 
 @dataclass
@@ -52,8 +59,10 @@ def accuracy(reader: Reader, pictures: PictureSet) -> dict[str, float]:
 
 def train_reader(kind: type[Reader], config: ReaderConfig, pictures: PictureSet, folder: Path, seed: int) -> Reader:
     torch.manual_seed(seed)
-    reader, truth = kind(HEADS), labels(pictures.records)
+    place = machine.device()
+    reader, truth = kind(HEADS).to(place), labels(pictures.records)
     optimizer = Muon(reader)
+    turned = {head: turned_labels(head, truth[head]) for head in HEADS}
 
     def step_fn(step: int) -> dict[str, float]:
         reader.train()
@@ -61,11 +70,12 @@ def train_reader(kind: type[Reader], config: ReaderConfig, pictures: PictureSet,
             group["lr"] = learning_rate(step, config.steps, config.learning_rate, decay=0.7)
         rng = np.random.default_rng((seed, step))
         rows = rng.integers(0, len(pictures), config.batch)
-        x = to_tensor(pictures.pictures(rows))
-        x = soften(x.flip(3) if rng.random() < 0.5 else x, rng)
-        with autocast():
+        x = to_tensor(pictures.pictures(rows)).to(place)
+        flipped = rng.random() < 0.5
+        x, wanted = soften(x.flip(3) if flipped else x, rng), turned if flipped else truth
+        with machine.autocast():
             logits = reader(x)
-        losses = [cross_entropy(logits[h], truth[h][rows], ignore_index=UNKNOWN) for h in HEADS]
+        losses = [cross_entropy(logits[h], wanted[h][rows].to(place), ignore_index=UNKNOWN) for h in HEADS]
         loss = torch.stack([part for part in losses if not part.isnan()]).sum()
         loss.backward()
         optimizer.step()
@@ -73,4 +83,4 @@ def train_reader(kind: type[Reader], config: ReaderConfig, pictures: PictureSet,
         return {"loss": loss.item()}
 
     Loop(folder, kind.kind, {"reader": reader, "optimizer": optimizer}, step_fn).run(config.steps)
-    return reader.eval()
+    return reader.cpu().eval()

@@ -86,8 +86,14 @@ class TagEncoder:
         return self.known[tag]
 
     def __call__(self, tags: list[str]) -> list[int]:
-        ids = [self.tokenizer.bos_token_id]
+        return self.with_ends(tags)[0]
+
+    def with_ends(self, tags: list[str]) -> tuple[list[int], list[int]]:
+        """The token ids, and where the last token of each tag stands, as far as the ids reach."""
+        ids, ends = [self.tokenizer.bos_token_id], []
         for i, tag in enumerate(tags):
             ids += (self.comma if i else []) + self.ids_of(tag)
+            ends.append(len(ids) - 1)
         ids = [*ids[: MAX_LENGTH - 1], self.tokenizer.eos_token_id]
-        return ids + [self.tokenizer.pad_token_id] * (MAX_LENGTH - len(ids))
+        padding = [self.tokenizer.pad_token_id] * (MAX_LENGTH - len(ids))
+        return ids + padding, [end for end in ends if end < MAX_LENGTH - 1]

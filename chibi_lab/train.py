@@ -15,11 +15,10 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from models.arithmetic import autocast
 from models.chibi.reader import Reader
 from models.chibi.reader.pixels import to_pictures, to_tensor
 
-from . import parallel
+from . import machine, parallel
 from .config import HERE, Config
 from .critic import Critic, train_critic
 from .data import PictureSet, Record, render_held_out, render_set
@@ -110,7 +109,7 @@ class Run:
         return make_vae(self.config.vae, self.config.data.size)
 
     def load_vae(self) -> AutoencoderKL:
-        return AutoencoderKL.from_pretrained(self.model / "vae").eval()
+        return AutoencoderKL.from_pretrained(self.model / "vae").eval().to(machine.device())
 
     def decoder(self) -> None:
         c = self.config
@@ -125,8 +124,8 @@ class Run:
         pictures = held_out.pictures(range(min(128, len(held_out))))
         print(f"PSNR on held-out characters: {psnr(vae, pictures):.2f} dB", flush=True)
         with torch.no_grad():
-            x = to_tensor(pictures[:24])
-            back = to_pictures(vae.decode(vae.encode(x).latent_dist.mean).sample)
+            x = to_tensor(pictures[:24]).to(vae.device)
+            back = to_pictures(vae.decode(vae.encode(x).latent_dist.mean).sample.cpu())
         rows = [row for i in range(0, len(x), 12) for row in (*pictures[i : i + 12], *back[i : i + 12])]
         save_sheet(self.folder / "sheets" / "vae.png", rows, 12)
 
@@ -173,12 +172,12 @@ class Run:
         return critic.eval().requires_grad_(False)
 
     def unet(self) -> None:
-        c, text = self.config, self.load_text()
+        c, text = self.config, self.load_text().to(machine.device())
         batches = Batches(*self.encoded(), TagEncoder(self.load_tokenizer()), c.unet, c.seed)
 
         @torch.no_grad()
         def text_encode(ids: torch.Tensor) -> torch.Tensor:
-            with autocast():
+            with machine.autocast():
                 return text(ids).last_hidden_state
 
         def keep(step: int, average: UNet2DConditionModel) -> None:
@@ -231,6 +230,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="a folder whose parts to begin from, as models/chibi/base")
     parser.add_argument("--out", type=Path, default=ROOT, help="the repository in which `export` puts what ships")
     parser.add_argument("--gate", type=float, default=GATE, help="what `export` asks of prompt-following")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda; one process a card")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1, help="copies that share the batches")
     arguments = parser.parse_args()
@@ -238,6 +238,7 @@ def main() -> None:
         sys.exit(parallel.relaunch(arguments.processes, sys.argv[1:]))
     parallel.join()
     torch.set_num_threads(arguments.threads)
+    machine.use(arguments.device)
     run = Run(arguments.config, arguments.run, arguments.start, arguments.out, arguments.gate)
     for stage in STAGES if arguments.stage == "all" else [arguments.stage]:
         if stage in SHARED_STAGES or parallel.rank() == 0:

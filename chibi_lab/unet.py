@@ -11,9 +11,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from models.arithmetic import autocast, bf16_is_faster
-
-from . import parallel
+from . import machine, parallel
 from .captions import caption_tags
 from .config import UNetConfig
 from .critic import Critic, answers
@@ -93,12 +91,15 @@ def train_unet(
     on_save: Callable[[int, UNet2DConditionModel], None] | None = None,
 ) -> UNet2DConditionModel:
     """Trains `unet` in place, resuming from the folder; returns the average of its weights over time."""
-    unet.to(memory_format=torch.channels_last)
-    if bf16_is_faster():
+    place = machine.device()
+    unet.to(place, memory_format=torch.channels_last)
+    critic.to(place)
+    if machine.device().type == "cpu" and machine.bf16_is_faster():
         unet.set_attn_processor(AttnProcessor())  # plain: the fused one is slow in bf16 where pictures are small
     average = copy.deepcopy(unet).requires_grad_(False)
     optimizer = Muon(unet)
-    alphas = DDIMScheduler(**NOISE_SCHEDULE).alphas_cumprod
+    alphas = DDIMScheduler(**NOISE_SCHEDULE).alphas_cumprod.to(place)
+    at_once = AT_ONCE if place.type == "cpu" else config.batch
 
     def learn(z: Tensor, ids: Tensor, wanted: Tensor, parts: int) -> tuple[float, float]:
         guess = denoise(unet, z, text_encode(ids), alphas)
@@ -110,7 +111,7 @@ def train_unet(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config.steps, config.learning_rate, decay=config.decay)
         torch.manual_seed((seed << 32) + (step << 8) + parallel.rank())
-        parts = list(zip(*(tensor.split(AT_ONCE) for tensor in batches(step)), strict=True))
+        parts = list(zip(*(tensor.to(place).split(at_once) for tensor in batches(step)), strict=True))
         figures = [learn(z, ids, wanted, len(parts)) for z, ids, wanted in parts]
         parallel.average_gradients(unet)
         norm = torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
@@ -139,12 +140,12 @@ def denoise(unet: UNet2DConditionModel, z: Tensor, text: Tensor, alphas: Tensor)
     """At times spread evenly: weights that favour little noise never learn colours and layout."""
     n = len(z)
     spread = (torch.arange(n) + torch.rand(n)) / n  # one t from each n-th of the time, for less variance
-    t = (spread * len(alphas)).long().clamp(max=len(alphas) - 1)
+    t = (spread * len(alphas)).long().clamp(max=len(alphas) - 1).to(z.device)
     alpha = alphas[t].view(-1, 1, 1, 1)
     eps = torch.randn_like(z)
     x = (alpha.sqrt() * z + (1 - alpha).sqrt() * eps).contiguous(memory_format=torch.channels_last)
     v = alpha.sqrt() * eps - (1 - alpha).sqrt() * z
-    with autocast():
+    with machine.autocast():
         predicted = unet(x, t, text).sample.float()
     return Guess((predicted - v).pow(2).mean(), alpha.sqrt() * x - (1 - alpha).sqrt() * predicted, alphas[t])
 

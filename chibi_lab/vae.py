@@ -8,10 +8,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from models.arithmetic import autocast
 from models.chibi.reader.pixels import to_tensor
 
-from . import parallel
+from . import machine, parallel
 from .config import VaeConfig
 from .data import PictureSet
 from .loop import Loop, learning_rate
@@ -73,9 +72,9 @@ def picture_loss(y: Tensor, x: Tensor) -> Tensor:
 
 def psnr(vae: AutoencoderKL, pictures: np.ndarray, batch: int = 32) -> float:
     errors = []
-    with torch.no_grad(), autocast():
+    with torch.no_grad(), machine.autocast():
         for i in range(0, len(pictures), batch):
-            x = to_tensor(pictures[i : i + batch])
+            x = to_tensor(pictures[i : i + batch]).to(vae.device)
             y = vae.decode(vae.encode(x).latent_dist.mean).sample.float().clamp(-1, 1)
             errors.append((y - x).pow(2).mean((1, 2, 3)) / 4)
     return float(-10 * torch.cat(errors).mean().log10())
@@ -83,13 +82,13 @@ def psnr(vae: AutoencoderKL, pictures: np.ndarray, batch: int = 32) -> float:
 
 def train_vae(config: VaeConfig, vae: AutoencoderKL, pictures: PictureSet, folder: Path, seed: int) -> AutoencoderKL:
     """Encoder and decoder together; what the encoder is at the end, the latents are."""
-    optimizer = Muon(vae)
+    optimizer = Muon(vae.to(machine.device()))
 
     def step_fn(step: int) -> dict[str, float]:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config.steps, config.learning_rate, decay=config.decay)
-        x = picture_batch(pictures, step, config, seed)
-        with autocast():
+        x = picture_batch(pictures, step, config, seed).to(machine.device())
+        with machine.autocast():
             posterior = vae.encode(x).latent_dist
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         z = mean + torch.randn_like(mean) * torch.exp(0.5 * logvar)
@@ -116,14 +115,14 @@ def train_decoder(
     torch.manual_seed(seed)
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
-    optimizer = Muon(vae)
+    optimizer = Muon(vae.to(machine.device()))
     latent_noise = 0.03  # of their spread: what the UNet makes is never quite on the spot
 
     def step_fn(step: int) -> dict[str, float]:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config.decoder_steps, 0.5 * config.learning_rate, decay=0.8)
-        x = picture_batch(pictures, config.steps + step, config, seed)
-        with torch.no_grad(), autocast():
+        x = picture_batch(pictures, config.steps + step, config, seed).to(machine.device())
+        with torch.no_grad(), machine.autocast():
             z = vae.encode(x).latent_dist.mean.float()
         y = decode(vae, z + latent_noise * z.std() * torch.randn_like(z))
         loss = picture_loss(y, x)
@@ -135,7 +134,7 @@ def train_decoder(
 
 
 def decode(vae: AutoencoderKL, z: Tensor) -> Tensor:
-    with autocast():
+    with machine.autocast():
         return vae.decode(z).sample.float()
 
 
@@ -151,7 +150,8 @@ def descend(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: Tens
 def encode(vae: AutoencoderKL, pictures: np.ndarray, batch: int = 8) -> Tensor:
     """Latents, not yet scaled, in half precision: (n, channels, size / 8, size / 8)."""
     latents = []
-    with autocast():
+    with machine.autocast():
         for start in range(0, len(pictures), batch):
-            latents.append(vae.encode(to_tensor(pictures[start : start + batch])).latent_dist.mean.half())
+            x = to_tensor(pictures[start : start + batch]).to(vae.device)
+            latents.append(vae.encode(x).latent_dist.mean.half().cpu())
     return torch.cat(latents)

@@ -1,19 +1,21 @@
 """The world of the chibi base model: parametric characters, drawn by ray casting, with complete and correct tags."""
 
-from .character import (
-    Character,
-    Look,
+from .character import Character, Look
+from .folds import (
     held_out_characters,
     is_for_training,
     is_held_out,
     practice_characters,
+    reserved_characters,
     sample_character,
     sample_held_out,
 )
-from .palette import FRAMINGS, STYLES, VIEW_TAGS
+from .palette import FRAMINGS, VIEW_TAGS
+from .people import sample_any
 from .render import Drawing, draw, render
 from .shot import VIEWS, Shot, sample_shot
-from .tags import all_tags, feature_tags, picture_tags, shot_tags
+from .style import STYLES
+from .tags import all_tags, feature_tags, picture_tags, shot_tags, subject_tags
 
 __all__ = [
     "FRAMINGS",
@@ -33,8 +35,11 @@ __all__ = [
     "picture_tags",
     "practice_characters",
     "render",
+    "reserved_characters",
+    "sample_any",
     "sample_character",
     "sample_held_out",
     "sample_shot",
     "shot_tags",
+    "subject_tags",
 ]

@@ -16,7 +16,7 @@ from benchmarks.bootstrap import Method
 from benchmarks.method import Bench, quicker
 from chibi_lab.captions import invented_name
 from chibi_lab.judge import FOLDER, Judge
-from chibi_lab.world import held_out_characters
+from chibi_lab.old_world import held_out_characters
 from shared import catalog, plans
 from workers.diffusion import families
 

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from benchmarks.method import Judgement, figures, judged, quicker, true_pictures
-from chibi_lab.data import Record
-from chibi_lab.heroine import HEROINE
-from chibi_lab.labels import HEADS, UNKNOWN, label
-from chibi_lab.world import Shot, draw
+from chibi_lab.labels import UNKNOWN
+from chibi_lab.old_world import Shot, draw
+from chibi_lab.old_world.heroine import HEROINE
+from chibi_lab.old_world.labels import HEADS, Record, label
 from shared import catalog, plans
 from shared.params import Picture
 

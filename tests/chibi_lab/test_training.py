@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 from torch import distributed
 
 from chibi_lab import parallel
+from chibi_lab.agreement import FORM, Agreement, agreement, draw
 from chibi_lab.captions import caption_tags, invented_name
 from chibi_lab.critic import answers
 from chibi_lab.following import generate, load_pipeline
@@ -16,7 +19,7 @@ from chibi_lab.judge import Judge
 from chibi_lab.labels import CARD, HEADS, HERS, UNKNOWN, labels
 from chibi_lab.loop import Loop, learning_rate
 from chibi_lab.muon import Muon, orthogonal
-from chibi_lab.text import sample_record, targets
+from chibi_lab.text import NO_TAG, sample_record, targets, text_batch
 from chibi_lab.tokenizer import TagEncoder, make_tokenizer
 from chibi_lab.train import BASE, CHECKPOINT, Run
 from chibi_lab.world import all_tags
@@ -125,8 +128,29 @@ def test_what_is_exported_is_a_plain_pipeline_that_draws(trained):
     pictures = generate(load_pipeline(trained.out / BASE), ["1girl, solo, red dress", "eiei21girl, from behind"])
     assert pictures.shape == (2, 32, 32, 3)
     assert (trained.out / BASE / "sheet.png").exists()
+    keys = load_file(trained.out / BASE / "text_encoder/model.safetensors")
+    assert all(key.startswith("text_model.") for key in keys)  # as transformers 4 looks for them
+    shipped = load_pipeline(trained.out / BASE).text_encoder
+    assert torch.equal(weights(shipped), weights(trained.load_text()).half().float())
     assert "| hair |" in (trained.out / BASE / "README.md").read_text()
     assert str(trained.folder) not in (trained.out / BASE / "unet" / "config.json").read_text()
+
+
+def test_the_judge_is_held_against_what_a_person_saw(trained, tmp_path):
+    draw(tmp_path, trained.out / BASE, count=3)
+    judge = Judge.load(trained.folder / "judge")
+    form = json.loads((tmp_path / FORM).read_text())
+    first = judge.read(np.asarray(Image.open(tmp_path / "000.png"))[None])["view"].argmax()
+    form["pictures"]["000.png"]["view"] = HEADS["view"][first]
+    form["pictures"]["001.png"]["hair"] = "plaid"
+    (tmp_path / FORM).write_text(json.dumps(form))
+    with pytest.raises(ValueError, match=r"hair can't be .*plaid"):
+        agreement(judge, tmp_path)
+    form["pictures"]["001.png"]["hair"] = ""
+    (tmp_path / FORM).write_text(json.dumps(form))
+    found = agreement(judge, tmp_path)
+    assert found["view"] == Agreement(1, 1)
+    assert found["hair"].asked == 0
 
 
 def test_a_model_below_the_gate_does_not_ship(trained):
@@ -164,13 +188,21 @@ def reading(**values: str) -> dict[str, tuple[str, float]]:
 
 
 def test_what_was_read_becomes_tags():
-    seen = reading(hair="blonde", ears="fox ears", fur="orange", tail="fox tail", eyes="yellow", outfit_color="red")
+    seen = reading(
+        hair="blonde", hair_style="short hair", eyes="yellow", ears="fox ears", outfit="dress", outfit_color="red",
+        face="scar", head_extra="goggles", held="sword", footwear="boots", footwear_color="brown",
+    )  # fmt: skip
     assert set(feature_tags(CARD, seen)) == {
-        "blonde hair", "short hair", "yellow eyes", "fox ears", "orange ears", "fox tail", "red dress",
+        "blonde hair", "short hair", "yellow eyes", "fox ears", "red dress", "scar on face", "goggles on head",
+        "holding sword", "brown boots",
     }  # fmt: skip
+    assert "blonde hair" not in feature_tags(CARD, seen | {"hair_style": ("bald", 0.9)})
+    assert "blue robot" in feature_tags(CARD, seen | {"species": ("robot", 0.9), "robot_color": ("blue", 0.9)})
     assert "yellow eyes" not in feature_tags(CARD, seen | {"view": ("behind", 0.9)})
     assert "blonde hair" not in feature_tags(CARD, seen | {"hair": ("blonde", 0.3)})
-    assert set(shot_tags(CARD, seen)) == {"looking at viewer", "portrait", "cel shading", "white background"}
+    assert set(shot_tags(CARD, seen)) == {
+        "looking at viewer", "portrait", "standing", "cel shading", "white background",
+    }  # fmt: skip
 
 
 def test_every_picture_is_read_for_itself():
@@ -180,6 +212,17 @@ def test_every_picture_is_read_for_itself():
     assert {head: value for head, (value, _) in readings(reader, pictures)[1].items()} == {
         head: value for head, (value, _) in alone.items()
     }
+
+
+def test_a_mirror_image_is_read_with_its_sides_changed():
+    """What a reader says of a picture and of its mirror image is the same, but for left and right."""
+    torch.manual_seed(0)
+    reader = Reader({"held_side": ("left", "right", "both"), "hair": ("red", "blue")})
+    pictures = np.random.default_rng(0).integers(0, 255, (2, 128, 128, 3), np.uint8)
+    seen, turned = reader.read(pictures), reader.read(pictures[:, :, ::-1].copy())
+    assert torch.allclose(seen["held_side"], turned["held_side"][:, [1, 0, 2]], atol=1e-5)
+    assert torch.allclose(seen["hair"], turned["hair"], atol=1e-5)
+    assert (seen["held_side"][:, 0] - seen["held_side"][:, 1]).abs().min() > 1e-4
 
 
 def stacks() -> list[torch.Tensor]:
@@ -206,6 +249,21 @@ def test_every_word_of_the_world_is_one_token(tokenizer):
         assert len(tokenizer(word, add_special_tokens=False).input_ids) == 1
     encode = TagEncoder(tokenizer)
     assert encode(["1girl", "solo", "from side"])[:9] == tokenizer("1girl, solo, from side").input_ids[:9]
+
+
+def test_where_each_tag_ends_is_known(tokenizer):
+    ids, ends = TagEncoder(tokenizer).with_ends(["1girl", "red dress", "blue boots"])
+    words = [tokenizer.decode([ids[end]]).strip() for end in ends]
+    assert words[1:] == ["dress", "boots"]
+    assert len(ends) == 3
+
+
+def test_of_each_tag_its_own_token_and_the_comma_after_it_are_asked(tokenizer):
+    batch = text_batch(TagEncoder(tokenizer), 8, (1, 2))
+    asked = batch.tag_at != NO_TAG
+    assert 2 * 8 * 4 < asked.sum() < 2 * 8 * 30
+    assert asked[:, 1:].any()
+    assert not asked[:, 0].any()
 
 
 def test_unknown_words_are_harmless_and_distinct(tokenizer):

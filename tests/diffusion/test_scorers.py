@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chibi_lab.world import Shot, held_out_characters, render
+from chibi_lab.old_world import Shot, held_out_characters, render
 from shared import catalog
 from shared.params import ScoreParams
 from workers import pictures

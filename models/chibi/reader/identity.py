@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 FOR = 0.5  # the most that one attribute may speak for her: otherwise pictures that show more of them seem more hers
+SCALE = 6.5  # nats of missing evidence that divide an identity by e
 AGAINST = 1e-3  # the least likelihood that speaks against her: readers err
 
 
@@ -25,8 +26,8 @@ def identity(known: dict[str, Tensor], read: dict[str, Tensor], heads: Iterable[
     """0..1 for each candidate, from what a Reader has `read` in it and in the references that are `known`.
 
     `heads` are the attributes of a character, as opposed to those of a picture (`card["hers"]`). 1 is all the evidence
-    that there could be; each time as much again that is missing, or speaks against her, divides it by e. One attribute
-    that is plainly another's leaves about a third.
+    that there could be; each SCALE of it that is missing, or speaks against her, divides it by e. One attribute that is
+    plainly another's leaves about a third.
     """
     found = torch.stack([evidence(read[head], belief(known[head])) for head in heads])
-    return (found.sum(0) / (FOR * len(found)) - 1).exp().numpy()
+    return ((found.sum(0) - FOR * len(found)) / SCALE).exp().numpy()

@@ -16,6 +16,13 @@ SIZE = 128  # pixels; other pictures are scaled to it
 Heads = dict[str, tuple[str, ...]]  # a question -> its possible answers
 
 
+def mirrored(answers: tuple[str, ...]) -> list[int]:
+    """Where each answer is found in a mirror image: left and right change places."""
+    other = {"left": "right", "right": "left"}
+    turned = [" ".join(other.get(word, word) for word in answer.split()) for answer in answers]
+    return [answers.index(answer) for answer in turned]
+
+
 def conv(a: int, b: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(a, b, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)
@@ -63,8 +70,11 @@ class Reader(nn.Module):
     def read(self, pictures: np.ndarray) -> dict[str, Tensor]:
         """Probabilities by head for uint8 pictures (n, h, w, 3): the mean of a picture and its mirror image."""
         x = to_tensor(np.asarray(pictures))
-        seen, mirrored = self.eval()(x), self(x.flip(3))
-        return {head: (seen[head].softmax(1) + mirrored[head].softmax(1)) / 2 for head in seen}
+        seen, turned = self.eval()(x), self(x.flip(3))
+        return {
+            head: (seen[head].softmax(1) + turned[head].softmax(1)[:, mirrored(answers)]) / 2
+            for head, answers in self.answers.items()
+        }
 
     def save(self, folder: Path, card: dict) -> None:
         """The weights in half precision, and the card beside them."""

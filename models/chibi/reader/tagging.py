@@ -5,7 +5,7 @@ import numpy as np
 from .network import Reader
 
 SURE = 0.5  # an attribute read with less is not tagged
-UNSAID = ("none", "light", "neutral", "down")  # answers that have no tag
+UNSAID = ("none", "light", "human", "neutral", "down")  # answers that have no tag
 HIDES_EYES = (("view", "behind"), ("expression", "closed eyes"))
 
 Reading = dict[str, tuple[str, float]]  # head -> the likeliest value and its probability
@@ -23,26 +23,32 @@ def readings(reader: Reader, pictures: np.ndarray) -> list[Reading]:
 
 def feature_tags(card: dict, reading: Reading, sure: float = SURE) -> dict[str, float]:
     """What she is, as tags with their probabilities; two words are as sure as the less sure of them."""
-    hidden = {"eyes"} if any(reading[head][0] == value for head, value in HIDES_EYES) else set()
-    return said(card["feature_tags"], {h: r for h, r in reading.items() if h not in hidden}, sure)
+    hidden = ["eyes"] if any(reading[head][0] == value for head, value in HIDES_EYES) else []
+    for head, conditions in card.get("needs", {}).items():
+        if any(reading[other][0] not in allowed for other, allowed in conditions.items()):
+            hidden.append(head)
+    return said(card, "feature_tags", without(reading, hidden), sure)
 
 
 def shot_tags(card: dict, reading: Reading, sure: float = SURE) -> dict[str, float]:
     """How she is shown, as tags with their probabilities."""
-    words = card["words"]
-    worded = {head: (words.get(value, value), p) for head, (value, p) in reading.items()}
     colourless = reading["style"][0] in card["monochrome_styles"]
-    return said(card["shot_tags"], {h: r for h, r in worded.items() if not (colourless and h == "background")}, sure)
+    return said(card, "shot_tags", without(reading, ["background"] if colourless else []), sure)
 
 
-def said(templates: dict[str, list[str]], reading: Reading, sure: float) -> dict[str, float]:
-    """The tags whose heads were all read surely; `templates` maps a tag to the heads that it needs."""
+def without(reading: Reading, heads: list[str]) -> Reading:
+    return {head: found for head, found in reading.items() if head not in heads}
+
+
+def said(card: dict, kind: str, reading: Reading, sure: float) -> dict[str, float]:
+    """The tags whose heads were all read surely; the card maps each tag to the heads that it needs."""
     tags = {}
-    for template, heads in templates.items():
+    for template, heads in card[kind].items():
         read = [reading[head] for head in heads if head in reading]
         if len(read) < len(heads) or any(value in UNSAID for value, _ in read):
             continue
         probability = min(p for _, p in read)
         if probability >= sure:
-            tags[template.format(**{head: value for head, (value, _) in reading.items()})] = round(probability, 3)
+            words = {head: card["words"].get(head, {}).get(value, value) for head, (value, _) in reading.items()}
+            tags[template.format(**words)] = round(probability, 3)
     return tags

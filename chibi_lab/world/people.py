@@ -1,0 +1,245 @@
+"""Who lives in the world: tables of what goes with what, and the sampling of characters from them."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from . import palette
+from .beast import EARS, TAILS
+from .character import Character, Look
+from .clothes import OUTFITS
+from .face import EYE_KINDS
+from .hair import FRINGES, HAIR_STYLES
+from .headwear import HEAD_EXTRAS, HEADWEAR
+from .held import HELD
+from .shot import pick
+from .wear import BELTS, EMBLEMS, OUTER
+
+MAX_EXTRAS = 7  # things beside hair, eyes, outfit, bottom and shoes: the text encoder reads 75 tokens
+
+SPECIES = {"human": 0.68, "elf": 0.06, "furry": 0.07, "robot": 0.08, "skeleton": 0.04, "zombie": 0.03, "orc": 0.04}
+AGES = {"adult": 0.74, "child": 0.13, "old": 0.13}
+SKINS = {"light": 0.44, "tan": 0.22, "dark skin": 0.22, "very dark skin": 0.12}
+ODD_SKINS = {"zombie": ("green skin", "grey skin", "blue skin"), "orc": ("green skin", "grey skin")}
+FACES = ("glasses", "sunglasses", "eyepatch", "scar", "facepaint", "mask")
+FACIAL_HAIR = ("beard", "long beard", "mustache", "goatee", "stubble")
+FOOTWEAR = {"shoes": 0.38, "boots": 0.40, "thigh boots": 0.06, "sandals": 0.08, "barefoot": 0.08}
+HANDWEAR = {"none": 0.70, "gloves": 0.16, "gauntlets": 0.06, "bracers": 0.08}
+SHOULDERS = {"none": 0.84, "pauldrons": 0.09, "single pauldron": 0.07}
+BOTTOMS = ("pants", "skirt", "shorts")
+WHO = ("1girl", "1boy", "1other")
+HAIR_WEIGHTS = {  # (women, men)
+    "bald": (0.1, 1.1),
+    "buzz cut": (0.2, 1.3),
+    "short hair": (1.0, 2.4),
+    "spiked hair": (0.4, 1.4),
+    "curly hair": (0.7, 0.8),
+    "afro": (0.4, 0.5),
+    "mohawk": (0.25, 0.7),
+    "bob cut": (1.0, 0.3),
+    "medium hair": (1.0, 0.7),
+    "long hair": (1.5, 0.6),
+    "ponytail": (1.0, 0.5),
+    "side ponytail": (0.6, 0.05),
+    "twintails": (1.0, 0.0),
+    "braid": (0.6, 0.2),
+    "twin braids": (0.7, 0.05),
+    "hair bun": (0.7, 0.3),
+    "double bun": (0.6, 0.0),
+}
+HATS_OF_HELD = ("helmet", "kettle helm", "horned helmet")
+METAL_COLORS = ("grey", "grey", "black", "yellow", "white", "blue", "red")
+EXTRAS = (
+    "face",
+    "facial_hair",
+    "ears",
+    "tail",
+    "headwear",
+    "head_extra",
+    "outer",
+    "belt",
+    "handwear",
+    "shoulders",
+    "held_left",
+    "held_right",
+)
+
+
+def maybe(rng: np.random.Generator, share: float, values: object) -> str:
+    return pick(rng, values) if rng.random() < share else "none"  # type: ignore[arg-type]
+
+
+def keys(rng: np.random.Generator, table: dict[str, float]) -> str:
+    return pick(rng, table, tuple(table.values()))
+
+
+def sample_look(rng: np.random.Generator, who: str, age: str, species: str) -> Look:
+    u = rng.uniform
+    girl = who == "1girl"
+    heads = {"child": u(1.75, 2.3), "adult": min(4.0, 1.9 + rng.gamma(1.6, 0.42)), "old": u(1.9, 3.0)}[age]
+    shapes = ("box", "dome") if species == "robot" else ("round", "wide", "tall", "square", "pointed")
+    shape_weights = (
+        (0.6, 0.4) if species == "robot" else (0.36, 0.18, 0.16, 0.06 if girl else 0.20, 0.20 if girl else 0.10)
+    )
+    kinds = [k for k in EYE_KINDS if k != "socket"]
+    return Look(
+        heads=float(heads),
+        head_size=u(0.95, 1.06),
+        head_shape=pick(rng, shapes, shape_weights),
+        build=pick(rng, ("slim", "average", "broad"), (0.3, 0.5, 0.2) if girl else (0.2, 0.45, 0.35)),
+        limb=u(0.88, 1.22),
+        arm=u(0.92, 1.15),
+        hand=u(0.85, 1.35),
+        foot=u(0.9, 1.25),
+        eye_kind="socket" if species == "skeleton" else pick(rng, kinds, (0.28, 0.20, 0.13, 0.24, 0.15)),
+        eye_spacing=u(0.38, 0.52),
+        eye_size=u(0.85, 1.12),
+        eye_drop=u(0.06, 0.20),
+        lashes=bool(rng.random() < (0.45 if girl else 0.03)),
+        brows=pick(rng, ("none", "thin", "thick", "angry"), (0.35, 0.35, 0.15, 0.15)),
+        nose=pick(rng, ("none", "dot", "big"), (0.45, 0.25, 0.30)),
+        blush=bool(rng.random() < 0.3),
+        freckles=bool(rng.random() < 0.08),
+        fringe=pick(rng, FRINGES, (1.0, 0.9, 0.9, 0.9, 0.9, 0.3 if girl else 1.0, 0.3 if girl else 0.6)),
+        volume=u(1.06, 1.14),
+        hair_length=u(0.85, 1.12),
+        hair_side=pick(rng, ("left", "right")),
+        flare=u(0.85, 1.15),
+        sleeves=pick(rng, ("none", "short", "long"), (0.12, 0.40, 0.48)),
+        collar=pick(rng, ("none", "v-neck", "round", "high"), (0.4, 0.25, 0.2, 0.15)),
+        trim=pick(rng, ("none", "plain", "zigzag"), (0.45, 0.38, 0.17)),
+        trim_color=pick(rng, palette.CLOTH),
+        emblem=maybe(rng, 0.22, EMBLEMS),
+        emblem_place=pick(rng, ("chest", "back"), (0.6, 0.4)),
+        emblem_color=pick(rng, palette.CLOTH),
+        emblem_ground=maybe(rng, 0.5, palette.CLOTH),
+        stripe=maybe(rng, 0.14, ("left", "right")),
+        stripe_color=pick(rng, palette.CLOTH),
+        accent=pick(rng, palette.CLOTH),
+        metal=pick(rng, ("steel", "gold", "iron"), (0.6, 0.2, 0.2)),
+        belt_color=pick(rng, ("brown", "black", "grey", "red"), (0.6, 0.25, 0.08, 0.07)),
+        cape_length=u(0.7, 1.15),
+        pauldron=pick(rng, ("left", "right")),
+        patch=pick(rng, ("left", "right")),
+        strap=pick(rng, ("left", "right")),
+        pupils=int(rng.integers(0, 3)),
+        tone=pick(rng, palette.TONES, (0.3, 0.45, 0.25)),
+        skin_shade=u(-1.0, 1.0),
+    )
+
+
+def sample_any(rng: np.random.Generator) -> Character:
+    """A character from the whole world, of any fold."""
+    while True:
+        character = consistent(rng, rolled(rng))
+        if sum(getattr(character, name) != "none" for name in EXTRAS) <= MAX_EXTRAS:
+            return character
+
+
+def rolled(rng: np.random.Generator) -> Character:
+    """Each attribute for itself, by its table."""
+    species = keys(rng, SPECIES)
+    who = "1other" if species in ("robot", "skeleton") and rng.random() < 0.7 else pick(rng, WHO[:2])
+    age = "adult" if species in ("robot", "skeleton", "orc") else keys(rng, AGES)
+    sex = 0 if who == "1girl" else 1
+    outfits = {name: row.weights[sex] for name, row in OUTFITS.items()}
+    hairs = {name: weights[sex] for name, weights in HAIR_WEIGHTS.items()}
+    hair = pick(rng, ("grey", "white")) if age == "old" and rng.random() < 0.85 else pick(rng, palette.HAIR)
+    outfit = keys(rng, outfits)
+    return Character(
+        who=who,
+        age=age,
+        species=species,
+        skin=pick(rng, ODD_SKINS[species]) if species in ODD_SKINS else keys(rng, SKINS),
+        body_color=pick(rng, palette.CLOTH),
+        fur=pick(rng, palette.FUR),
+        hair=hair,
+        hair_style=keys(rng, hairs),
+        facial_hair=maybe(rng, 0.42 if age == "old" else 0.28, FACIAL_HAIR)
+        if who == "1boy" and age != "child"
+        else "none",
+        eyes=pick(rng, palette.EYES, (0.24, 0.18, 0.14, 0.12, 0.11, 0.10, 0.11)),
+        ears=maybe(rng, 0.16, EARS),
+        tail="none",
+        face=maybe(rng, 0.22, FACES),
+        headwear=maybe(rng, 0.42, HEADWEAR),
+        headwear_color=pick(rng, palette.CLOTH),
+        head_extra=maybe(rng, 0.20, HEAD_EXTRAS),
+        outfit=outfit,
+        outfit_color=pick(rng, METAL_COLORS) if outfit == "armor" else pick(rng, palette.CLOTH),
+        bottom="none"
+        if OUTFITS[outfit].skirted
+        else pick(rng, BOTTOMS, (0.45, 0.35, 0.20) if who == "1girl" else (0.68, 0.0, 0.32)),
+        bottom_color=pick(rng, palette.CLOTH),
+        outer=maybe(rng, 0.28, OUTER),
+        outer_color=pick(rng, palette.CLOTH),
+        belt=maybe(rng, 0.36, BELTS),
+        footwear=keys(rng, FOOTWEAR),
+        footwear_color=pick(rng, palette.CLOTH, (0.06, 0.04, 0.05, 0.06, 0.07, 0.05, 0.05, 0.28, 0.17, 0.09, 0.08)),
+        handwear=keys(rng, HANDWEAR),
+        handwear_color=pick(rng, palette.CLOTH, (0.06, 0.04, 0.05, 0.06, 0.07, 0.05, 0.05, 0.28, 0.17, 0.09, 0.08)),
+        shoulders=keys(rng, SHOULDERS),
+        held_left=maybe(rng, 0.24, HELD),
+        held_right=maybe(rng, 0.24, HELD),
+        look=sample_look(rng, who, age, species),
+    )
+
+
+def consistent(rng: np.random.Generator, c: Character) -> Character:
+    """What cannot be, or could not be seen, is taken away."""
+    changes: dict[str, object] = {}
+    ears = c.ears
+    if c.species == "furry":
+        ears = pick(rng, EARS)
+        changes |= {"hair_style": "bald", "facial_hair": "none", "ears": ears}
+    if c.species in ("elf", "orc"):
+        ears = changes["ears"] = "pointy ears"
+    if c.species in ("robot", "skeleton"):
+        ears = changes["ears"] = "none"
+        changes |= {"hair_style": "bald", "facial_hair": "none"}
+    if c.species in ("robot", "skeleton", "furry"):
+        changes["face"] = c.face if c.face in ("eyepatch", "glasses") and c.species == "furry" else "none"
+    if c.species == "robot":
+        changes |= {"outfit": "none", "bottom": "none", "footwear": "barefoot", "handwear": "none"}
+        changes |= {"headwear": "none"} if c.look.head_shape == "box" or rng.random() < 0.4 else {}
+    animal = ears.split()[0]
+    if animal in ("fox", "cat", "rabbit"):
+        changes["tail"] = f"{animal} tail" if rng.random() < 0.8 else "none"
+    elif c.species in ("orc", "human") and ears == "none" and rng.random() < 0.03:
+        changes["tail"] = "dragon tail"
+    if c.outfit == "overalls" or c.species == "robot":
+        changes["bottom"] = "none"
+    if c.outfit in ("robe", "kimono"):
+        changes["footwear"] = c.footwear if c.footwear != "thigh boots" else "boots"
+    if c.outer in ("cloak", "capelet") or c.outfit == "coat":
+        changes["shoulders"] = "none"
+    if c.outfit in ("kimono", "armor"):
+        changes["belt"] = "none" if c.belt in ("sash", "belt") else c.belt
+    if c.headwear in HEADWEAR and HEADWEAR[c.headwear].covers_ears:
+        changes |= {"ears": "none" if ears in EARS else ears, "head_extra": "none"}
+        changes["facial_hair"] = "none" if c.headwear == "helmet" else changes.get("facial_hair", c.facial_hair)
+    elif c.headwear in HEADWEAR and HEADWEAR[c.headwear].covers_top:
+        changes["head_extra"] = (
+            c.head_extra
+            if c.head_extra in ("earring", "headphones") and c.headwear not in ("hat", "straw hat")
+            else "none"
+        )
+        changes["ears"] = ears if ears in ("none", "pointy ears", "dog ears") else "none"
+    if c.headwear == "mask" or (c.face == "mask" and changes.get("facial_hair", c.facial_hair) != "none"):
+        changes["face"] = "none"
+    if c.look.emblem_place == "chest" and (
+        c.outer in ("cloak", "capelet", "scarf")
+        or c.belt in ("shoulder bag", "bandolier")
+        or c.facial_hair == "long beard"
+    ):
+        changes["look"] = replace(c.look, emblem="none")
+    if c.species == "robot" or c.outfit in ("kimono", "apron", "dress"):
+        changes["look"] = replace(c.look, emblem="none")
+    if c.look.sleeves == "none" or c.species in ("robot", "skeleton"):
+        changes["look"] = replace(changes.get("look", c.look), stripe="none")  # type: ignore[type-var]
+    return replace(c, **changes)  # type: ignore[arg-type]
+
+
+HAIR_STYLE_NAMES = tuple(HAIR_STYLES)
+EAR_NAMES = ("none", "pointy ears", *EARS)
+TAIL_NAMES = ("none", *TAILS)
