@@ -27,10 +27,6 @@ $(STAMP): $(REQUIREMENTS) pyproject.toml
 	@VENV="$(VENV)" PYTHON="$(PYTHON)" TORCH_PIP_ARGS="$(TORCH_PIP_ARGS)" bash requirements/install
 	@touch $@
 
-# A base as small as Chibi gains a sixth from a second thread, for they wait for each other at every operation; for a
-# larger one on a CPU, give more.
-demo serve: export OMP_NUM_THREADS ?= 2
-
 demo: setup  ## One picture to a character LoRA, all on this machine; results in demo-output/
 	@$(BIN)/python -m embedded demo
 
@@ -68,6 +64,7 @@ migrate: setup  ## Bring the tables of BOOTLORA_DATABASE_URL up to date
 # Large tensors come and go: kept by malloc, not given back to the system each time, they cost a fifth less.
 bench base-model: export MALLOC_MMAP_THRESHOLD_ = 4294967296
 bench base-model: export MALLOC_TRIM_THRESHOLD_ = 4294967296
+bench: export OMP_NUM_THREADS ?= 1  # as the workers of `make serve`
 
 bench: setup  ## Measure against the bare floors; ONLY=name for one of them
 	@$(BIN)/python -m benchmarks ONLY=$(ONLY)

@@ -73,7 +73,7 @@ class Parts(Collector):
         self.ready = ready
 
     def collect(self) -> Iterator[Any]:
-        parts = GaugeMetricFamily("bootlora_ready", "Whether a part answers: 1, or 0.", labels=["part"])
+        parts = GaugeMetricFamily("bootlora_ready", "Whether a part answers and takes writes.", labels=["part"])
         for part, state in self.ready.items():
             parts.add_metric([part], float(state == "ok"))
         yield parts

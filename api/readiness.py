@@ -1,13 +1,15 @@
-"""Whether the database, the broker and the store answer."""
+"""Whether the database, the broker and the store answer and take writes, and the store is this installation's."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any
 
 import structlog
-from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
+from shared import ownership
 from shared.runtime import Runtime
 
 log = structlog.get_logger()
@@ -19,15 +21,16 @@ _pools = {part: ThreadPoolExecutor(2, f"readiness-{part}") for part in ("databas
 
 def check(runtime: Runtime) -> dict[str, str]:
     """What is to be said of each part: `ok`, `too slow` or `unavailable`."""
-    checks = {"database": lambda: _ask_database(runtime), "broker": runtime.broker.ping, "store": runtime.storage.check}
+    checks = {"database": runtime.db.check, "broker": runtime.broker.ping, "store": lambda: _ask_store(runtime)}
     running = {part: _pools[part].submit(ask) for part, ask in checks.items()}
     wait(running.values(), timeout=CHECK_SECONDS)
     return {part: _outcome(part, future) for part, future in running.items()}
 
 
-def _ask_database(runtime: Runtime) -> None:
-    with runtime.db.reading() as session:
-        session.execute(text("SELECT 1"))
+def _ask_store(runtime: Runtime) -> None:
+    runtime.storage.check()
+    with suppress(SQLAlchemyError):  # of the database's own trouble its own part tells
+        ownership.check(runtime)
 
 
 def _outcome(part: str, future: Future[Any]) -> str:

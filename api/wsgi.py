@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from api.app import create_app
-from shared import logs
+from shared import logs, ownership
 from shared.runtime import Runtime
 from shared.settings import Settings
 
 settings = Settings.from_env()
 logs.configure(settings.log_format)
-app = create_app(Runtime.from_settings(settings))
+runtime = Runtime.from_settings(settings)
+ownership.check_at_start(runtime)
+app = create_app(runtime)

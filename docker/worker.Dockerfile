@@ -13,8 +13,9 @@ WORKDIR /app
 COPY shared shared
 COPY models models
 COPY workers workers
-# Models come from folders that the operator chose, never from a hub.
+# One thread for computing on a CPU; .env may give more. Models come from folders of the operator, never from a hub.
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 HF_HOME=/tmp/huggingface \
+    OMP_NUM_THREADS=1 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
 CMD ["celery", "-A", "workers.tasks", "worker", "--loglevel", "INFO", "-Q", "gpu", "-c", "1", "-P", "prefork", \

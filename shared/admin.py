@@ -9,7 +9,7 @@ from alembic import command
 from alembic.config import Config
 from environs import EnvError
 
-from shared import jobs, reconcile, users
+from shared import jobs, ownership, reconcile, users
 from shared.db import Database
 from shared.errors import BootloraError
 from shared.runtime import Runtime, open_storage
@@ -42,6 +42,13 @@ def migrations(database_url: str) -> Config:
 def create_bucket() -> None:
     """Make the bucket, if it isn't there."""
     open_storage(Settings.from_env()).prepare()
+
+
+@main.command()
+def adopt_store() -> None:
+    """Make the store this installation's, as after its database was made anew. Do it only if no other one uses it."""
+    settings = Settings.from_env()
+    click.echo(f"{settings.storage_url} is now of {ownership.adopt(Runtime.from_settings(settings))}")
 
 
 @main.command()

@@ -6,10 +6,12 @@ One of the two files that import Celery (the other is workers/tasks.py).
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from celery import Celery
-from kombu import Queue
+from kombu import Connection, Queue
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from shared.catalog import QUEUES
 from shared.errors import Unavailable
@@ -73,9 +75,19 @@ class Broker:
             raise Unavailable(f"the broker can't be reached: {error}", code="broker_unavailable") from error
 
     def ping(self) -> None:
-        """Raises `Unavailable` when the broker doesn't answer."""
+        """Raises `Unavailable` when the broker doesn't answer, or takes no writes (full, read-only, failing disk)."""
         try:
             with self.app.connection_for_write(connect_timeout=2) as connection:
                 connection.ensure_connection(max_retries=1, timeout=2)
+                _try_to_write(connection)
         except (OperationalError, OSError) as error:
             raise Unavailable(f"the broker can't be reached: {error}", code="broker_unavailable") from error
+        except RedisError as error:
+            raise Unavailable(f"the broker takes no messages: {error}", code="broker_unavailable") from error
+
+
+def _try_to_write(connection: Connection) -> None:
+    """Redis admits or refuses this command as any write, but it changes nothing: an empty text makes no key."""
+    if connection.transport.driver_type == "redis":
+        channel: Any = connection.default_channel
+        channel.client.setrange("bootlora.ready", 0, "")

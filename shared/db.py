@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Engine, Select, create_engine, event, literal
+from sqlalchemy import JSON, DateTime, Engine, Select, create_engine, event, literal, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
@@ -128,6 +128,11 @@ class Database:
         """A session that only reads, and so waits for no writer."""
         with self._readers() as session:
             yield session
+
+    def check(self) -> None:
+        """Raise an error if the database doesn't answer, has no tables, or takes no writes. Nothing is written."""
+        with self.transaction() as session:
+            session.execute(text("UPDATE users SET name = name WHERE 1 = 0"))  # refused where only reads are allowed
 
     def row(self, query: Select[Any], **values: str) -> Any | None:
         """The one committed row that a query finds, or None. Its columns are attributes.

@@ -29,6 +29,13 @@ def _id(prefix: str) -> Mapped[str]:
     return mapped_column(primary_key=True, default=lambda: new_id(prefix))
 
 
+class Installation(Base):
+    """This installation, in the one row that the migration makes. Its store is marked with the id."""
+
+    __tablename__ = "installation"
+    id: Mapped[str] = mapped_column(primary_key=True)
+
+
 class User(Base):
     """Someone with rights. Fairness looks at `served_at`: when a job of theirs was last handed out, or they came."""
 

@@ -18,18 +18,19 @@ import structlog
 from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session
 
-from shared import ids, kinds
+from shared import ids, kinds, ownership
+from shared.addresses import FOLDERS
 from shared.db import clock
 from shared.errors import NotFound
 from shared.jobs import OPEN_STATES
 from shared.lifecycle import TERMINAL_JOB_STATES, Decision, JobState, ProjectState
 from shared.models import Image, Job, Lora, Project
+from shared.ownership import WrongStore
 from shared.runtime import Runtime
 from shared.storage import Damaged
 
 log = structlog.get_logger()
 
-PREFIXES = ("projects/", "incoming/")  # the second: what clients post by a signed form, until it is taken in
 JOB_KEY = re.compile(r"projects/[^/]+/jobs/(?P<job>[^/]+)/")
 _TO_BE_TAKEN_IN = (Job.kind == kinds.UPLOAD.name, Job.state.not_in(TERMINAL_JOB_STATES))
 AT_ONCE = 1_000  # rows in memory: there may be a million
@@ -62,7 +63,7 @@ def compare(runtime: Runtime, *, grace_seconds: float, read: bool = False) -> Di
 
     The objects are listed before the rows are read: what is put and named in between is then no orphan.
     """
-    stored = {found.key for prefix in PREFIXES for found in runtime.storage.list(prefix)}
+    stored = {found.key for folder in FOLDERS for found in runtime.storage.list(f"{folder}/")}
     with runtime.db.reading() as session:
         references = list(_references(session))
         awaited = set(session.scalars(select(Job.inputs["key"].as_string()).where(*_TO_BE_TAKEN_IN)))
@@ -85,7 +86,15 @@ def compare(runtime: Runtime, *, grace_seconds: float, read: bool = False) -> Di
 
 
 def collect(runtime: Runtime, *, grace_seconds: float) -> int:
-    """Delete the objects that no row names and nobody is at work on. Returns how many there were."""
+    """Delete the objects that no row names and nobody is at work on. Returns how many there were.
+
+    In a store that is not known to be this installation's, nothing is deleted, and one line of the log says why.
+    """
+    try:
+        ownership.ensure(runtime)
+    except WrongStore as error:
+        log.error("orphans.not_collected", error=str(error))
+        return 0
     orphans = compare(runtime, grace_seconds=grace_seconds).orphans
     for key in orphans:
         runtime.storage.delete(key)
@@ -99,7 +108,11 @@ def repair(runtime: Runtime, found: Differences) -> int:
 
     What can't be mended is left as it is, and stays in the report: a LoRA without its file must be trained again;
     a checkpoint that is gone is passed over by itself.
+
+    Raises:
+        WrongStore: the store is not known to be this installation's; nothing was changed.
     """
+    ownership.ensure(runtime)
     lost = {each.row_id for each in (*found.missing, *found.damaged) if each.table == Image.__tablename__}
     with runtime.transaction() as session:
         for image_id in sorted(lost):

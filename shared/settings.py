@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from environs import Env, validate
+from environs import Env, ValidationError, validate
+
+from shared import addresses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +20,7 @@ class Settings:
     # where things are
     database_url: str = field(repr=False)  # may have a password in it, which no log may show
     broker_url: str = field(repr=False)
-    storage_url: str  # s3://bucket, or file:///folder in unit tests
+    storage_url: str  # s3://bucket or s3://bucket/prefix, of one installation alone; file:///folder in unit tests
     secret_key: str = field(repr=False)  # 32 characters or more: peppers API keys, encrypts webhook secrets
     public_url: str = "http://127.0.0.1:8000"
     s3_endpoint: str = "http://127.0.0.1:9000"
@@ -78,10 +81,15 @@ class Settings:
         env = Env(eager=False)
         with env.prefixed("BOOTLORA_"):
             values: dict[str, Any] = {
-                "database_url": env.str("DATABASE_URL"),
-                "broker_url": env.str("BROKER_URL"),
-                "storage_url": env.str("STORAGE_URL"),
+                "database_url": env.str("DATABASE_URL", validate=_checked(addresses.database)),
+                "broker_url": env.str("BROKER_URL", validate=_checked(addresses.broker)),
+                "storage_url": env.str("STORAGE_URL", validate=_checked(addresses.store)),
                 "secret_key": env.str("SECRET_KEY", validate=validate.Length(min=32)),
+                "public_url": env.str("PUBLIC_URL", Settings.public_url, validate=_checked(addresses.service)),
+                "s3_endpoint": env.str("S3_ENDPOINT", Settings.s3_endpoint, validate=_checked(addresses.store_server)),
+                "s3_public_endpoint": env.str(
+                    "S3_PUBLIC_ENDPOINT", "", validate=lambda url: url and _checked(addresses.store_server)(url)
+                ),
                 "models_file": env.path("MODELS_FILE", None),
                 "scratch_dir": env.path("SCRATCH_DIR", Settings.scratch_dir),
             }
@@ -101,6 +109,18 @@ class Settings:
                     values[name] = env.str(name.upper(), default)
         env.seal()
         return Settings(**values)
+
+
+def _checked(check: Callable[[str], object]) -> Callable[[str], None]:
+    """A check of `addresses`, so that a bad address is told with all else that is wrong."""
+
+    def validate(url: str) -> None:
+        try:
+            check(url)
+        except ValueError as error:
+            raise ValidationError(str(error)) from error
+
+    return validate
 
 
 # Less would break a promise: an upload may take an hour, a key is good for a day, deliveries are tried for days.

@@ -10,17 +10,19 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import stamina
 import urllib3
@@ -28,12 +30,16 @@ from minio import Minio
 from minio.datatypes import PostPolicy
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
+from minio.helpers import DictType
 
+from shared import addresses
 from shared.errors import Invalid, NotFound, Unavailable
 
 CHUNK_BYTES = 1 << 20
 KEY_BYTES = 1024  # S3's own limit
 OCTETS = "application/octet-stream"
+PROBE = ".bootlora-probe"  # one object, written over and over to see that the store takes writes
+PROVEN_SECONDS = 60.0  # so long after a write that went well, another one need not be tried
 
 # What another try may heal. Every other answer of the store is final.
 TRANSIENT_CODES = frozenset({
@@ -74,11 +80,17 @@ class Storage(Protocol):
         """Make the bucket or the folder, if it isn't there yet."""
 
     def check(self) -> None:
-        """Raise `Unavailable` unless the store answers, without trying twice."""
+        """Raise `Unavailable` unless the store answers and takes writes, without trying twice."""
 
     def put_file(self, key: str, path: Path, content_type: str = OCTETS) -> StoredObject: ...
 
     def put_bytes(self, key: str, content: bytes, content_type: str = OCTETS) -> StoredObject: ...
+
+    def put_new(self, key: str, content: bytes) -> None:
+        """Put a small object at the top of the store, unless there is one. A server without conditions replaces it."""
+
+    def peek(self, key: str) -> bytes | None:
+        """A small object, or None if it isn't there, without trying twice."""
 
     def get_to_file(self, key: str, path: Path) -> StoredObject:
         """The object as a file, whole or not at all."""
@@ -113,20 +125,23 @@ def storage_from_url(
     secret_key: str = "",
     region: str = "us-east-1",
 ) -> Storage:
-    """`s3://bucket` or `file:///folder`."""
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        return FolderStorage(Path(parts.path))
-    if parts.scheme == "s3" and parts.netloc:
-        return S3Storage(
-            parts.netloc,
-            endpoint=endpoint,
-            public_endpoint=public_endpoint or endpoint,
-            access_key=access_key,
-            secret_key=secret_key,
-            region=region,
-        )
-    raise ValueError(f"storage URL {url!r} is neither s3://BUCKET nor file:///FOLDER")
+    """The store at `s3://bucket`, `s3://bucket/prefix` or `file:///folder`.
+
+    Raises:
+        ValueError: an address has a part that would be ignored.
+    """
+    address = addresses.store(url)
+    if address.folder:
+        return FolderStorage(address.folder)
+    return S3Storage(
+        address.bucket,
+        address.prefix,
+        endpoint=endpoint,
+        public_endpoint=public_endpoint or endpoint,
+        access_key=access_key,
+        secret_key=secret_key,
+        region=region,
+    )
 
 
 def checked_key(key: str) -> str:
@@ -145,12 +160,22 @@ def checked_prefix(prefix: str) -> str:
 
 
 class S3Storage:
-    """Any server that speaks S3, through the minio SDK."""
+    """Any server that speaks S3, through the minio SDK. With a prefix, nothing outside of it is listed or touched."""
 
     def __init__(
-        self, bucket: str, *, endpoint: str, public_endpoint: str, access_key: str, secret_key: str, region: str
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        endpoint: str,
+        public_endpoint: str,
+        access_key: str,
+        secret_key: str,
+        region: str,
     ):
         self.bucket = bucket
+        self._above = f"{prefix}/" if prefix else ""  # what each object's name begins with, before the key
+        self._wrote_at = -math.inf  # monotonic
         self.public_endpoint = public_endpoint.rstrip("/")
         # urllib3 must not retry by itself: stamina does, and a store that is down should say so at once.
         self._pool = urllib3.PoolManager(
@@ -158,9 +183,10 @@ class S3Storage:
         )
 
         def client(url: str) -> Minio:
-            parts = urlsplit(url)
-            if parts.scheme not in {"http", "https"} or not parts.netloc:
-                raise ValueError(f"S3 endpoint {url!r} is no http(s)://HOST[:PORT]")
+            try:
+                parts = addresses.store_server(url)
+            except ValueError as error:
+                raise ValueError(f"the store's endpoint: {error}") from error
             return Minio(
                 parts.netloc,
                 access_key=access_key,
@@ -190,6 +216,9 @@ class S3Storage:
         with _s3_errors(self.bucket):
             if not self._client.bucket_exists(bucket_name=self.bucket):
                 raise Unavailable(f"the bucket {self.bucket!r} is not there", code="store_unavailable")
+            if time.monotonic() - self._wrote_at > PROVEN_SECONDS:
+                content = b"Bootlora writes this object to see that it can."  # a few bytes: none need no room on a disk
+                self._put_once(PROBE, io.BytesIO(content), len(content), "", "text/plain")
 
     def put_file(self, key: str, path: Path, content_type: str = OCTETS) -> StoredObject:
         with path.open("rb") as file:
@@ -202,17 +231,43 @@ class S3Storage:
     def _put(self, key: str, file: BinaryIO, size_bytes: int, sha256: str, content_type: str) -> StoredObject:
         def put() -> None:
             file.seek(0)
-            self._client.put_object(
-                bucket_name=self.bucket,
-                object_name=checked_key(key),
-                data=file,
-                length=size_bytes,
-                content_type=content_type,
-                metadata={"sha256": sha256},
-            )
+            self._put_once(key, file, size_bytes, sha256, content_type)
 
         self._retried(put, key)
         return StoredObject(key=key, size_bytes=size_bytes, sha256=sha256, content_type=content_type)
+
+    def _put_once(self, key: str, file: BinaryIO, size_bytes: int, sha256: str, content_type: str) -> None:
+        self._client.put_object(
+            bucket_name=self.bucket,
+            object_name=self._name(key),
+            data=file,
+            length=size_bytes,
+            content_type=content_type,
+            metadata={"sha256": sha256} if sha256 else None,
+        )
+        self._wrote_at = time.monotonic()
+
+    def put_new(self, key: str, content: bytes) -> None:
+        sha256 = hashlib.sha256(content).hexdigest()
+        headers: DictType = {"If-None-Match": "*", "Content-Type": OCTETS, "x-amz-meta-sha256": sha256}
+
+        def put() -> None:
+            try:  # private: the SDK has no public way to put on a condition; a test watches this one
+                self._client._put_object(self.bucket, self._name(key), content, headers)
+            except S3Error as error:
+                if error.code == "NotImplemented":
+                    self._put_once(key, io.BytesIO(content), len(content), sha256, OCTETS)
+                elif error.code not in {"PreconditionFailed", "ConditionalRequestConflict"}:
+                    raise
+
+        self._retried(put, key)
+
+    def peek(self, key: str) -> bytes | None:
+        try:
+            with _s3_errors(key), self._response(key) as response:
+                return response.read()
+        except NotFound:
+            return None
 
     def get_to_file(self, key: str, path: Path) -> StoredObject:
         def get() -> StoredObject:
@@ -245,23 +300,23 @@ class S3Storage:
 
     def stat(self, key: str) -> StoredObject:
         def stat() -> StoredObject:
-            found = self._client.stat_object(bucket_name=self.bucket, object_name=checked_key(key))
+            found = self._client.stat_object(bucket_name=self.bucket, object_name=self._name(key))
             return _described(key, found.metadata or {}, size_bytes=found.size or 0)
 
         return self._retried(stat, key)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         def every() -> Any:
-            return [*self._client.list_objects(bucket_name=self.bucket, prefix=prefix, recursive=True)]
+            return [*self._client.list_objects(bucket_name=self.bucket, prefix=self._above + prefix, recursive=True)]
 
         for found in self._retried(every):
-            yield StoredObject(key=found.object_name, size_bytes=found.size or 0)
+            yield StoredObject(key=found.object_name.removeprefix(self._above), size_bytes=found.size or 0)
 
     def delete(self, key: str) -> None:
-        self._retried(lambda: self._client.remove_object(bucket_name=self.bucket, object_name=checked_key(key)), key)
+        self._retried(lambda: self._client.remove_object(bucket_name=self.bucket, object_name=self._name(key)), key)
 
     def delete_prefix(self, prefix: str) -> None:
-        doomed = [DeleteObject(found.key) for found in self.list(checked_prefix(prefix))]
+        doomed = [DeleteObject(self._name(found.key)) for found in self.list(checked_prefix(prefix))]
 
         def remove() -> None:
             for error in self._client.remove_objects(bucket_name=self.bucket, delete_object_list=doomed):
@@ -272,23 +327,28 @@ class S3Storage:
     def presigned_get(self, key: str, expires: timedelta, filename: str | None = None) -> str:
         return self._signer.presigned_get_object(
             bucket_name=self.bucket,
-            object_name=checked_key(key),
+            object_name=self._name(key),
             expires=expires,
             response_headers={"response-content-disposition": attachment(filename)} if filename else None,
         )
 
     def presigned_post(self, key: str, content_type: str, max_bytes: int, expires: timedelta) -> PresignedPost:
         policy = PostPolicy(self.bucket, datetime.now(UTC) + expires)
-        policy.add_equals_condition("key", checked_key(key))
+        policy.add_equals_condition("key", self._name(key))
         policy.add_equals_condition("Content-Type", content_type)
         policy.add_content_length_range_condition(1, max_bytes)
         signed = self._signer.presigned_post_policy(policy)
         return PresignedPost(
-            url=f"{self.public_endpoint}/{self.bucket}", fields={"key": key, "Content-Type": content_type, **signed}
+            url=f"{self.public_endpoint}/{self.bucket}",
+            fields={"key": self._name(key), "Content-Type": content_type, **signed},
         )
 
+    def _name(self, key: str) -> str:
+        """What an object is called in the bucket."""
+        return checked_key(self._above + checked_key(key))
+
     def _get(self, key: str) -> urllib3.BaseHTTPResponse:
-        return self._client.get_object(bucket_name=self.bucket, object_name=checked_key(key))
+        return self._client.get_object(bucket_name=self.bucket, object_name=self._name(key))
 
     @contextmanager
     def _response(self, key: str) -> Iterator[urllib3.BaseHTTPResponse]:
@@ -355,6 +415,13 @@ class FolderStorage:
     def check(self) -> None:
         if not self._objects.is_dir():
             raise Unavailable(f"the folder {self._objects} is not there", code="store_unavailable")
+        try:
+            with tempfile.TemporaryFile(dir=self._objects) as file:
+                file.write(b"x")
+        except OSError as error:
+            raise Unavailable(
+                f"the folder {self._objects} takes no files: {error}", code="store_unavailable"
+            ) from error
 
     def put_file(self, key: str, path: Path, content_type: str = OCTETS) -> StoredObject:
         with path.open("rb") as file:
@@ -368,11 +435,31 @@ class FolderStorage:
     def _put(self, key: str, file: BinaryIO, size_bytes: int, sha256: str, content_type: str) -> StoredObject:
         stored = StoredObject(key=checked_key(key), size_bytes=size_bytes, sha256=sha256, content_type=content_type)
         with _folder_errors(key):
-            with _written_whole(self._about / key) as about:
-                about.write(json.dumps(asdict(stored)).encode())
+            self._describe(stored)
             with _written_whole(self._objects / key) as target:
                 shutil.copyfileobj(file, target, CHUNK_BYTES)
         return stored
+
+    def _describe(self, stored: StoredObject) -> None:
+        with _written_whole(self._about / stored.key) as about:
+            about.write(json.dumps(asdict(stored)).encode())
+
+    def put_new(self, key: str, content: bytes) -> None:
+        with _folder_errors(key), tempfile.NamedTemporaryFile(prefix=".part-", dir=self._objects) as part:
+            part.write(content)
+            part.flush()
+            try:
+                os.link(part.name, self._file(key))  # one of many who try succeeds
+            except FileExistsError:
+                return
+            self._describe(StoredObject(key=key, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()))
+
+    def peek(self, key: str) -> bytes | None:
+        try:
+            with _folder_errors(key):
+                return self._file(key).read_bytes()
+        except NotFound:
+            return None
 
     def get_to_file(self, key: str, path: Path) -> StoredObject:
         with _folder_errors(key), self._file(key).open("rb") as file, _written_whole(path) as target:

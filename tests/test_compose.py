@@ -157,6 +157,14 @@ def test_a_worker_s_health_is_its_sign_of_life(name: str) -> None:
     assert SERVICES[f"worker-{name}"]["healthcheck"]["test"][1] == f"python -m shared.admin alive {name}@$$HOSTNAME"
 
 
+def test_workers_compute_with_one_thread_as_in_the_embedded_stack_and_the_gpu_worker_with_more_if_told() -> None:
+    (dockerfile,) = [file.read_text() for file in DOCKERFILES if file.name.startswith("worker")]
+    assert "OMP_NUM_THREADS=1" in dockerfile
+    assert SERVICES["worker-cpu"]["environment"]["OMP_NUM_THREADS"] == "1"
+    assert "OMP_NUM_THREADS" not in SERVICES["worker-gpu"]["environment"]  # it would hide what .env says
+    assert re.search(r"(?m)^#OMP_NUM_THREADS=", (ROOT / ".env.example").read_text())
+
+
 @pytest.mark.parametrize("name", ["api", "worker-gpu", "worker-cpu", "worker-io"])
 def test_who_reads_the_list_of_base_models_has_the_folder_that_it_lies_in(name: str) -> None:
     assert "${MODELS_DIR:-./base-models}:/models:ro" in SERVICES[name]["volumes"]

@@ -10,11 +10,15 @@ import signal
 import socket
 from collections.abc import Callable
 
-from shared import jobs, logs, reconcile, retention, turns
+import structlog
+
+from shared import jobs, logs, ownership, reconcile, retention, turns
 from shared.runtime import Runtime
 from shared.settings import Settings
 from workers.clock import Clock
 from workers.delivery import Sender
+
+log = structlog.get_logger()
 
 QUEUE = "io"  # no job's; with it worker-io stands among the workers
 COLLECT_SECONDS = 3600.0
@@ -84,6 +88,11 @@ def main() -> None:
     settings = Settings.from_env()
     logs.configure(settings.log_format)
     keeper = Keeper(settings)
+    try:
+        ownership.check_at_start(keeper.runtime)
+    except ownership.WrongStore as error:
+        log.error("worker.start_refused", error=str(error))
+        raise SystemExit(1) from None
     keeper.start()
     signal.sigwait(ENDS)
     keeper.stop()

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from celery import signals
 
-from shared import jobs, logs, turns
+from shared import jobs, logs, ownership, turns
 from shared.broker import TASK, make_celery
 from shared.catalog import QUEUES
 from shared.runtime import Runtime
@@ -128,6 +128,19 @@ def _name(sender: str, options: dict[str, Any], **_: Any) -> None:
     queues = options.get("queues") or []
     node.name = sender
     node.queue = (queues.split(",") if isinstance(queues, str) else list(queues))[0]
+
+
+@signals.worker_init.connect
+def _check_store(**_: Any) -> None:
+    """In the main process, before there are others: a worker at the wrong store does not begin."""
+    runtime = Runtime.from_settings(settings)
+    try:
+        ownership.check_at_start(runtime)
+    except ownership.WrongStore as error:
+        log.error("worker.start_refused", error=str(error))
+        raise SystemExit(1) from None
+    finally:
+        runtime.close()
 
 
 @signals.worker_process_init.connect

@@ -26,9 +26,14 @@ def is_alive() -> Any:
 @blp.get("/readyz")
 @blp.open
 @blp.response(200, ReadinessSchema)
-@blp.alt_response(503, schema=ReadinessSchema, description="Something that the service stands on is away")
+@blp.alt_response(
+    503, schema=ReadinessSchema, description="A part that the service stands on is away, or takes no writes"
+)
 def is_ready() -> Any:
-    """Say whether the database, the broker and the store answer"""
+    """Say whether the database, the broker and the store answer and take writes
+
+    A store that has the mark of another installation counts as unavailable. The log says what is wrong.
+    """
     found = readiness.check(runtime())
     if set(found.values()) == {"ok"}:
         return found | {"status": "ok"}

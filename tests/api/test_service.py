@@ -8,12 +8,14 @@ import threading
 import zipfile
 from datetime import timedelta
 
-from sqlalchemy import update
+import pytest
+from sqlalchemy import text, update
 
 from api import readiness
 from api.routes import docs
 from embedded.stack import ROOT
 from shared import jobs
+from shared.admin import upgrade
 from shared.db import Database, clock, utcnow
 from shared.models import Worker
 from shared.settings import Settings
@@ -109,6 +111,32 @@ def test_readiness_says_what_is_away(app, runtime, monkeypatch):
     answer = app.test_client().get("/readyz")
     assert answer.status_code == 503
     assert answer.json == {"database": "ok", "broker": "ok", "store": "unavailable", "status": "unavailable"}
+
+
+def test_readiness_says_that_a_file_can_only_be_read(app, runtime, monkeypatch):
+    file = runtime.db.engine.url.database
+    with runtime.db.transaction() as session:
+        session.execute(text("SELECT 1"))
+    read_only = Database(f"sqlite:///file:{file}?mode=ro&uri=true")
+    monkeypatch.setattr(runtime, "db", read_only)
+    with read_only.reading() as session:
+        assert session.execute(text("SELECT count(*) FROM users")).scalar() == 0
+    assert app.test_client().get("/readyz").json["database"] == "unavailable"
+
+
+@pytest.mark.servers
+def test_readiness_says_that_a_server_can_only_be_read(app, runtime, monkeypatch, postgres_url):
+    owner, name = Database(postgres_url), postgres_url.partition("?")[0].rpartition("/")[2]
+    monkeypatch.setattr(runtime, "db", Database(postgres_url))
+    assert app.test_client().get("/readyz").json["database"] == "unavailable", "it has no tables yet"
+    upgrade(postgres_url)
+    assert app.test_client().get("/readyz").json["database"] == "ok"
+    runtime.db.dispose()
+    with owner.transaction() as session:
+        session.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
+    assert app.test_client().get("/readyz").json["database"] == "unavailable"
+    for database in (owner, runtime.db):
+        database.dispose()
 
 
 def test_a_part_that_hangs_takes_nobody_with_it(app, runtime, monkeypatch):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
+import threading
 import time
 import urllib.parse
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,31 +19,34 @@ import requests
 import stamina
 
 from shared.errors import Invalid, NotFound, Unavailable
-from shared.storage import Damaged, FolderStorage, S3Storage, Storage, attachment, storage_from_url
+from shared.storage import PROBE, Damaged, FolderStorage, S3Storage, Storage, attachment, storage_from_url
 from tests.servers import S3
 
 HOUR = timedelta(hours=1)
 
 
-def s3_storage(s3: S3, bucket: str | None = None, **over: str) -> S3Storage:
+def s3_storage(s3: S3, bucket: str | None = None, prefix: str = "", **over: str) -> S3Storage:
     keys = {"access_key": s3.access_key, "secret_key": s3.secret_key, "region": s3.region, **over}
     endpoint = keys.pop("endpoint", s3.endpoint)
-    return S3Storage(bucket or f"test-{uuid4().hex}", endpoint=endpoint, public_endpoint=endpoint, **keys)
+    return S3Storage(bucket or f"test-{uuid4().hex}", prefix, endpoint=endpoint, public_endpoint=endpoint, **keys)
 
 
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.servers)])
+SERVERS = pytest.mark.servers
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=SERVERS), pytest.param("s3 with a prefix", marks=SERVERS)])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "folder":
         storage: Storage = FolderStorage(tmp_path / "store")
     else:
-        storage = s3_storage(request.getfixturevalue("s3"))
+        storage = s3_storage(request.getfixturevalue("s3"), prefix="team/a" if "prefix" in request.param else "")
     storage.prepare()
     return storage
 
 
-@pytest.fixture
-def s3_store(s3: S3) -> S3Storage:
-    storage = s3_storage(s3)
+@pytest.fixture(params=["", "team/a"], ids=["whole bucket", "prefix"])
+def s3_store(s3: S3, request: pytest.FixtureRequest) -> S3Storage:
+    storage = s3_storage(s3, prefix=request.param)
     storage.prepare()
     return storage
 
@@ -123,6 +129,89 @@ def test_a_store_is_prepared_twice_without_harm(storage: Storage) -> None:
     assert storage.get_bytes("a") == b"1"
 
 
+def test_what_is_put_as_new_replaces_nothing(storage: Storage) -> None:
+    assert storage.peek("a") is None
+    storage.put_new("a", b"first")
+    storage.put_new("a", b"second")
+    assert storage.peek("a") == storage.get_bytes("a") == b"first"
+
+
+def test_a_check_leaves_nothing_that_a_list_shows(storage: Storage) -> None:
+    storage.check()
+    storage.check()
+    assert [found.key for found in storage.list("")] in ([], [PROBE])
+
+
+@pytest.mark.servers
+def test_all_that_is_done_with_a_prefix_stays_below_it(s3: S3, tmp_path: Path) -> None:
+    whole = s3_storage(s3)
+    whole.prepare()
+    part, other = (s3_storage(s3, whole.bucket, prefix) for prefix in ("team", "team-b"))
+    for storage in (whole, other):
+        storage.put_bytes("projects/1/a", b"of others")
+    part.check()
+    (tmp_path / "large").write_bytes(os.urandom(12 << 20))
+    part.put_file("projects/1/large", tmp_path / "large")  # in parts
+    part.put_bytes("projects/1/a", b"ours")
+    part.put_new("new", b"ours")
+    form = part.presigned_post("incoming/a", "image/png", 100, HOUR)
+    assert requests.post(form.url, data=form.fields, files={"file": b"x"}, timeout=10).status_code == 204
+    ours = {"projects/1/large", "projects/1/a", "new", PROBE, "incoming/a"}
+    assert {found.key for found in part.list("")} == ours
+    theirs = {"projects/1/a", "team-b/projects/1/a"}
+    assert {found.key for found in whole.list("")} == {*theirs, *(f"team/{key}" for key in ours)}
+    assert requests.get(part.presigned_get("projects/1/a", HOUR), timeout=10).content == b"ours"
+    part.delete("new")
+    part.delete_prefix("projects/")
+    assert {found.key for found in whole.list("")} == {*theirs, f"team/{PROBE}", "team/incoming/a"}
+
+
+@pytest.mark.servers
+def test_a_store_that_refuses_writes_is_noticed_and_is_well_again_when_it_takes_them(s3_store: S3Storage) -> None:
+    refusal = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:PutObject",
+        "Resource": f"arn:aws:s3:::{s3_store.bucket}/*",
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [refusal]})
+    s3_store._client.set_bucket_policy(bucket_name=s3_store.bucket, policy=policy)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="AccessDenied"):
+            s3_store.check()
+    s3_store._client.delete_bucket_policy(bucket_name=s3_store.bucket)
+    s3_store.check()
+    s3_store._client.set_bucket_policy(bucket_name=s3_store.bucket, policy=policy)
+    s3_store.check()  # a write went well a moment ago, so none is tried
+
+
+def test_a_folder_that_takes_no_files_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "objects").symlink_to("/proc/self")  # where nobody can make a file, root included
+    with pytest.raises(Unavailable, match="takes no files"):
+        FolderStorage(tmp_path).check()
+
+
+def test_a_server_without_conditions_gets_the_object_without_one() -> None:
+    asked = []
+
+    class Old(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.headers["If-None-Match"])
+            body = b"<Error><Code>NotImplemented</Code></Error>" if asked[-1] else b""
+            self.send_response(501 if asked[-1] else 200)
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Old) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        s3_storage(S3(f"http://127.0.0.1:{server.server_port}", "k", "s"), "bucket").put_new("a", b"1")
+        server.shutdown()
+    assert asked == ["*", None]
+
+
 def test_a_failed_upload_leaves_what_was_there(tmp_path: Path) -> None:
     storage = FolderStorage(tmp_path)
     storage.put_bytes("a", b"good")
@@ -146,7 +235,9 @@ def test_damage_in_a_folder_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.servers
 def test_damage_in_a_bucket_is_noticed(s3_store: S3Storage) -> None:
-    s3_store._client.put_object(s3_store.bucket, "a", **as_stream(b"bad"), metadata={"sha256": "0" * 64})
+    s3_store._client.put_object(
+        s3_store.bucket, s3_store._name("a"), **as_stream(b"bad"), metadata={"sha256": "0" * 64}
+    )
     with stamina.set_testing(True, attempts=2), pytest.raises(Damaged):
         s3_store.get_bytes("a")
 
@@ -231,6 +322,9 @@ def test_a_url_chooses_the_store(tmp_path: Path) -> None:
     bucket = storage_from_url("s3://pictures", endpoint="http://s3:9000", access_key="k", secret_key="s")
     assert isinstance(bucket, S3Storage)
     assert bucket.bucket == "pictures"
+    part = storage_from_url("s3://pictures/team/a/", endpoint="http://s3:9000", access_key="k", secret_key="s")
+    assert isinstance(part, S3Storage)
+    assert part._name("x") == "team/a/x"
     for bad in ("gs://x", "s3://", "pictures"):
         with pytest.raises(ValueError, match="neither"):
             storage_from_url(bad)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 from requests import Session
@@ -39,6 +40,21 @@ def test_every_process_is_killed_and_comes_back(tmp_path: Path) -> None:
         for name in before:
             stack.await_ready(name)
         assert is_healthy(stack)
+
+
+def test_it_computes_with_one_thread_unless_it_is_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with Stack(tmp_path) as stack:
+        assert {threads_of(stack, name) for name in ("worker-gpu", "worker-cpu")} == {"1"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with Stack(tmp_path) as stack:
+        assert [threads_of(stack, name) for name in ("worker-gpu", "worker-cpu")] == ["3", "1"]
+
+
+def threads_of(stack: Stack, name: str) -> str:
+    return psutil.Process(stack.supervisor.processes[name].popen.pid).environ()["OMP_NUM_THREADS"]
 
 
 def test_a_second_run_on_the_folder_has_the_same_key_and_tables(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A broker that is down is not asked again and again."""
+"""A broker that is down is not asked again and again, and one that takes no messages is not called ready."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import redis
 
 from shared import broker
 from shared.errors import Unavailable
@@ -46,3 +47,29 @@ def test_of_many_messages_one_tries_a_broker_that_is_down(tmp_path: Path, monkey
             sender.send("gpu", "job", 1)
     assert server.connections == tried
     server.listener.close()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("break_it", "mend_it"),
+    [
+        (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "0"]),
+        (["REPLICAOF", "127.0.0.1", "9"], ["REPLICAOF", "NO", "ONE"]),
+        (["CONFIG", "SET", "min-replicas-to-write", "1"], ["CONFIG", "SET", "min-replicas-to-write", "0"]),
+    ],
+    ids=["full", "a replica", "without its replicas"],
+)
+def test_a_broker_that_refuses_writes_is_not_ready(valkey_url: str, break_it: list[str], mend_it: list[str]) -> None:
+    settings = Settings(database_url="", broker_url=valkey_url, storage_url="", secret_key="x" * 32)
+    server, ours = redis.Redis.from_url(valkey_url), broker.Broker(settings)
+    ours.ping()
+    keys = server.keys()
+    server.execute_command(*break_it)
+    try:
+        assert server.ping()
+        with pytest.raises(Unavailable, match="takes no messages"):
+            ours.ping()
+    finally:
+        server.execute_command(*mend_it)
+    ours.ping()
+    assert server.keys() == keys, "asking leaves nothing behind"

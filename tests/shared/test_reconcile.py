@@ -73,6 +73,7 @@ def test_an_upload_that_has_no_row_yet_is_given_time(runtime: Runtime, project: 
 
 
 def test_an_upload_that_nobody_completed_is_collected_after_a_grace_time(runtime: Runtime, project: Project) -> None:
+    reconcile.collect(runtime, grace_seconds=HOUR)  # the first start, at which the store is still empty of others
     old, young = f"incoming/prj_{'0' * 26}/upl_{'0' * 26}", f"incoming/{project.id}/{ids.new_id('upl')}"
     for key in (old, young):
         runtime.storage.put_bytes(key, b"posted")

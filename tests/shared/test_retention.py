@@ -18,6 +18,7 @@ from shared.runtime import Runtime
 from shared.settings import Settings
 from tests.domain import make_project, make_runtime, make_user
 from tests.servers import Postgres
+from tests.shared.test_settings import NEEDED
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.servers)])
@@ -127,9 +128,8 @@ def test_what_is_old_is_found_along_an_index(runtime: Runtime, user: User, webho
 
 @pytest.mark.parametrize("name", ["KEEP_DELIVERIES_DAYS", "KEEP_IDEMPOTENCY_KEYS_DAYS", "ORPHAN_GRACE_SECONDS"])
 def test_nobody_can_ask_to_keep_less_than_was_promised(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for needed in ("DATABASE_URL", "BROKER_URL", "STORAGE_URL"):
-        monkeypatch.setenv(f"BOOTLORA_{needed}", "sqlite://")
-    monkeypatch.setenv("BOOTLORA_SECRET_KEY", "s" * 32)
+    for needed, value in NEEDED.items():
+        monkeypatch.setenv(needed, value)
     assert Settings.from_env().keep_deliveries_days == 30
     monkeypatch.setenv(f"BOOTLORA_{name}", "0")
     with pytest.raises(EnvError, match=name):

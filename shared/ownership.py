@@ -1,0 +1,130 @@
+"""Whose store it is. An object in the store holds the id of the one installation that keeps its objects there.
+
+Only rows tell which objects are still wanted. So whoever deletes must be sure that the rows are those of this store:
+see docs/decisions/0012-a-store-has-one-owner.md.
+"""
+
+from __future__ import annotations
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from shared.addresses import FOLDERS
+from shared.errors import NotFound, Unavailable
+from shared.models import Image, Installation, Project
+from shared.runtime import Runtime
+
+log = structlog.get_logger()
+
+MARK = ".bootlora-owner"
+LATEST = 5  # pictures that are looked for in a store without a mark
+HOW_TO_ADOPT = "`bootlora-admin adopt-store` makes it this installation's, if no other one uses it"
+
+
+class WrongStore(Unavailable):
+    """The store is another installation's, or can't be told to be ours. Nothing may be deleted in it."""
+
+    code = "wrong_store"
+
+
+def check(runtime: Runtime) -> bool:
+    """Whether the store has this installation's mark. False if it has none.
+
+    Raises:
+        WrongStore: it has the mark of another installation.
+    """
+    mark = runtime.storage.peek(MARK)
+    if mark is None:
+        return False
+    own = _own_id(runtime)
+    if mark.strip() != own.encode():
+        raise WrongStore(
+            f"the store at {runtime.settings.storage_url} belongs to the installation {_shown(mark)}, and this one is "
+            f"{own!r}: give each installation a bucket or a prefix of its own (BOOTLORA_STORAGE_URL). If the database "
+            f"was made anew or restored from a backup of before the mark, {HOW_TO_ADOPT}"
+        )
+    return True
+
+
+def check_at_start(runtime: Runtime) -> None:
+    """What an API or a worker asks before it begins. What is away now is asked again by the collector and by /readyz.
+
+    Raises:
+        WrongStore: the store is another installation's, or has none of the pictures that the database names.
+    """
+    try:
+        if not check(runtime):
+            _look_for_pictures(runtime)
+    except WrongStore:
+        raise
+    except (Unavailable, SQLAlchemyError) as error:
+        log.warning("ownership.unchecked", error=str(error))
+
+
+def ensure(runtime: Runtime) -> None:
+    """Return if the store is this installation's. One without a mark is marked, if it has nothing of others.
+
+    Raises:
+        WrongStore: it is another's, or it can't be told.
+    """
+    if check(runtime):
+        return
+    _look_for_pictures(runtime)
+    if strangers := _unknown_projects(runtime):
+        raise WrongStore(
+            f"the store at {runtime.settings.storage_url} has no mark of an owner, and objects of {len(strangers)} "
+            f"projects that the database does not know, such as {min(strangers)}: another installation may keep "
+            f"them there; {HOW_TO_ADOPT}"
+        )
+    runtime.storage.put_new(MARK, _own_id(runtime).encode())
+    if not check(runtime):  # raises an error of its own if another installation was quicker
+        raise WrongStore(f"the store at {runtime.settings.storage_url} does not keep its mark, {MARK}")
+
+
+def adopt(runtime: Runtime) -> str:
+    """Make the store this installation's, whoever's it was. Returns the installation's id."""
+    own = _own_id(runtime)
+    runtime.storage.put_bytes(MARK, own.encode())
+    return own
+
+
+def _own_id(runtime: Runtime) -> str:
+    with runtime.db.reading() as session:
+        own = session.scalar(select(Installation.id))
+    if own is None:
+        raise Unavailable("the tables are not ready; run `bootlora-admin migrate`", code="no_installation")
+    return own
+
+
+def _look_for_pictures(runtime: Runtime) -> None:
+    """Before there were marks, the prefix of a store's address was ignored: objects may lie outside of it."""
+    with runtime.db.reading() as session:
+        keys = list(
+            session.scalars(select(Image.key).where(Image.state == "ready").order_by(Image.id.desc()).limit(LATEST))
+        )
+    if keys and not any(_is_there(runtime, key) for key in keys):
+        raise WrongStore(
+            f"the store at {runtime.settings.storage_url} has none of the latest pictures that the database names. "
+            "Versions before this one ignored a prefix in BOOTLORA_STORAGE_URL: move their objects (projects/, "
+            f"incoming/) below it, or take it out. Otherwise correct the address; {HOW_TO_ADOPT}"
+        )
+
+
+def _is_there(runtime: Runtime, key: str) -> bool:
+    try:
+        runtime.storage.stat(key)
+    except NotFound:
+        return False
+    return True
+
+
+def _unknown_projects(runtime: Runtime) -> set[str]:
+    """Projects that have objects in the store and no row. Rows are read last: an object may be of a new project."""
+    found = {key.key.split("/")[1] for folder in FOLDERS for key in runtime.storage.list(f"{folder}/")}
+    with runtime.db.reading() as session:
+        return found - set(session.scalars(select(Project.id)))
+
+
+def _shown(mark: bytes) -> str:
+    return repr(mark[:40].decode(errors="replace"))
