@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from shared import catalog
-from shared.db import Database
+from shared.outside.db import Database
+from shared.outside.secrets import Vault
+from shared.outside.storage import FolderStorage
 from shared.runtime import Runtime
-from shared.secrets import Vault
 from shared.settings import Settings
-from shared.storage import FolderStorage
 
 
 class _Silent:

@@ -7,9 +7,11 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared import jobs, kinds, plans, projects, rounds, speeds
+from shared import plans, projects, rounds
+from shared.catalog import kinds
 from shared.lifecycle import RoundKind
 from shared.models import Image, Project, User
+from shared.queue import jobs, speeds
 from shared.settings import Settings
 
 

@@ -19,9 +19,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from api import context
-from shared.db import clock
 from shared.errors import BootloraError, Conflict, Invalid
 from shared.models import IdempotencyKey
+from shared.outside.db import clock
 
 HEADER = {
     "name": "Idempotency-Key",

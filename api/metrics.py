@@ -20,9 +20,9 @@ from sqlalchemy.orm import Session
 
 from api import readiness
 from shared.catalog import QUEUES
-from shared.db import clock, utcnow
 from shared.lifecycle import JobState
 from shared.models import Delivery, Job, Project, User, Worker
+from shared.outside.db import clock, utcnow
 from shared.runtime import Runtime
 
 LATEST_JOBS = 500  # of each queue, that the durations of its kinds are taken from

@@ -16,10 +16,11 @@ from functools import partial
 from typing import Any
 
 from api import context
-from shared import captions, pictures
-from shared.db import utcnow
+from shared import captions
 from shared.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
 from shared.ids import new_id
+from shared.outside import pictures
+from shared.outside.db import utcnow
 from shared.settings import Settings
 
 FORM_LIFE = timedelta(minutes=15)

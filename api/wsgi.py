@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from api.app import create_app
-from shared import logs, ownership
+from shared import ownership
+from shared.outside import logs
 from shared.runtime import Runtime
 from shared.settings import Settings
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from shared import captions, catalog, plans
-from shared.params import GenerateParams, Picture, Plan, RoundPlan, TrainParams
+from shared.catalog.params import GenerateParams, Picture, Plan, RoundPlan, TrainParams
 from workers import pictures as cropping
 from workers.diffusion.dataset import Example
 from workers.diffusion.families.base import Family

@@ -11,9 +11,10 @@ import json
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared import jobs, turns, users
-from shared.db import Database
+from shared import users
 from shared.models import User
+from shared.outside.db import Database
+from shared.queue import jobs, turns
 
 USERS = 1000
 WAITING = 100  # of them have jobs that wait: every tenth

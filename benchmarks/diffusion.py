@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from benchmarks.figure import figure
 from benchmarks.memory import peak_bytes
 from shared import catalog
-from shared.params import GenerateParams, Picture, TrainParams
+from shared.catalog.params import GenerateParams, Picture, TrainParams
 from workers.diffusion import families
 from workers.diffusion.dataset import Example, prepare
 from workers.diffusion.families.base import Family

@@ -23,12 +23,14 @@ from typing import Any
 from flask import Flask, jsonify, request
 
 from benchmarks.figure import figure
-from shared import catalog, jobs, kinds, projects, users
+from shared import catalog, projects, users
 from shared.admin import upgrade
-from shared.db import Database
-from shared.kinds import GenerateInputs
+from shared.catalog import kinds
+from shared.catalog.kinds import GenerateInputs
+from shared.catalog.params import GenerateParams
 from shared.models import User
-from shared.params import GenerateParams
+from shared.outside.db import Database
+from shared.queue import jobs
 
 SECRET = "a secret for benchmarks, long enough"  # noqa: S105
 PROJECT = {"name": "Eiei", "trigger_word": "eiei21girl", "feature_tags": ["fox ears", "yellow eyes"]}

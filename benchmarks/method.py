@@ -46,7 +46,7 @@ from chibi_lab.old_world import (
 from chibi_lab.old_world.labels import HEADS, Record, label
 from chibi_lab.sheet import save_sheet
 from shared import catalog, plans, records
-from shared.params import Picture, Plan
+from shared.catalog.params import Picture, Plan
 from workers import pictures as cropping
 from workers.diffusion import families
 

@@ -32,8 +32,9 @@ from benchmarks.http import gunicorn
 from bootlora import Bootlora
 from bootlora.following import follow
 from embedded.stack import ROOT, Stack
-from shared import jobs, kinds
+from shared.catalog import kinds
 from shared.models import Job, Project
+from shared.queue import jobs
 from shared.runtime import Runtime
 from shared.settings import Settings
 from workers.diffusion import families

@@ -26,8 +26,9 @@ from benchmarks import crowd
 from benchmarks.figure import figure
 from benchmarks.webhooks import SECRET, make_runtime
 from embedded.supervisor import Supervisor
-from shared import jobs, turns, users
+from shared import users
 from shared.models import Job
+from shared.queue import jobs, turns
 from shared.runtime import Runtime
 from tests import servers
 

@@ -21,10 +21,10 @@ from typing import Any
 from benchmarks.figure import figure
 from shared import catalog, events, projects, users, webhooks
 from shared.admin import upgrade
-from shared.db import Database
 from shared.models import Project
+from shared.outside.db import Database
+from shared.outside.secrets import Vault
 from shared.runtime import Runtime
-from shared.secrets import Vault
 from shared.settings import Settings
 from workers.delivery import Sender
 

@@ -17,11 +17,12 @@ from sqlalchemy.orm import Session
 
 from embedded import servers
 from embedded.supervisor import Program, Supervisor, write_private
-from shared import jobs, users
+from shared import users
 from shared.admin import upgrade
-from shared.db import Database
 from shared.errors import NotFound
 from shared.models import User
+from shared.outside.db import Database
+from shared.queue import jobs
 from shared.runtime import open_storage
 from shared.settings import Settings
 

@@ -9,9 +9,10 @@ from alembic import command
 from alembic.config import Config
 from environs import EnvError
 
-from shared import jobs, ownership, reconcile, users
-from shared.db import Database
+from shared import ownership, reconcile, users
 from shared.errors import BootloraError
+from shared.outside.db import Database
+from shared.queue import jobs
 from shared.runtime import Runtime, open_storage
 from shared.settings import Settings
 

@@ -8,8 +8,8 @@ from sqlalchemy import bindparam, or_, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from shared.db import clock, utcnow
 from shared.models import Delivery, Event, Job, Project, Round, Webhook
+from shared.outside.db import clock, utcnow
 
 LAST_SEQ = 2**31 - 1  # the most that the column holds
 

@@ -8,13 +8,13 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared import captions, events, kinds, plans
-from shared.catalog import FRAMINGS, VIEWS
+from shared import captions, events, plans
+from shared.catalog import FRAMINGS, VIEWS, kinds
+from shared.catalog.kinds import KINDS, CropParams, CropResult, GenerateResult, ImageInput, UploadResult
 from shared.errors import Conflict, Invalid
-from shared.kinds import KINDS, CropParams, CropResult, GenerateResult, ImageInput, UploadResult
 from shared.lifecycle import TERMINAL_JOB_STATES, Decision, ProjectState, RoundState
 from shared.models import Image, Job, Project, Round
-from shared.pictures import MAX_ASPECT
+from shared.outside.pictures import MAX_ASPECT
 
 DATASET_ROLES = ("reference", "candidate")
 MIN_CROP_SIDE = 16

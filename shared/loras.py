@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared import kinds
+from shared.catalog import kinds
+from shared.catalog.kinds import LoraInput, TrainResult
 from shared.errors import Conflict, NotFound
-from shared.kinds import LoraInput, TrainResult
 from shared.models import Job, Lora, Project, Round
 
 

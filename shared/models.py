@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Table, UniqueConstraint, desc, text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from shared.db import Json, Record, Time, utcnow
+from shared.catalog.kinds import DatasetEntry
+from shared.catalog.params import Plan, RoundPlan
 from shared.ids import new_id
-from shared.kinds import DatasetEntry
-from shared.params import Plan, RoundPlan
+from shared.outside.db import Json, Record, Time, utcnow
 
 
 class Base(DeclarativeBase):

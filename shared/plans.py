@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from shared import captions
 from shared.catalog import FAMILIES, FRAMINGS, HIDDEN_BY_FRAMING, HIDDEN_BY_VIEW, VIEWS, BaseModel
+from shared.catalog.params import MAX_CANDIDATES, GenerateParams, Picture, Plan, RoundPlan, ScoreParams, TrainParams
 from shared.errors import Invalid
 from shared.lifecycle import RoundKind, caption_policy
-from shared.params import MAX_CANDIDATES, GenerateParams, Picture, Plan, RoundPlan, ScoreParams, TrainParams
 
 DEFAULT_ROUNDS: list[dict[str, Any]] = [
     {"kind": "style", "target": 16},

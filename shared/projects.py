@@ -7,13 +7,14 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared import captions, events, images, jobs, kinds, loras, plans, rounds
-from shared.catalog import FRAMINGS, VIEWS, BaseModel
+from shared import captions, events, images, loras, plans, rounds
+from shared.catalog import FRAMINGS, VIEWS, BaseModel, kinds
+from shared.catalog.kinds import KINDS, CropInputs, CropParams, GenerateInputs, UploadInputs, UploadParams
+from shared.catalog.params import Picture, RoundPlan
 from shared.errors import Conflict, Invalid
-from shared.kinds import KINDS, CropInputs, CropParams, GenerateInputs, UploadInputs, UploadParams
 from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKind
 from shared.models import Image, Job, Project, Round, User, Webhook
-from shared.params import Picture, RoundPlan
+from shared.queue import jobs
 from shared.settings import Settings
 
 MIN_REFERENCES = 4

@@ -18,16 +18,17 @@ import structlog
 from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session
 
-from shared import ids, kinds, ownership
+from shared import ids, ownership
 from shared.addresses import FOLDERS
-from shared.db import clock
+from shared.catalog import kinds
 from shared.errors import NotFound
-from shared.jobs import OPEN_STATES
 from shared.lifecycle import TERMINAL_JOB_STATES, Decision, JobState, ProjectState
 from shared.models import Image, Job, Lora, Project
+from shared.outside.db import clock
+from shared.outside.storage import Damaged
 from shared.ownership import WrongStore
+from shared.queue.jobs import OPEN_STATES
 from shared.runtime import Runtime
-from shared.storage import Damaged
 
 log = structlog.get_logger()
 

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import delete, inspect, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from shared.db import clock
 from shared.models import Base, Delivery, IdempotencyKey
+from shared.outside.db import clock
 from shared.settings import Settings
 
 BATCH = 1000

@@ -8,10 +8,9 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared import captions, events, images, jobs, kinds, loras, plans
-from shared.db import utcnow
-from shared.errors import Conflict, NotFound
-from shared.kinds import (
+from shared import captions, events, images, loras, plans
+from shared.catalog import kinds
+from shared.catalog.kinds import (
     KINDS,
     DatasetEntry,
     GenerateInputs,
@@ -22,6 +21,8 @@ from shared.kinds import (
     TrainInputs,
     TrainResult,
 )
+from shared.catalog.params import Picture
+from shared.errors import Conflict, NotFound
 from shared.lifecycle import (
     OPEN_ROUND_STATES,
     PROJECT_MOVES,
@@ -35,7 +36,8 @@ from shared.lifecycle import (
     after_training,
 )
 from shared.models import Image, Job, Lora, Project, Round
-from shared.params import Picture
+from shared.outside.db import utcnow
+from shared.queue import jobs
 
 EVALUATION_PICTURES = 12
 # The job that carries each stage; the round waits in that stage until the job ends.

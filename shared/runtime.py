@@ -10,15 +10,16 @@ from typing import Protocol
 import structlog
 from sqlalchemy.orm import Session
 
-from shared import catalog, jobs, rounds, turns
-from shared.broker import Broker
+from shared import catalog, rounds
 from shared.catalog import BaseModel
-from shared.db import Database
 from shared.errors import Unavailable
-from shared.secrets import Vault
+from shared.outside.db import Database
+from shared.outside.secrets import Vault
+from shared.outside.storage import Storage, storage_from_url
+from shared.queue import jobs, turns
+from shared.queue.broker import Broker
+from shared.queue.turns import Turn
 from shared.settings import Settings
-from shared.storage import Storage, storage_from_url
-from shared.turns import Turn
 
 log = structlog.get_logger()
 

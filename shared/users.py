@@ -10,10 +10,10 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from shared import secrets
-from shared.db import utcnow
 from shared.errors import Conflict, Forbidden, Invalid, NotFound, Unauthorized
 from shared.models import ApiKey, User
+from shared.outside import secrets
+from shared.outside.db import utcnow
 
 SCOPES = {
     "projects:read": "see projects, rounds, images, jobs, events and LoRAs",

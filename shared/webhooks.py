@@ -20,11 +20,11 @@ from sqlalchemy import Select, and_, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session, contains_eager
 
 from shared import events
-from shared.db import clock, utcnow
-from shared.destinations import Destinations
 from shared.errors import Conflict, Invalid, NotFound
 from shared.models import Delivery, Event, Project, User, Webhook
-from shared.secrets import Vault, new_webhook_secret
+from shared.outside.db import clock, utcnow
+from shared.outside.destinations import Destinations
+from shared.outside.secrets import Vault, new_webhook_secret
 from shared.settings import Settings
 
 log = structlog.get_logger()

@@ -8,15 +8,16 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared import catalog, images, jobs, projects, records, users
+from shared import catalog, images, projects, records, users
 from shared.admin import upgrade
-from shared.db import Database
-from shared.kinds import KINDS, DrawnImage, GenerateResult, ScoreResult, StoredFile, TrainMetrics, TrainResult
+from shared.catalog.kinds import KINDS, DrawnImage, GenerateResult, ScoreResult, StoredFile, TrainMetrics, TrainResult
 from shared.models import Job, Project, User
+from shared.outside.db import Database
+from shared.outside.secrets import Vault
+from shared.outside.storage import storage_from_url
+from shared.queue import jobs
 from shared.runtime import Runtime
-from shared.secrets import Vault
 from shared.settings import Settings
-from shared.storage import storage_from_url
 from tests.factories import job_inputs
 
 NOTHING = GenerateResult(images=[])  # drawn

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared import catalog, projects, rounds
-from shared.kinds import KINDS
+from shared.catalog.kinds import KINDS
 from shared.models import Image, Job, Lora, Project, Round, User
 
 FEATURES = ["fox ears", "blonde hair", "yellow eyes"]

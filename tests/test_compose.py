@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from embedded.stack import ROOT, Stack
-from shared import pictures
+from shared.outside import pictures
 from shared.settings import Settings
 
 TEXT = (ROOT / "docker-compose.yml").read_text()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared import catalog, events, lifecycle
-from shared.kinds import KINDS
+from shared.catalog.kinds import KINDS
 from shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -27,9 +27,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from shared import webhooks
-from shared.db import utcnow
-from shared.destinations import Destination, Destinations
 from shared.errors import BootloraError
+from shared.outside.db import utcnow
+from shared.outside.destinations import Destination, Destinations
 from shared.runtime import Runtime
 from shared.settings import Settings
 from shared.webhooks import Answer, Telling

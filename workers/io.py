@@ -12,7 +12,9 @@ from collections.abc import Callable
 
 import structlog
 
-from shared import jobs, logs, ownership, reconcile, retention, turns
+from shared import ownership, reconcile, retention
+from shared.outside import logs
+from shared.queue import jobs, turns
 from shared.runtime import Runtime
 from shared.settings import Settings
 from workers.clock import Clock

@@ -13,9 +13,9 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared import jobs
-from shared.jobs import ClaimedJob, LostLease
-from shared.kinds import KINDS
+from shared.catalog.kinds import KINDS
+from shared.queue import jobs
+from shared.queue.jobs import ClaimedJob, LostLease
 from shared.runtime import Runtime
 
 log = structlog.get_logger()

@@ -12,13 +12,14 @@ import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from shared import jobs, records, rounds
+from shared import records, rounds
 from shared.catalog import resolve
+from shared.catalog.kinds import KINDS
 from shared.errors import BootloraError, JobFailed, Unavailable
-from shared.jobs import ClaimedJob, LostLease
-from shared.kinds import KINDS
 from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import Job
+from shared.queue import jobs
+from shared.queue.jobs import ClaimedJob, LostLease
 from shared.runtime import Runtime
 from workers.pulse import Pulse, Stopped
 from workers.scratch import workspace

@@ -15,9 +15,11 @@ from typing import Any
 import structlog
 from celery import signals
 
-from shared import jobs, logs, ownership, turns
-from shared.broker import TASK, make_celery
+from shared import ownership
 from shared.catalog import QUEUES
+from shared.outside import logs
+from shared.queue import jobs, turns
+from shared.queue.broker import TASK, make_celery
 from shared.runtime import Runtime
 from shared.settings import Settings
 from workers.clock import Clock

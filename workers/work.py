@@ -14,13 +14,13 @@ import stamina
 from PIL import Image
 from sqlalchemy.exc import DBAPIError
 
-from shared import jobs
 from shared.catalog import BaseModel
+from shared.catalog.kinds import DatasetEntry, I, ImageInput, P, StoredImage, StoredObject
 from shared.errors import JobFailed, NotFound, Unavailable
-from shared.jobs import ClaimedJob
-from shared.kinds import DatasetEntry, I, ImageInput, P, StoredImage, StoredObject
+from shared.outside.storage import Damaged
+from shared.queue import jobs
+from shared.queue.jobs import ClaimedJob
 from shared.runtime import Runtime
-from shared.storage import Damaged
 from workers.pulse import Pulse
 
 PNG = "image/png"

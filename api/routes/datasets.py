@@ -14,9 +14,9 @@ from api.pagination import list_of
 from api.schemas.datasets import ExportedSchema, ExportSchema, ImportSchema
 from api.schemas.images import ImageSchema
 from shared import archives, images, rounds
+from shared.catalog.kinds import DatasetEntry
 from shared.errors import Conflict
 from shared.ids import new_id
-from shared.kinds import DatasetEntry
 from shared.models import Project
 
 blp = Blueprint("datasets", __name__, url_prefix="/v1", description="Datasets in and out, as zips")

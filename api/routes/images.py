@@ -24,7 +24,7 @@ from api.schemas.images import (
 )
 from api.schemas.jobs import JobSchema
 from shared import images, projects, records
-from shared.kinds import CropParams, UploadParams
+from shared.catalog.kinds import CropParams, UploadParams
 from shared.models import Image, Round
 
 blp = Blueprint("images", __name__, url_prefix="/v1", description="Pictures: references, candidates and outputs")

@@ -22,9 +22,10 @@ from api.schemas.projects import (
     ProjectQuery,
     ProjectSchema,
 )
-from shared import jobs, projects, rounds
+from shared import projects, rounds
 from shared.errors import Unavailable
 from shared.models import Project
+from shared.queue import jobs
 
 log = structlog.get_logger()
 blp = Blueprint("projects", __name__, url_prefix="/v1", description="Characters on their way from a picture to a LoRA")

@@ -16,9 +16,10 @@ from api.schemas.images import ImageSchema
 from api.schemas.jobs import JobSchema
 from api.schemas.plans import RoundPlanSchema
 from api.schemas.rounds import DecisionsSchema, FinishSchema, MoreCandidatesSchema, RoundSchema
-from shared import jobs, projects, rounds
+from shared import projects, rounds
 from shared.lifecycle import Decision
 from shared.models import Image, Round
+from shared.queue import jobs
 
 blp = Blueprint("rounds", __name__, url_prefix="/v1", description="Laps of training, drawing and choosing")
 

@@ -9,8 +9,8 @@ from marshmallow import fields
 from marshmallow.validate import OneOf
 
 from shared import catalog, lifecycle
+from shared.catalog.kinds import KINDS
 from shared.events import TYPES
-from shared.kinds import KINDS
 from shared.users import SCOPES
 from shared.webhooks import TEST
 

@@ -14,7 +14,7 @@ from marshmallow.validate import Length, Range
 
 from api import context
 from shared.captions import CONTROLS
-from shared.db import utcnow
+from shared.outside.db import utcnow
 
 MAX_INTEGER = 2**53 - 1  # what every JSON reader can hold
 METADATA_PAIRS = 16

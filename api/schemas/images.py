@@ -19,7 +19,7 @@ from api.schemas.fields import (
     Tags,
 )
 from api.schemas.records import schema_of
-from shared.kinds import CropParams
+from shared.catalog.kinds import CropParams
 
 
 class ImageSchema(Answer):

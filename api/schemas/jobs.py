@@ -12,10 +12,10 @@ from api.pagination import PageQuery
 from api.schemas.choices import Framing, JobKind, JobState, View
 from api.schemas.fields import Answer, Id, Links, Metadata, Moment, Query, Real, Schema, Text, Whole
 from api.schemas.plans import GenerateParamsSchema
-from shared import speeds, turns
+from shared.catalog.params import MAX_SEED
 from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import Job
-from shared.params import MAX_SEED
+from shared.queue import speeds, turns
 
 
 class FailureSchema(Answer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from api.schemas.records import resolved_schema_of, schema_of
-from shared.params import GenerateParams, Plan, RoundPlan
+from shared.catalog.params import GenerateParams, Plan, RoundPlan
 
 GenerateParamsSchema = schema_of(GenerateParams)
 RoundPlanSchema = schema_of(RoundPlan)

@@ -11,7 +11,7 @@ from api.schemas.jobs import FailureSchema
 from api.schemas.plans import ResolvedRoundSchema
 from api.schemas.records import RecordField
 from shared.catalog import VIEWS
-from shared.params import MAX_CANDIDATES
+from shared.catalog.params import MAX_CANDIDATES
 
 
 class DatasetEntrySchema(Answer):

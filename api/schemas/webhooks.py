@@ -10,8 +10,8 @@ from marshmallow.validate import Length
 from api.pagination import PageQuery
 from api.schemas.choices import DeliveryState, EventType
 from api.schemas.fields import Answer, Flag, Id, Links, Moment, Schema, Text, Whole
-from shared.destinations import MAX_URL
 from shared.models import Webhook
+from shared.outside.destinations import MAX_URL
 from shared.webhooks import OVERLAP_SECONDS
 
 URL = {

@@ -5,8 +5,8 @@ from typing import Any, Literal
 from alembic import context
 from sqlalchemy import JSON
 
-from shared.db import Time, make_engine
 from shared.models import Base
+from shared.outside.db import Time, make_engine
 
 
 def render_item(kind: str, item: Any, autogen_context: Any) -> str | Literal[False]:

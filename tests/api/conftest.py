@@ -18,12 +18,12 @@ from api import streams
 from api.app import create_app
 from api.limits import Limiter
 from shared import catalog, users
-from shared.db import Database
 from shared.models import Base
+from shared.outside.db import Database
+from shared.outside.secrets import Vault
+from shared.outside.storage import FolderStorage
 from shared.runtime import Runtime
-from shared.secrets import Vault
 from shared.settings import Settings
-from shared.storage import FolderStorage
 
 SECRET = "a secret for tests, 32 characters and more"
 

@@ -15,10 +15,11 @@ from sqlalchemy.orm import Session
 
 from api.app import create_app
 from benchmarks import crowd
-from shared import jobs, speeds, turns, users
+from shared import users
 from shared.admin import upgrade
-from shared.db import utcnow
 from shared.models import Job
+from shared.outside.db import utcnow
+from shared.queue import jobs, speeds, turns
 from shared.runtime import Runtime
 from tests.api.conftest import SECRET, Caller, make_runtime
 

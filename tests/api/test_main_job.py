@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from shared.db import utcnow
 from shared.errors import Unavailable
 from shared.models import Job
+from shared.outside.db import utcnow
 from tests.factories import make_curating, make_failed, make_job, make_lora, make_project, make_round, png
 
 PROJECT = {"name": "Eiei", "trigger_word": "eiei21girl", "feature_tags": ["fox ears", "yellow eyes"]}

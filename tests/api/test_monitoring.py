@@ -12,7 +12,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from embedded.stack import ROOT
-from shared import jobs
+from shared.queue import jobs
 from tests.factories import make_job, make_project
 
 FOLDER = ROOT / "docker" / "monitoring"

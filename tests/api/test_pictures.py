@@ -13,8 +13,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from shared import pictures
 from shared.errors import BootloraError
+from shared.outside import pictures
 from tests.factories import png
 
 LIMITS = {"max_bytes": 20_000_000, "max_pixels": 1_000_000, "min_side": 32}

@@ -18,8 +18,8 @@ from embedded.servers import HOST, free_ports
 from embedded.stack import ROOT
 from embedded.supervisor import Program, Supervisor
 from shared import users
-from shared.db import Database
 from shared.models import User
+from shared.outside.db import Database
 from tests.api.conftest import SECRET
 from tests.factories import make_project
 

@@ -9,9 +9,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, text
 
-from shared import jobs, turns
-from shared.db import utcnow
 from shared.models import Job
+from shared.outside.db import utcnow
+from shared.queue import jobs, turns
 from tests.factories import make_job, make_project, make_user
 
 

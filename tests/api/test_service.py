@@ -14,12 +14,12 @@ from sqlalchemy import text, update
 from api import readiness
 from api.routes import docs
 from embedded.stack import ROOT
-from shared import jobs
 from shared.admin import upgrade
-from shared.db import Database, clock, utcnow
 from shared.models import Worker
+from shared.outside.db import Database, clock, utcnow
+from shared.outside.storage import FolderStorage
+from shared.queue import jobs
 from shared.settings import Settings
-from shared.storage import FolderStorage
 from tests.factories import make_job, make_project
 
 

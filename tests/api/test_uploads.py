@@ -11,10 +11,11 @@ import pytest
 import requests
 
 from api import uploads
-from shared import jobs, reconcile
+from shared import reconcile
 from shared.models import Job
+from shared.outside.storage import FolderStorage, PresignedPost
+from shared.queue import jobs
 from shared.runtime import open_storage
-from shared.storage import FolderStorage, PresignedPost
 from tests.api.conftest import Caller
 from tests.api.test_main_job import PROJECT
 from tests.factories import png

@@ -15,7 +15,7 @@ from chibi_lab.old_world import Shot, draw
 from chibi_lab.old_world.heroine import HEROINE
 from chibi_lab.old_world.labels import HEADS, Record, label
 from shared import catalog, plans
-from shared.params import Picture
+from shared.catalog.params import Picture
 
 VIEWS = tuple(catalog.VIEWS)
 

@@ -19,7 +19,7 @@ import requests
 import stamina
 
 from shared.errors import Invalid, NotFound, Unavailable
-from shared.storage import PROBE, Damaged, FolderStorage, S3Storage, Storage, attachment, storage_from_url
+from shared.outside.storage import PROBE, Damaged, FolderStorage, S3Storage, Storage, attachment, storage_from_url
 from tests.servers import S3
 
 HOUR = timedelta(hours=1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from shared import catalog
-from shared.params import TrainParams
+from shared.catalog.params import TrainParams
 from tests.diffusion import tiny
 from tests.diffusion.tiny import make_image
 from workers.diffusion import families

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shared import catalog
-from shared.params import GenerateParams, Picture, TrainParams
+from shared.catalog.params import GenerateParams, Picture, TrainParams
 from tests.diffusion import flow, tiny
 from tests.diffusion.checkpoints import FolderCheckpoints
 from tests.diffusion.tiny import make_image

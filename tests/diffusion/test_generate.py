@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from shared import catalog
-from shared.params import GenerateParams, Picture
+from shared.catalog.params import GenerateParams, Picture
 from tests.diffusion.test_train import output
 from workers.diffusion.generate import generate
 from workers.diffusion.lora import files

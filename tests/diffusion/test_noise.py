@@ -13,7 +13,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 
 from shared import catalog
-from shared.params import TrainParams
+from shared.catalog.params import TrainParams
 from tests.diffusion import flow
 from workers.diffusion import train
 from workers.diffusion.dataset import prepare

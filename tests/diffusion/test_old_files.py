@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from shared.params import TrainParams
+from shared.catalog.params import TrainParams
 from tests.diffusion.checkpoints import FolderCheckpoints
 from tests.diffusion.tiny import make_image
 from workers.diffusion.checkpoint import fingerprint

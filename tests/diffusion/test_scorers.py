@@ -10,7 +10,7 @@ from PIL import Image
 
 from chibi_lab.old_world import Shot, held_out_characters, render
 from shared import catalog
-from shared.params import ScoreParams
+from shared.catalog.params import ScoreParams
 from workers import pictures
 from workers.scorers.base import Score
 from workers.scorers.choice import Candidate, choose, dhash

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from shared.params import TrainParams
+from shared.catalog.params import TrainParams
 from tests.diffusion.checkpoints import FolderCheckpoints
 from tests.diffusion.tiny import make_image
 from workers.diffusion import checkpoint, train

@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.errors import JobFailed
-from shared.kinds import (
+from shared.catalog.kinds import (
     CropInputs,
     CropParams,
     CropResult,
@@ -29,7 +28,8 @@ from shared.kinds import (
     TrainMetrics,
     TrainResult,
 )
-from shared.params import GenerateParams, ScoreParams, TrainParams
+from shared.catalog.params import GenerateParams, ScoreParams, TrainParams
+from shared.errors import JobFailed
 from workers.checkpoints import StoredCheckpoints
 from workers.work import Work
 

@@ -20,16 +20,17 @@ from sqlalchemy.orm import Session
 from embedded import servers
 from embedded.stack import USER, Stack
 from embedded.supervisor import Program
-from shared import jobs, users
-from shared.broker import Broker
+from shared import users
 from shared.catalog import base_models
-from shared.db import Database, clock
-from shared.kinds import CROP, GENERATE, CropInputs, GenerateInputs, ImageInput
+from shared.catalog.kinds import CROP, GENERATE, CropInputs, GenerateInputs, ImageInput
+from shared.catalog.params import Picture
 from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import Job, Project, User, Worker
-from shared.params import Picture
+from shared.outside.db import Database, clock
+from shared.outside.secrets import Vault
+from shared.queue import jobs
+from shared.queue.broker import Broker
 from shared.runtime import Runtime, open_storage
-from shared.secrets import Vault
 from shared.settings import Settings
 from tests.domain import make_project, make_user
 from tests.faults.handlers import TroubledCrop, TroubledGenerate

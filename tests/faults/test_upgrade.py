@@ -12,11 +12,12 @@ import redis
 from alembic import command
 from sqlalchemy import select, update
 
-from shared import jobs, rounds
+from shared import rounds
 from shared.admin import migrations, upgrade
-from shared.db import clock
 from shared.lifecycle import ProjectState, RoundState
 from shared.models import Job, Round
+from shared.outside.db import clock
+from shared.queue import jobs
 from tests.factories import png
 from tests.faults.conftest import Trial
 from tests.faults.service import enqueue_crop

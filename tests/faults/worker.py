@@ -8,9 +8,9 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from shared import db
-from shared.kinds import KINDS
-from shared.params import TrainParams
+from shared.catalog.kinds import KINDS
+from shared.catalog.params import TrainParams
+from shared.outside import db
 from tests.faults.handlers import TroubledCrop, TroubledGenerate, TroubledScore
 
 # A clock that is wrong, as far as the service looks at clocks.

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from shared import broker
 from shared.errors import Unavailable
+from shared.queue import broker
 from shared.settings import Settings
 
 

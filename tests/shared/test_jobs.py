@@ -5,10 +5,10 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from shared import jobs, turns
-from shared.db import clock
 from shared.errors import Conflict, TooMany
 from shared.models import Job, Project, User, Worker
+from shared.outside.db import clock
+from shared.queue import jobs, turns
 from shared.runtime import Runtime
 from tests.domain import NOTHING, RecordingBroker, claim, make_job, make_project, make_runtime, make_user, result_of
 

@@ -17,14 +17,15 @@ from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
 from api import context, owned
-from shared import events, jobs, projects, rounds, turns, users, webhooks
-from shared.db import clock, utcnow
+from shared import events, projects, rounds, users, webhooks
 from shared.errors import Conflict, TooMany
-from shared.jobs import ClaimedJob, LostLease
 from shared.models import ApiKey, Image, Job, Project, User, Webhook
+from shared.outside.db import clock, utcnow
+from shared.queue import jobs, turns
+from shared.queue.jobs import ClaimedJob, LostLease
+from shared.queue.turns import Turn
 from shared.runtime import Runtime
 from shared.settings import Settings
-from shared.turns import Turn
 from shared.webhooks import Answer
 from tests.domain import NOTHING, RecordingBroker, claim, make_job, make_project, make_runtime, make_user, result_of
 from tests.factories import make_round

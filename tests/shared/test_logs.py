@@ -6,7 +6,7 @@ import sys
 import pytest
 import structlog
 
-from shared import logs
+from shared.outside import logs
 from shared.settings import Settings
 
 

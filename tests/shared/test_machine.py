@@ -19,13 +19,14 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import select, update
 
-from shared import jobs, projects, rounds, turns
-from shared.db import clock
+from shared import projects, rounds
+from shared.catalog.kinds import GENERATE, GenerateInputs, GenerateResult
+from shared.catalog.params import GenerateParams, Picture
 from shared.errors import Conflict
-from shared.kinds import GENERATE, GenerateInputs, GenerateResult
 from shared.lifecycle import TERMINAL_JOB_STATES, JobState, ProjectState
 from shared.models import Base, Job, Project, Worker
-from shared.params import GenerateParams, Picture
+from shared.outside.db import clock
+from shared.queue import jobs, turns
 from shared.runtime import Runtime
 from tests.domain import RecordingBroker, make_project, make_runtime, make_user, result_of
 from tests.faults.invariants import assert_rows, count_doubled, count_lost

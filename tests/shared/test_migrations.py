@@ -12,8 +12,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import select, update
 
 from shared.admin import migrations, upgrade
-from shared.db import Database, utcnow
 from shared.models import Base, Job
+from shared.outside.db import Database, utcnow
 from shared.runtime import Runtime
 from tests.domain import make_job, make_project, make_runtime, make_user
 from tests.servers import Postgres

@@ -20,11 +20,11 @@ from structlog.testing import capture_logs
 from embedded.stack import ROOT
 from shared import ownership, reconcile
 from shared.admin import migrations, upgrade
-from shared.db import Database
 from shared.models import Image, Installation, Project
+from shared.outside.db import Database
+from shared.outside.storage import FolderStorage
 from shared.ownership import MARK, WrongStore
 from shared.runtime import Runtime, open_storage
-from shared.storage import FolderStorage
 from tests.domain import make_project, make_runtime, make_user
 from tests.servers import S3
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from shared import ids, jobs, projects, reconcile, rounds
+from shared import ids, projects, reconcile, rounds
 from shared.models import Image, Job, Project
+from shared.queue import jobs
 from shared.runtime import Runtime
 from tests.domain import claim, make_job, work_off
 

@@ -7,8 +7,8 @@ from typing import get_type_hints
 import pytest
 
 from shared import records
-from shared.kinds import KINDS
-from shared.params import Plan, RoundPlan
+from shared.catalog.kinds import KINDS
+from shared.catalog.params import Plan, RoundPlan
 from shared.records import field
 
 

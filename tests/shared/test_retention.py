@@ -12,8 +12,8 @@ from environs import EnvError
 from sqlalchemy import event, func, insert, select, text
 
 from shared import events, retention
-from shared.db import utcnow
 from shared.models import Base, Delivery, Event, IdempotencyKey, Project, User, Webhook
+from shared.outside.db import utcnow
 from shared.runtime import Runtime
 from shared.settings import Settings
 from tests.domain import make_project, make_runtime, make_user

@@ -4,10 +4,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from shared import events, images, jobs, kinds, loras, projects, rounds
+from shared import events, images, loras, projects, rounds
+from shared.catalog import kinds
 from shared.errors import Conflict, Invalid
 from shared.lifecycle import Decision
 from shared.models import Event, Image, Job, Project, Round, User
+from shared.queue import jobs
 from shared.runtime import Runtime
 from tests.domain import claim, make_project, make_runtime, result_of, work_off
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from shared.catalog import FAMILIES, base_models
-from shared.tokens import least_clip_tokens
+from shared.catalog.tokens import least_clip_tokens
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,12 @@ from sqlalchemy import JSON, MetaData, create_engine, null
 from werkzeug.test import TestResponse
 
 from api.app import create_app
-from shared import catalog, jobs
+from shared import catalog
 from shared.admin import migrations, upgrade
+from shared.outside.storage import storage_from_url
+from shared.queue import jobs
 from shared.runtime import Runtime
 from shared.settings import Settings
-from shared.storage import storage_from_url
 from tests import servers
 from tests.domain import RecordingBroker
 from workers.runner import run_job

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from shared.destinations import Destinations, parse
 from shared.errors import Invalid
+from shared.outside.destinations import Destinations, parse
 from shared.settings import Settings
 
 STRICT = Destinations()

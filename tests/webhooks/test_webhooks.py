@@ -17,9 +17,9 @@ import standardwebhooks
 from sqlalchemy import select, text, update
 
 from shared import events, retention, webhooks
-from shared.db import utcnow
 from shared.errors import Conflict, Invalid, NotFound
 from shared.models import Delivery, Event, Webhook
+from shared.outside.db import utcnow
 from shared.webhooks import Answer, Telling
 from tests.domain import make_project, make_user
 from tests.servers import Postgres
@@ -520,9 +520,9 @@ def test_several_senders_tell_everything_once_and_in_order(on_both: World, recei
 
 SENDER = """
 import sys, time
-from shared.db import Database
+from shared.outside.db import Database
 from shared.runtime import Runtime
-from shared.secrets import Vault
+from shared.outside.secrets import Vault
 from shared.settings import Settings
 from tests.webhooks.conftest import HERE
 from workers.delivery import Sender

@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from shared.catalog.kinds import ImageInput, JobKind
 from shared.errors import JobFailed, Unavailable
-from shared.kinds import ImageInput, JobKind
 from workers.checkpoints import StoredCheckpoints
 from workers.work import Work
 

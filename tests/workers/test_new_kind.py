@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
-from shared import jobs
-from shared.kinds import KINDS, JobKind
+from shared.catalog.kinds import KINDS, JobKind
 from shared.models import Job, Project
+from shared.queue import jobs
 from shared.records import field
 from tests.domain import make_project, make_runtime, make_user
 from workers.runner import run_job

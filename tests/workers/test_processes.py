@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from embedded.stack import ROOT
-from shared import jobs
 from shared.admin import main as admin
+from shared.queue import jobs
 from shared.runtime import Runtime
 from tests.domain import make_runtime
 from workers.io import Keeper

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from shared import jobs
-from shared.kinds import KINDS, ImageInput
+from shared.catalog.kinds import KINDS, ImageInput
 from shared.models import Event, Job
+from shared.queue import jobs
 from shared.runtime import Runtime
 from tests.domain import make_project, make_runtime, make_user
 from tests.factories import png

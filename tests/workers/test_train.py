@@ -15,12 +15,12 @@ import torch
 from sqlalchemy import select
 from torch import Tensor
 
-from shared import jobs
 from shared.catalog import BaseModel
+from shared.catalog.kinds import TRAIN, DatasetEntry, TrainInputs
+from shared.catalog.params import GenerateParams, TrainParams
 from shared.errors import JobFailed
-from shared.kinds import TRAIN, DatasetEntry, TrainInputs
 from shared.models import Event, Job
-from shared.params import GenerateParams, TrainParams
+from shared.queue import jobs
 from shared.runtime import Runtime
 from tests.diffusion.tiny import RESOLUTION, make_base_model
 from tests.domain import claim, make_project, make_runtime, make_user

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from shared.params import TrainParams
+from shared.catalog.params import TrainParams
 from workers.diffusion.dataset import Example
 from workers.diffusion.families.base import Family
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from shared.params import TrainParams
+from shared.catalog.params import TrainParams
 from workers import pictures
 from workers.diffusion.conditioning import Conditioning, Placement
 from workers.diffusion.families.base import Family

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from shared import catalog
-from shared.params import GenerateParams, Picture
+from shared.catalog.params import GenerateParams, Picture
 from workers.diffusion.conditioning import Conditioning, Placement
 from workers.diffusion.families.base import Family
 from workers.diffusion.lora import files

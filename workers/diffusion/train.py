@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 
-from shared.params import TrainParams
+from shared.catalog.params import TrainParams
 from workers.diffusion import checkpoint
 from workers.diffusion.checkpoint import Checkpoints
 from workers.diffusion.dataset import Dataset, Example, plan, prepare

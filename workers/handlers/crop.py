@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from PIL import Image
 
-from shared import kinds
-from shared.kinds import CropInputs, CropParams, CropResult, CutImage
+from shared.catalog import kinds
+from shared.catalog.kinds import CropInputs, CropParams, CropResult, CutImage
 from workers import pictures
 from workers.pictures import Crop
 from workers.work import Work

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from shared.catalog.kinds import DrawnImage, GenerateInputs, GenerateResult
+from shared.catalog.params import GenerateParams
 from shared.errors import JobFailed
-from shared.kinds import DrawnImage, GenerateInputs, GenerateResult
-from shared.params import GenerateParams
 from workers.diffusion.generate import generate
 from workers.handlers import base
 from workers.work import Work

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from shared import kinds
-from shared.catalog import SCORERS, resolve
+from shared.catalog import SCORERS, kinds, resolve
+from shared.catalog.kinds import ScoreInputs, ScoreResult
+from shared.catalog.params import ScoreParams
 from shared.errors import JobFailed
-from shared.kinds import ScoreInputs, ScoreResult
-from shared.params import ScoreParams
 from workers.scorers.base import Score, Scorer
 from workers.scorers.choice import Candidate, choose, dhash
 from workers.work import ENOUGH, Work

@@ -11,9 +11,9 @@ import structlog
 import torch
 
 from shared import plans
+from shared.catalog.kinds import StoredFile, TrainInputs, TrainMetrics, TrainResult
+from shared.catalog.params import DEFAULT_FRAMINGS, GenerateParams, TrainParams
 from shared.errors import JobFailed
-from shared.kinds import StoredFile, TrainInputs, TrainMetrics, TrainResult
-from shared.params import DEFAULT_FRAMINGS, GenerateParams, TrainParams
 from workers.checkpoints import StoredCheckpoints
 from workers.diffusion.dataset import Example
 from workers.diffusion.families.base import Family

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from shared import pictures
-from shared.kinds import StoredImage, UploadInputs, UploadParams, UploadResult
+from shared.catalog.kinds import StoredImage, UploadInputs, UploadParams, UploadResult
+from shared.outside import pictures
 from workers.work import Work
 
 

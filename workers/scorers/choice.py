@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from shared.params import ScoreParams
+from shared.catalog.params import ScoreParams
 from workers import pictures
 from workers.scorers.base import Score
 

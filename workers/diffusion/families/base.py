@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.arithmetic import bf16_is_faster
 from shared.catalog import BaseModel
-from shared.params import TrainParams
+from shared.catalog.params import TrainParams
 from workers.diffusion.conditioning import Conditioning, Placement
 from workers.diffusion.families.parts import Part, Role
 from workers.diffusion.noise.base import Noise

@@ -9,7 +9,7 @@ from enum import Enum, auto
 from torch import nn
 
 from shared.catalog import LORA_MODULES
-from shared.params import TrainParams
+from shared.catalog.params import TrainParams
 
 
 class Role(Enum):

@@ -12,7 +12,7 @@ from peft.tuners.lora import LoraLayer, LoraModel
 from torch import nn
 
 from shared.catalog import FAMILIES
-from shared.params import TrainParams
+from shared.catalog.params import TrainParams
 from workers.diffusion.families.base import Family
 from workers.diffusion.families.parts import Part
 from workers.diffusion.lora.weights import LowRank

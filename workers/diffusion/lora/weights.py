@@ -9,7 +9,7 @@ from datetime import datetime
 
 from torch import Tensor, nn
 
-from shared.params import TrainParams
+from shared.catalog.params import TrainParams
 from workers.diffusion.families.base import Family
 
 

@@ -14,8 +14,8 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from shared.catalog import QUEUES
+from shared.catalog.kinds import KINDS
 from shared.errors import Unavailable
-from shared.kinds import KINDS
 from shared.settings import Settings
 
 TASK = "bootlora.run_job"

@@ -17,11 +17,11 @@ from sqlalchemy.orm import Session
 
 from shared import events, records
 from shared.catalog import QUEUES, resolve
-from shared.db import clock, utcnow
+from shared.catalog.kinds import KINDS, I, JobKind, P
 from shared.errors import Conflict, TooMany
-from shared.kinds import KINDS, I, JobKind, P
 from shared.lifecycle import TERMINAL_JOB_STATES, JobState
 from shared.models import Job, Project, User, Worker
+from shared.outside.db import clock, utcnow
 from shared.settings import Settings
 
 log = structlog.get_logger()

@@ -12,10 +12,10 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from shared.db import clock, utcnow
-from shared.kinds import KINDS, JobKind
+from shared.catalog.kinds import KINDS, JobKind
 from shared.lifecycle import JobState
 from shared.models import Job, Project, Worker
+from shared.outside.db import clock, utcnow
 from shared.settings import Settings
 
 LATEST = 20  # jobs that an estimate is made of

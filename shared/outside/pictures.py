@@ -64,7 +64,7 @@ def clean(content: bytes, *, max_bytes: int, max_pixels: int, min_side: int) -> 
 
 
 def _decoded(content: bytes, max_pixels: int, min_side: int) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "shared.pictures", str(max_pixels), str(min_side)]
+    command = [sys.executable, "-m", "shared.outside.pictures", str(max_pixels), str(min_side)]
     try:
         return subprocess.run(  # noqa: S603  (our own program and two numbers)
             command,

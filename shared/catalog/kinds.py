@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from shared import catalog, records
-from shared.params import GenerateParams, Picture, ScoreParams, TrainParams
+from shared.catalog.params import GenerateParams, Picture, ScoreParams, TrainParams
 from shared.records import field
 
 if TYPE_CHECKING:

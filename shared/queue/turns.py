@@ -9,9 +9,9 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, func, or_
 from sqlalchemy.orm import Session
 
 from shared.catalog import FORMER_QUEUES
-from shared.db import clock
 from shared.lifecycle import JobState
 from shared.models import Job, User, Worker
+from shared.outside.db import clock
 from shared.settings import Settings
 
 MAX_COUNTED = 1_000  # waiting jobs of a queue, beyond which nobody is told a place

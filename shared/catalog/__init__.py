@@ -1,0 +1,54 @@
+"""Everything that a client may choose, as rows and records: words, families, base models, params, job kinds, queues.
+
+To add a row is to add the thing. Rows name code by dotted paths; a test resolves each. `params` and `kinds` build on the
+names below, and are imported from their modules.
+"""
+
+from shared.catalog.bases import BASE_MODELS, BaseModel, base_models
+from shared.catalog.families import FAMILIES, Family
+from shared.catalog.paths import resolve
+from shared.catalog.queues import FORMER_QUEUES, QUEUES, Queue
+from shared.catalog.vocabulary import (
+    CAPTION_POLICIES,
+    CROP_MODES,
+    DENIED_TAGS,
+    DISCRETE_SAMPLERS,
+    FLOW_SAMPLERS,
+    FRAMINGS,
+    HIDDEN_BY_FRAMING,
+    HIDDEN_BY_VIEW,
+    LORA_MODULES,
+    LR_SCHEDULERS,
+    PRECISIONS,
+    SAMPLERS,
+    SCORERS,
+    VIEWS,
+    VIEWS_FROM,
+)
+
+__all__ = [
+    "BASE_MODELS",
+    "CAPTION_POLICIES",
+    "CROP_MODES",
+    "DENIED_TAGS",
+    "DISCRETE_SAMPLERS",
+    "FAMILIES",
+    "FLOW_SAMPLERS",
+    "FORMER_QUEUES",
+    "FRAMINGS",
+    "HIDDEN_BY_FRAMING",
+    "HIDDEN_BY_VIEW",
+    "LORA_MODULES",
+    "LR_SCHEDULERS",
+    "PRECISIONS",
+    "QUEUES",
+    "SAMPLERS",
+    "SCORERS",
+    "VIEWS",
+    "VIEWS_FROM",
+    "BaseModel",
+    "Family",
+    "Queue",
+    "base_models",
+    "resolve",
+]

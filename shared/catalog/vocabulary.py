@@ -1,0 +1,48 @@
+"""The words that a client may choose among. Stdlib only."""
+
+from __future__ import annotations
+
+# What a picture shows of her, and the tag that says so (danbooru's words, which the base models were trained on).
+VIEWS = {
+    "front": "looking at viewer",
+    "three-quarter": "three-quarter view",
+    "side": "from side",
+    "behind": "from behind",
+    "above": "from above",
+    "below": "from below",
+}
+FRAMINGS = {"full_body": "full body", "upper_body": "upper body", "portrait": "portrait"}
+
+# Words of a feature tag that a view or a framing can't show. A caption that names them there would teach a lie.
+HIDDEN_BY_VIEW: dict[str, tuple[str, ...]] = {
+    "behind": ("eyes", "smile", "mouth", "glasses", "blush", "freckles"),
+    "above": ("shoes", "boots"),
+}
+HIDDEN_BY_FRAMING: dict[str, tuple[str, ...]] = {
+    "portrait": ("tail", "pants", "skirt", "shorts", "shoes", "boots", "socks", "thighhighs", "legs", "belt", "gloves"),
+    "upper_body": ("shoes", "boots", "socks", "thighhighs", "legs"),
+}
+
+CAPTION_POLICIES = ("full", "prune", "mixed")
+LR_SCHEDULERS = ("constant", "linear", "cosine")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+LORA_MODULES = ("attention", "attention_ff", "all")  # "all": attention, feed-forward, projections and convolutions
+
+# Samplers by the noise that a family was trained on (workers/diffusion/noise/); each family's row says which it offers.
+DISCRETE_SAMPLERS = ("ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc")
+FLOW_SAMPLERS = ("euler", "dpmpp_2m", "unipc")
+SAMPLERS = tuple(dict.fromkeys(DISCRETE_SAMPLERS + FLOW_SAMPLERS))
+
+# What draws the views that a round's dataset does not show yet.
+VIEWS_FROM = ("style_lora",)
+
+CROP_MODES = ("quadrants", "boxes", "auto")
+
+# What a generator must not be asked for, whatever the client's rights: whole words of tags and prompts.
+DENIED_TAGS = frozenset({"loli", "shota", "lolicon", "shotacon", "nsfw", "nude", "naked", "sex", "child porn"})
+
+# Which code judges candidates.
+SCORERS = {
+    "plain": "workers.scorers.plain:PlainScorer",  # colours and where they lie: for pictures of any kind
+    "reader": "workers.scorers.reader:ReaderScorer",  # attributes and views of the chibi world
+}
