@@ -15,8 +15,8 @@ from shared import jobs, reconcile
 from shared.models import Job
 from shared.runtime import open_storage
 from shared.storage import FolderStorage, PresignedPost
+from tests.api.bodies import PROJECT
 from tests.api.conftest import Caller
-from tests.api.test_main_job import PROJECT
 from tests.factories import png
 from workers.runner import run_job
 

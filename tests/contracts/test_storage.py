@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import time
 import urllib.parse
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ import stamina
 from shared.errors import Invalid, NotFound, Unavailable
 from shared.storage import Damaged, FolderStorage, S3Storage, Storage, attachment, storage_from_url
 from tests.servers import S3
+from tests.waiting import eventually
 
 HOUR = timedelta(hours=1)
 
@@ -168,8 +168,7 @@ def test_a_presigned_url_reads_one_object_under_a_name(s3_store: S3Storage) -> N
 def test_a_presigned_url_expires(s3_store: S3Storage) -> None:
     s3_store.put_bytes("a", b"1")
     url = s3_store.presigned_get("a", timedelta(seconds=1))
-    time.sleep(2.5)
-    assert requests.get(url, timeout=10).status_code == 403
+    eventually(lambda: requests.get(url, timeout=10).status_code == 403, every_seconds=0.2)
 
 
 @pytest.mark.servers

@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 
 from shared import catalog
 from shared.params import GenerateParams, Picture
-from tests.diffusion.test_train import output
+from tests.diffusion.tiny import output
 from workers.diffusion import lora_file, samplers
 from workers.diffusion.generate import generate
 from workers.diffusion.lora_file import About
