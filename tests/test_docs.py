@@ -68,10 +68,3 @@ CODE = [
 @pytest.mark.parametrize("code", CODE)
 def test_every_path_of_the_catalog_leads_somewhere(code: str) -> None:
     assert callable(catalog.resolve(code))
-
-
-@pytest.mark.parametrize("package", ["torchvision", "cv2", "timm", "httpx"])
-def test_what_would_replace_our_torch_is_not_installed(package: str) -> None:
-    import importlib.util
-
-    assert importlib.util.find_spec(package) is None

@@ -24,21 +24,13 @@ from shared.outside.secrets import Vault
 from shared.outside.storage import FolderStorage
 from shared.runtime import Runtime
 from shared.settings import Settings
+from tests.domain import RecordingBroker
 
+# Has each test of a module run on SQLite, and again on Postgres, where transactions really run side by side.
+ON_BOTH = pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgres", marks=pytest.mark.servers)], indirect=True
+)
 SECRET = "a secret for tests, 32 characters and more"
-
-
-class RecordingBroker:
-    """Messages, kept instead of sent."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, str, int]] = []
-
-    def send(self, queue: str, job_id: str, attempt: int) -> None:
-        self.sent.append((queue, job_id, attempt))
-
-    def ping(self) -> None:
-        pass
 
 
 def make_runtime(folder: Path, database_url: str, **settings: Any) -> Runtime:
@@ -72,10 +64,23 @@ def settings() -> dict[str, Any]:
 
 
 @pytest.fixture
-def runtime(tmp_path: Path, empty_database: Path, settings: dict[str, Any]) -> Iterator[Runtime]:
-    path = tmp_path / "bootlora.db"
-    path.write_bytes(empty_database.read_bytes())
-    runtime = make_runtime(tmp_path / "store", f"sqlite:///{path}", **settings)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path, empty_database: Path) -> str:
+    """An empty database of SQLite, or of Postgres where `ON_BOTH` asks for it."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        path = tmp_path / "bootlora.db"
+        path.write_bytes(empty_database.read_bytes())
+        return f"sqlite:///{path}"
+    url: str = request.getfixturevalue("postgres_url")
+    database = Database(url)
+    Base.metadata.drop_all(database.engine)
+    Base.metadata.create_all(database.engine)
+    database.dispose()
+    return url
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, database_url: str, settings: dict[str, Any]) -> Iterator[Runtime]:
+    runtime = make_runtime(tmp_path / "store", database_url, **settings)
     yield runtime
     runtime.close()
 

@@ -13,7 +13,7 @@ import pytest
 
 from shared import catalog
 from shared.models import Event, Image, Job, Project, User
-from tests.api.test_main_job import PROJECT, upload
+from tests.api.bodies import PROJECT, upload
 from tests.factories import make_curating, make_image, make_project, png
 
 

@@ -16,16 +16,8 @@ import pytest
 from api import uploads
 from shared import archives
 from shared.errors import TooLarge
-from tests.api.test_main_job import PROJECT, upload
+from tests.api.bodies import PROJECT, upload, zipped
 from tests.factories import png
-
-
-def zipped(entries: dict[str, bytes], **more: Any) -> bytes:
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", **more) as file:
-        for name, content in entries.items():
-            file.writestr(name, content)
-    return target.getvalue()
 
 
 def send(caller, project_id: str, content: bytes) -> Any:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import threading
 
-from tests.api.test_main_job import PROJECT, upload
+from tests.api.bodies import PROJECT, upload
+from tests.api.conftest import ON_BOTH
 from tests.factories import make_curating, png
+
+pytestmark = ON_BOTH
 
 
 def put_back(caller, image_id, if_match):

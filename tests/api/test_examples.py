@@ -19,9 +19,9 @@ from api.app import create_app
 from api.blank import blank_runtime
 from shared import rounds, users, webhooks
 from shared.runtime import Runtime, open_storage
+from tests.api.bodies import zipped
 from tests.api.conftest import SECRET, Caller, make_runtime
-from tests.api.test_datasets import zipped
-from tests.api.test_openapi import operations
+from tests.api.documented import operations, real
 from tests.factories import make_curating, make_failed, make_image, make_job, make_project, png
 from tests.servers import S3
 
@@ -114,13 +114,6 @@ def posted_slip(admin: Caller, things: dict[str, str]) -> str:
     offer = admin.post(path, examples.BODIES["offer_upload"]).json
     requests.post(offer["url"], data=offer["fields"], files={"file": png()}, timeout=10).raise_for_status()
     return offer["slip"]
-
-
-def real(text: str, things: dict[str, str]) -> str:
-    """With the ids of what there is in the place of those of the examples."""
-    for example, id_ in things.items():
-        text = text.replace(example, id_)
-    return text
 
 
 def body_of(operation: dict[str, Any], things: dict[str, str]) -> dict[str, Any]:

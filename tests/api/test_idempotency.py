@@ -8,8 +8,11 @@ import threading
 import pytest
 
 from shared.models import IdempotencyKey, Job, Project
-from tests.api.test_main_job import PROJECT
+from tests.api.bodies import PROJECT
+from tests.api.conftest import ON_BOTH
 from tests.factories import make_project, png
+
+pytestmark = ON_BOTH
 
 KEY = {"Idempotency-Key": "once"}
 

@@ -11,7 +11,7 @@ import pytest
 
 from api import auth
 from api.limits import Limiter
-from tests.api.test_main_job import PROJECT
+from tests.api.bodies import PROJECT
 
 
 @pytest.fixture

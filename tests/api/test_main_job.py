@@ -8,21 +8,17 @@ import threading
 import time
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from shared.errors import Unavailable
 from shared.models import Job
 from shared.outside.db import utcnow
-from tests.factories import make_curating, make_failed, make_job, make_lora, make_project, make_round, png
+from tests.api.bodies import PROJECT, upload
+from tests.api.conftest import ON_BOTH
+from tests.factories import make_curating, make_failed, make_image, make_job, make_lora, make_project, make_round, png
 
-PROJECT = {"name": "Eiei", "trigger_word": "eiei21girl", "feature_tags": ["fox ears", "yellow eyes"]}
-
-
-def upload(caller, project_id: str, content: bytes | None = None, **form: str) -> Any:
-    data = {"file": (io.BytesIO(content or png()), "eiei.png"), **form}
-    return caller.post(f"/v1/projects/{project_id}/images", data=data)
+pytestmark = ON_BOTH
 
 
 def test_a_project_goes_from_pictures_to_training(ada, runtime):
@@ -282,3 +278,11 @@ def test_a_link_to_the_next_page_has_one_slash(ada):
     for _ in range(2):
         ada.post("/v1/projects", PROJECT)
     assert ada.get("/v1/projects?limit=1").headers["Link"].startswith("<https://lora.example/v1/projects?")
+
+
+def test_seeds_and_places_beyond_four_bytes(ada, session_of):
+    with session_of() as session:
+        project = make_project(session, ada.user_id)
+        image = make_image(session, project, seed=5_000_000_000)
+    assert ada.get(f"/v1/images/{image.id}").json["seed"] == 5_000_000_000
+    assert ada.get(f"/v1/projects/{project.id}/events?after=3000000000").json["items"] == []

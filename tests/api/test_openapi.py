@@ -10,17 +10,9 @@ from openapi_spec_validator import validate
 
 from api import document
 from shared.users import SCOPES
+from tests.api.documented import operations
 
 ROOT = Path(__file__).parent.parent.parent
-METHODS = ("get", "post", "put", "patch", "delete")
-
-
-def operations(spec):
-    """Every route of a document: its path, method and operation."""
-    for path, item in spec["paths"].items():
-        for method in METHODS:
-            if method in item:
-                yield path, method, item[method]
 
 
 def test_the_committed_document_is_fresh(built_app):

@@ -19,8 +19,7 @@ from shared import users, webhooks
 from shared.models import Webhook
 from shared.users import SCOPES
 from tests.api.conftest import SECRET, Caller
-from tests.api.test_examples import real
-from tests.api.test_openapi import operations
+from tests.api.documented import operations, real
 from tests.factories import make_curating, make_job, png
 
 PROJECT = examples.BODIES["create_project"]

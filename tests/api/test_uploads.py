@@ -16,8 +16,8 @@ from shared.models import Job
 from shared.outside.storage import FolderStorage, PresignedPost
 from shared.queue import jobs
 from shared.runtime import open_storage
+from tests.api.bodies import PROJECT
 from tests.api.conftest import Caller
-from tests.api.test_main_job import PROJECT
 from tests.factories import png
 from workers.runner import run_job
 

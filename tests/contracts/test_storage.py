@@ -7,7 +7,6 @@ import io
 import json
 import os
 import threading
-import time
 import urllib.parse
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +20,7 @@ import stamina
 from shared.errors import Invalid, NotFound, Unavailable
 from shared.outside.storage import PROBE, Damaged, FolderStorage, S3Storage, Storage, attachment, storage_from_url
 from tests.servers import S3
+from tests.waiting import eventually
 
 HOUR = timedelta(hours=1)
 
@@ -259,8 +259,7 @@ def test_a_presigned_url_reads_one_object_under_a_name(s3_store: S3Storage) -> N
 def test_a_presigned_url_expires(s3_store: S3Storage) -> None:
     s3_store.put_bytes("a", b"1")
     url = s3_store.presigned_get("a", timedelta(seconds=1))
-    time.sleep(2.5)
-    assert requests.get(url, timeout=10).status_code == 403
+    eventually(lambda: requests.get(url, timeout=10).status_code == 403, every_seconds=0.2)
 
 
 @pytest.mark.servers

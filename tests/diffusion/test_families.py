@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from shared import catalog
 from tests.diffusion import tiny
-from tests.diffusion.test_train import output
+from tests.diffusion.tiny import output
 from workers.diffusion import families
 from workers.diffusion.families.base import Family
 from workers.diffusion.families.sd15 import StableDiffusion15

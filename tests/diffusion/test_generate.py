@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 
 from shared import catalog
 from shared.catalog.params import GenerateParams, Picture
-from tests.diffusion.test_train import output
+from tests.diffusion.tiny import output
 from workers.diffusion.generate import generate
 from workers.diffusion.lora import files
 from workers.diffusion.lora.about import About

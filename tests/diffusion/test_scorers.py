@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from chibi_lab.old_world import Shot, held_out_characters, render
-from shared import catalog
 from shared.catalog.params import ScoreParams
 from workers import pictures
 from workers.scorers.base import Score
@@ -77,12 +76,6 @@ def test_near_duplicates_share_most_bits():
     noisy = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
     assert (dhash(image) ^ dhash(noisy.resize((64, 85)))).bit_count() <= 8
     assert (dhash(image) ^ dhash(pose("jump"))).bit_count() > 8
-
-
-def test_every_scorer_of_the_catalog_is_there():
-    for code in catalog.SCORERS.values():
-        module, name = code.split(":")
-        assert callable(getattr(__import__(module, fromlist=[name]), name)().score)
 
 
 # reading

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from shared.catalog.params import TrainParams
 from tests.diffusion.checkpoints import FolderCheckpoints
-from tests.diffusion.tiny import make_image
+from tests.diffusion.tiny import make_image, output
 from workers.diffusion import checkpoint, train
 from workers.diffusion.dataset import Example
-from workers.diffusion.families.base import Family
 from workers.diffusion.families.sd15 import StableDiffusion15
 from workers.diffusion.lora import adapter
 from workers.diffusion.lora.weights import TrainedLora
@@ -40,14 +39,6 @@ def stop_at(step: int):
 def flat(lora: TrainedLora) -> Tensor:
     sides = [side.flatten() for changes in lora.weights.values() for c in changes.values() for side in (c.down, c.up)]
     return torch.cat(sides)
-
-
-def output(base: Family) -> Tensor:
-    """What the base makes of a fixed question."""
-    torch.manual_seed(0)
-    noisy = torch.randn(2, 4, 8, 8)
-    with torch.no_grad():
-        return base.predict(noisy, torch.tensor([10, 700]), base.encode_prompts(["1girl, solo", "from behind"]))
 
 
 @pytest.fixture(scope="module")

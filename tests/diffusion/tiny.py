@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from shared.catalog import BaseModel
+from workers.diffusion.families.base import Family
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT / "models/chibi/base/tokenizer"
@@ -137,3 +138,11 @@ def make_image(seed: int, size: tuple[int, int] = (48, 48)) -> Image.Image:
         x, y = rng.integers(5, 30, 2).tolist()
         draw.ellipse((x, y, x + 12, y + 12), fill=tuple(rng.integers(0, 200, 3).tolist()))
     return image
+
+
+def output(base: Family) -> torch.Tensor:
+    """What the base makes of a fixed question."""
+    torch.manual_seed(0)
+    noisy = torch.randn(2, 4, 8, 8)
+    with torch.no_grad():
+        return base.predict(noisy, torch.tensor([10, 700]), base.encode_prompts(["1girl, solo", "from behind"]))

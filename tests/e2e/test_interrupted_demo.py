@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from embedded.demo import INTERRUPTED
-from tests.embedded.test_interrupts import of_folder
+from tests.processes import of_folder
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,6 +12,7 @@ from bootlora.types import Job
 from embedded import demo
 from embedded.stack import Stack
 from tests.e2e.plans import small
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
@@ -66,13 +66,14 @@ def prepared(bootlora: Bootlora) -> str:
 
 def seen(bootlora: Bootlora, job_id: str, wanted: Callable[[Job], bool], seconds: float = 60) -> Job:
     """The job as soon as it is as wanted."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+
+    def as_wanted() -> Job | None:
         job = bootlora.jobs.get(job_id)
-        if wanted(job):
-            return job
-        time.sleep(0.1)
-    raise AssertionError(f"job {job_id} did not get there in {seconds} s")
+        return job if wanted(job) else None
+
+    found = eventually(as_wanted, seconds, every_seconds=0.1)
+    assert found is not None
+    return found
 
 
 def step_of(job: Job) -> int:

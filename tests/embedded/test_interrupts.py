@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.embedded.test_supervisor import eventually
+from tests.processes import of_folder
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.servers
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -45,16 +45,6 @@ with Supervisor(folder, report=lambda line: print(line, flush=True)) as supervis
     print("ready", flush=True)
     time.sleep(1000)
 """
-
-
-def of_folder(folder: Path) -> list[psutil.Process]:
-    """Living processes that name this folder in their command line, or work in it."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "cwd", "status"]):
-        places = [*(process.info["cmdline"] or []), process.info["cwd"] or ""]
-        if str(folder) in " ".join(places) and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(process)
-    return found
 
 
 @pytest.fixture

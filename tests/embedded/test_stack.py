@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from requests import Session
 
 from embedded.stack import Stack, known_secrets
 from tests.factories import png
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
@@ -35,8 +35,7 @@ def test_every_process_is_killed_and_comes_back(tmp_path: Path) -> None:
         before = pids()
         for name in before:
             stack.kill(name)
-        while any(pids()[name] == before[name] for name in before):
-            time.sleep(0.05)
+        eventually(lambda: all(pids()[name] != before[name] for name in before))
         for name in before:
             stack.await_ready(name)
         assert is_healthy(stack)

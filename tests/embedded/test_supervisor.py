@@ -7,14 +7,14 @@ import signal
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from embedded.supervisor import InUse, Program, StartFailed, Supervisor, lock
+from tests.processes import gone
+from tests.waiting import eventually
 
 # A process with a child, both deaf to SIGTERM if asked to be.
 PARENT = """
@@ -42,17 +42,6 @@ with Supervisor(folder) as supervisor:
 
 def sleeper(name: str = "sleeper", **over: object) -> Program:
     return Program(name=name, command=[sys.executable, "-c", "import time; time.sleep(1000)"], **over)
-
-
-def eventually(true: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it didn't happen in time"
-        time.sleep(0.05)
-
-
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_process_runs_until_the_supervisor_leaves(tmp_path: Path) -> None:

@@ -10,14 +10,20 @@ from typing import Any
 
 import pytest
 import urllib3
+from sqlalchemy import select
 
-from shared.models import Job, Project
+from shared import projects
+from shared.models import Image, Job, Project
 from tests import servers
+from tests.domain import make_project
 from tests.factories import png
 from tests.faults.invariants import assert_invariants
 from tests.faults.service import Service, enqueue_crop
 
 PASSED = pytest.StashKey[bool]()
+TRAINING = {"train_steps": 30, "checkpoint_every_steps": 10}
+STYLE = {"kind": "style", "target": 6, "max_generations": 1, "enough": 4, "candidates_per_pick": 2}
+TWO_ROUNDS = {"rounds": [{**STYLE, "train": TRAINING}, {"kind": "character", "train": TRAINING}]}
 COLUMNS = ("fault", "what", "database", "times", "recovered in s (worst)", "lost", "doubled")
 
 
@@ -88,6 +94,23 @@ class Trial:
     def running(self, pictures: int = 6, **params: Any) -> Job:
         """A job that a worker is in the middle of."""
         return self.service.await_running(self.submit(pictures, **params))
+
+    def bootstrap(self, **over: Any) -> Project:
+        """Start a project of two rounds, whose pictures are really in the store."""
+        runtime = self.service.runtime
+        with runtime.transaction() as session:
+            user = session.merge(self.service.local_user())
+            project = make_project(session, user, plan=TWO_ROUNDS, **over)
+            for image in session.scalars(select(Image).where(Image.project_id == project.id)):
+                key = f"projects/{project.id}/images/{image.id}.png"
+                stored = runtime.storage.put_bytes(key, image.id.encode() * 200)
+                image.key, image.sha256 = stored.key, stored.sha256
+            self.accepted.append(projects.start(session, project))
+        return project
+
+    def state_of(self, project: Project) -> str:
+        with self.service.runtime.db.reading() as session:
+            return session.get_one(Project, project.id).state
 
     def strike(self) -> None:
         self.struck_at = time.monotonic()

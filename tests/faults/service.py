@@ -20,12 +20,12 @@ from sqlalchemy.orm import Session
 from embedded import servers
 from embedded.stack import USER, Stack
 from embedded.supervisor import Program
-from shared import users
+from shared import images, users
 from shared.catalog import base_models
-from shared.catalog.kinds import CROP, GENERATE, CropInputs, GenerateInputs, ImageInput
+from shared.catalog.kinds import CROP, GENERATE, CropInputs, GenerateInputs
 from shared.catalog.params import Picture
 from shared.lifecycle import TERMINAL_JOB_STATES
-from shared.models import Job, Project, User, Worker
+from shared.models import Image, Job, Project, User, Worker
 from shared.outside.db import Database, clock
 from shared.outside.secrets import Vault
 from shared.queue import jobs
@@ -250,7 +250,7 @@ class Service(Stack):
 
 
 def enqueue_crop(session: Session, project: Project, image_id: str, params: dict[str, Any]) -> Job:
-    inputs = CropInputs(base_model="chibi", image=ImageInput(id=image_id, key="k", sha256="0"))
+    inputs = CropInputs(base_model="chibi", image=images.as_input(session.get_one(Image, image_id)))
     trouble = TroubledCrop(**params)
     return jobs.enqueue(session, session.get_one(Project, project.id), CROP, params=trouble, inputs=inputs)
 

@@ -20,7 +20,6 @@ from tests import servers
 from tests.faults.conftest import Trial, database_of
 from tests.faults.invariants import assert_invariants
 from tests.faults.service import Service
-from tests.faults.test_store import bootstrap
 
 pytestmark = pytest.mark.soak
 
@@ -126,7 +125,7 @@ def test_a_long_day(service: Service, pytestconfig: pytest.Config, request: pyte
         while len(mischief.open_jobs()) < AT_ONCE:
             trial.submit(mischief.random.randint(1, 40))
         if project is None or has_ended(service, project):
-            project = bootstrap(trial)
+            project = trial.bootstrap()
         name = mischief.random.choice(mischief.names())
         with suppress(psutil.Error, ProcessLookupError, Unavailable):  # who is gone can't be hurt
             getattr(mischief, name)()

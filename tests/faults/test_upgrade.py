@@ -21,7 +21,6 @@ from shared.queue import jobs
 from tests.factories import png
 from tests.faults.conftest import Trial
 from tests.faults.service import enqueue_crop
-from tests.faults.test_store import bootstrap, state_of
 
 # The oldest tables that today's workers can work on: a migration that adds a column moves this to itself.
 OLDEST = "0005"
@@ -33,7 +32,7 @@ MESSAGES = sorted(Path(__file__).with_name("messages").glob("*.json"))
 def test_an_upgrade_with_jobs_in_flight_loses_nothing(trial: Trial) -> None:
     service = trial.service
     command.downgrade(migrations(service.straight_database_url), OLDEST)
-    project = bootstrap(trial, curation="manual")
+    project = trial.bootstrap(curation="manual")
     waiting = service.await_that(lambda: curating(trial, project.id))
     for _ in range(8):
         trial.submit(20)
@@ -43,7 +42,7 @@ def test_an_upgrade_with_jobs_in_flight_loses_nothing(trial: Trial) -> None:
     trial.recovered()
     with service.runtime.transaction() as session:
         rounds.finish(session, session.get_one(Round, waiting.id), accept_fewer=True)
-    service.await_that(lambda: state_of(trial, project) == ProjectState.COMPLETED)
+    service.await_that(lambda: trial.state_of(project) == ProjectState.COMPLETED)
     assert {job.attempt for job in trial.all_done()} == {1}, "nobody was disturbed"
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic is that which the processor is clearly faster with."""
+"""The arithmetic is the one that the processor is clearly faster with."""
 
 import pytest
 import torch
@@ -13,9 +13,8 @@ def test_bf16_must_be_clearly_faster(monkeypatch, fp32, bf16, wanted):
     assert arithmetic.bf16_is_faster.__wrapped__() is wanted
 
 
-def test_one_process_answers_always_the_same():
-    answer = arithmetic.bf16_is_faster()
+@pytest.mark.parametrize(("faster", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_products_are_computed_in_the_faster_arithmetic(monkeypatch, faster, dtype):
+    monkeypatch.setattr(arithmetic, "bf16_is_faster", lambda: faster)
     with arithmetic.autocast():
-        product = torch.ones(2, 2) @ torch.ones(2, 2)
-    assert product.dtype == (torch.bfloat16 if answer else torch.float32)
-    assert arithmetic.bf16_is_faster() is answer
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype

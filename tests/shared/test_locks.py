@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -30,6 +29,7 @@ from shared.webhooks import Answer
 from tests.domain import NOTHING, RecordingBroker, claim, make_job, make_project, make_runtime, make_user, result_of
 from tests.factories import make_round
 from tests.servers import Postgres
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.servers
 
@@ -374,15 +374,14 @@ def demote(runtime: Runtime, user_id: str) -> None:
         users.change(session, users.get_locked(session, user_id), {"role": "member"})
 
 
-def await_waiting(runtime: Runtime, seconds: float = 20.0) -> None:
-    """Until somebody waits for somebody's lock."""
+def await_waiting(runtime: Runtime) -> None:
+    """Wait until a transaction waits for another's lock."""
     waiting = text(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+
+    def somebody_waits() -> bool:
         with runtime.db.reading() as session:
-            if session.scalar(waiting):
-                return
-        time.sleep(0.02)
-    raise AssertionError("nobody waits")
+            return bool(session.scalar(waiting))
+
+    eventually(somebody_waits)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from shared.admin import upgrade
 from shared.models import Delivery, Project, User, Webhook
 from shared.runtime import Runtime
 from tests.domain import make_project, make_runtime, make_user
+from tests.waiting import eventually
 from tests.webhooks.receiver import Receiver, receiving
 from workers.delivery import Sender
 
@@ -64,13 +64,12 @@ class World:
 
     def send(self, until: Callable[[], bool] | None = None, seconds: float = 15.0) -> None:
         """Tick as a clock would, until nothing waits (or `until` says so)."""
-        give_up = time.monotonic() + seconds
-        while time.monotonic() < give_up:
+
+        def done() -> bool:
             self.sender.tick()
-            time.sleep(0.01)
-            if until() if until else self.sender.idle and not self.waiting():
-                return
-        raise AssertionError("deliveries are still waiting")
+            return until() if until else self.sender.idle and not self.waiting()
+
+        eventually(done, seconds)
 
     def waiting(self) -> int:
         with self.runtime.db.reading() as session:

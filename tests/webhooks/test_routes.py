@@ -10,11 +10,23 @@ import pytest
 from shared import events
 from shared.models import IdempotencyKey, Project
 from shared.runtime import Runtime
-from tests.api.conftest import Caller, ada, admin, app, bob, built_app, empty_database, make_caller, runtime
+from tests.api.conftest import (
+    Caller,
+    ada,
+    admin,
+    app,
+    bob,
+    built_app,
+    database_url,
+    empty_database,
+    make_caller,
+    runtime,
+)
+from tests.waiting import eventually
 from tests.webhooks.receiver import Receiver, says
 from workers.delivery import Sender
 
-__all__ = ["ada", "admin", "app", "bob", "built_app", "empty_database", "make_caller", "runtime"]
+__all__ = ["ada", "admin", "app", "bob", "built_app", "database_url", "empty_database", "make_caller", "runtime"]
 
 URL = "https://studio.example/hooks"
 
@@ -53,17 +65,15 @@ def happen(runtime: Runtime, project_id: str, type_: str = "round.completed") ->
 
 
 def send(sender: Sender, caller: Caller, path: str) -> list[dict[str, Any]]:
-    """Let the sender work until nothing waits; the deliveries then."""
-    import time
+    """Let the sender work until nothing waits, and return the deliveries."""
 
-    give_up = time.monotonic() + 15
-    while time.monotonic() < give_up:
+    def all_sent() -> list[dict[str, Any]]:
         sender.tick()
-        time.sleep(0.02)
-        items = caller.get(path).json["items"]
-        if sender.idle and not any(each["state"] == "pending" for each in items):
-            return list(items)
-    raise AssertionError("deliveries are still waiting")
+        items: list[dict[str, Any]] = caller.get(path).json["items"]
+        waiting = not sender.idle or any(each["state"] == "pending" for each in items)
+        return [] if waiting else items
+
+    return eventually(all_sent)
 
 
 def test_the_secret_is_shown_when_it_is_made_and_never_again(ada: Caller) -> None:

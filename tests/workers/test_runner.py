@@ -3,7 +3,6 @@ import itertools
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from shared.queue import jobs
 from shared.runtime import Runtime
 from tests.domain import make_project, make_runtime, make_user
 from tests.factories import png
+from tests.waiting import eventually
 from tests.workers.handlers import ProbeInputs, ProbeParams, probe
 from workers.runner import disk_is_full, gpu_is_lost, run_job
 
@@ -59,8 +59,7 @@ def row(runtime: Runtime, job: Job) -> Job:
 def in_background(runtime: Runtime, job: Job, draining: Callable[[], bool] = lambda: False) -> threading.Thread:
     thread = threading.Thread(target=run, args=(runtime, job, draining))
     thread.start()
-    while row(runtime, job).state == "queued":
-        time.sleep(0.01)
+    eventually(lambda: row(runtime, job).state != "queued")
     return thread
 
 
@@ -143,8 +142,7 @@ def test_a_worker_that_shuts_down_gives_its_job_back_and_another_goes_on(
     job = make("steps", steps=60)
     shutting_down = threading.Event()
     thread = in_background(runtime, job, shutting_down.is_set)
-    while (row(runtime, job).checkpoint or {}).get("step", 0) < 3:
-        time.sleep(0.01)
+    eventually(lambda: (row(runtime, job).checkpoint or {}).get("step", 0) >= 3)
     shutting_down.set()
     thread.join(10)
     waiting = row(runtime, job)
@@ -159,8 +157,7 @@ def test_a_worker_that_shuts_down_leaves_a_checkpoint(runtime: Runtime, make: Ca
     job = make("trains", steps=100)
     shutting_down = threading.Event()
     thread = in_background(runtime, job, shutting_down.is_set)
-    while not row(runtime, job).progress:
-        time.sleep(0.01)
+    eventually(lambda: row(runtime, job).progress)
     shutting_down.set()
     thread.join(10)
     assert row(runtime, job).state == "queued"
@@ -206,9 +203,9 @@ def test_a_worker_whose_job_was_given_away_stops_and_publishes_nothing(
 def test_progress_reaches_the_row(runtime: Runtime, make: Callable[..., Job]) -> None:
     job = make("steps", steps=100)
     thread = in_background(runtime, job)
-    progress: dict[str, Any] | None = None
-    while not (progress := row(runtime, job).progress) or progress["step"] < 5:
-        time.sleep(0.01)
+    eventually(lambda: (row(runtime, job).progress or {}).get("step", 0) >= 5)
+    progress = row(runtime, job).progress
+    assert progress is not None
     with runtime.transaction() as session:
         jobs.cancel(session, session.get_one(Job, job.id))
     thread.join(10)
