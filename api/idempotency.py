@@ -1,7 +1,7 @@
-"""Idempotency-Key: the same request sent again is answered again, and done once.
+"""Idempotency-Key: a request that is sent again is done only once, and gets the same answer.
 
-The key's row and the request's effect are one transaction, the answer included. Either all of it is there
-and a repetition is answered from it, or nothing is and a repetition does it. Answers that say no are not kept.
+One transaction writes the key, the effect of the request and its answer. After it, a repetition gets the stored answer;
+if it was rolled back, a repetition does the request. Error answers are not stored.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LOCK_SECONDS = 5
 KEPT_HEADERS = ("Content-Type", "Location", "ETag", "Link")
 
 
-# Putting a statement together takes longer than to execute it.
+# Statements are built once: that takes longer than to run them.
 _keys = IdempotencyKey.__table__
 _MINE = [_keys.c[name] == bindparam(f"my_{name}") for name in ("user_id", "route", "key")]
 _KNOWN = select(_keys.c.fingerprint, _keys.c.status, _keys.c.body, _keys.c.headers).where(*_MINE)
@@ -42,7 +42,7 @@ _KEEPING = update(_keys).where(*_MINE)
 
 
 class Known(Protocol):
-    """What is remembered of a request."""
+    """The stored row of a request."""
 
     fingerprint: str
     status: int | None
@@ -71,7 +71,7 @@ class Replay(Exception):
 
 
 def announce() -> None:
-    """Note the key of the request, if it has one; a known one is answered at once."""
+    """Read the request's key, if it has one. Raises `Replay` if its answer is stored."""
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return
@@ -102,7 +102,7 @@ def keep(answer: Response) -> None:
 
 
 def _claim(session: Session) -> None:
-    """Take the key for this request. One that came a moment before is waited for, and its answer given."""
+    """Claim the key for this request. If another request holds it, wait for that one and give its answer."""
     dialect = session.get_bind().dialect.name
     postgres = dialect == "postgresql"
     if postgres:
@@ -139,8 +139,10 @@ def _replay(row: Known) -> None:
 
 
 def _fingerprint() -> str:
-    """What was asked, however it was written: JSON in any order, a form with any boundary; and with which API key,
-    since a key must not be given the answer of one that may do more."""
+    """A hash of the request, whatever the order of its JSON or the boundary of its form.
+
+    The API key is part of it: a key must not get the stored answer of one that has more scopes.
+    """
     digest = hashlib.sha256(f"{context.api_key().id} ".encode() + request.query_string)
     if request.mimetype == "multipart/form-data":
         digest.update(json.dumps(sorted(request.form.items(multi=True))).encode())

@@ -1,4 +1,4 @@
-"""Who did what. Written with what was done, in the same transaction; for admins to read."""
+"""The audit log, for admins: who did what. An entry is written in the transaction of the action."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ _WRITING = insert(AuditEntry.__table__)
 
 
 def record(session: Session, key: ApiKey, action: str, target: str, request_id: str | None) -> None:
-    """Remember that the holder of a key did this."""
+    """Write that the holder of a key did this."""
     entry = {"user_id": key.user_id, "api_key_id": key.id, "action": action, "target": target[:500]}
     session.execute(_WRITING, {**entry, "request_id": request_id})

@@ -1,4 +1,4 @@
-"""Events: one table behind polling, streams and webhooks, written in the transaction that they tell of."""
+"""Events: one table for polling, streams and webhooks, written in the transaction of what happened."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _NEXT = (
     .values(seq=_projects.c.seq + 1)
     .returning(_projects.c.seq)
 )
-# Kept from being deleted before the delivery is written: that would undo the whole transaction.
+# Locked, so that none is deleted before its delivery is written: that would roll the whole transaction back.
 _LISTENING = (
     select(Webhook)
     .where(
@@ -59,7 +59,7 @@ def record(session: Session, project: Project, type_: str, **data: Any) -> Event
     """Append an event to a project, with a delivery for each webhook that wants it."""
     if type_ not in TYPES:
         raise ValueError(f"unknown event type {type_!r}")
-    session.flush()  # the project may be new
+    session.flush()  # for _NEXT, in case the project is new
     now = utcnow()
     seq = session.scalar(_NEXT, {"of": project.id, "updated_at": now})
     set_committed_value(project, "seq", seq)

@@ -28,7 +28,7 @@ class Schema(_Schema):
 
 
 class Answer(_Schema):
-    """What the service says. Fields may be added at any time, so its schema forbids none."""
+    """The body of an answer. Its schema allows unknown fields, because fields may be added at any time."""
 
     class Meta:
         unknown = "include"

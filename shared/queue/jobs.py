@@ -27,7 +27,7 @@ from shared.settings import Settings
 log = structlog.get_logger()
 OPEN_STATES = (JobState.QUEUED, JobState.RUNNING)
 
-# For updates that needn't be told to rows which the session has loaded: that costs the same again.
+# Statements against tables, not mapped classes: SQLAlchemy then does not synchronise loaded rows. They do not flush.
 _jobs, _users = Job.__table__, User.__table__
 
 

@@ -1,4 +1,4 @@
-"""How fast this installation has been lately: what estimates are made of."""
+"""How fast this installation has been lately. The estimates of waits are computed from it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from shared.models import Job, Project, Worker
 from shared.outside.db import clock, utcnow
 from shared.settings import Settings
 
-LATEST = 20  # jobs that an estimate is made of
-RECENT = 1_000  # among which they are looked for
-KEEP_SECONDS = 15.0  # how long what was found is good enough
+LATEST = 20  # jobs that an estimate is computed from
+RECENT = 1_000  # the latest jobs, among which these are searched
+KEEP_SECONDS = 15.0  # how long a figure is kept before it is computed again
 
 T = TypeVar("T")
 _found: dict[tuple[str, str], tuple[float, Any]] = {}
@@ -28,14 +28,14 @@ _found: dict[tuple[str, str], tuple[float, Any]] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """Seconds until a job begins and until it ends. None: nobody can say, or it is past."""
+    """Seconds until a job begins and until it ends. None: unknown, or already past."""
 
     to_start: float | None = None
     to_finish: float | None = None
 
 
 def wait(session: Session, job: Job, place: int | None, settings: Settings) -> Wait:
-    """What to tell somebody who waits for a job that has not ended, if nobody else comes."""
+    """The estimated wait for a job that has not ended, if no more jobs are submitted."""
     kind = KINDS[job.kind]
     whole = seconds(session, kind, job.inputs.get("base_model", ""), kind.size_of(job))
     if job.state == JobState.RUNNING:
@@ -47,7 +47,7 @@ def wait(session: Session, job: Job, place: int | None, settings: Settings) -> W
     slots, busy = session.execute(_slots_and_busy(job.queue, settings)).one()
     if not slots or mean is None:
         return Wait()
-    # A slot that is busy is, on the mean, half through.
+    # On average a busy slot is halfway through its job.
     before = max(0.0, (place or 0) + 1 - (slots - busy)) - (0.5 if busy >= slots else 0.0)
     to_start = round(max(0.0, before) * mean / slots, 1)
     return Wait(to_start=to_start, to_finish=None if whole is None else round(to_start + whole, 1))
@@ -79,7 +79,7 @@ def _mean_of_queue(session: Session, queue: str) -> float | None:
 
 
 def _kept(session: Session, name: str, look: Callable[[], T]) -> T:
-    """What was found a moment ago, or now: every answer about a job asks, and it changes slowly."""
+    """The figure of a moment ago, or a fresh one. Every answer about an open job needs it, and it changes slowly."""
     place = (str(session.get_bind()), name)
     until, found = _found.get(place, (0.0, None))
     if time.monotonic() >= until:

@@ -1,4 +1,4 @@
-"""Turns: whose waiting job is handed out next, to which free slot, and how many stand before it."""
+"""Which waiting job is handed out next, and how many jobs stand before a given one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from shared.models import Job, User, Worker
 from shared.outside.db import clock
 from shared.settings import Settings
 
-MAX_COUNTED = 1_000  # waiting jobs of a queue, beyond which nobody is told a place
+MAX_COUNTED = 1_000  # waiting jobs of a queue; with more, no places are computed
 
-# For updates that needn't be told to rows which the session has loaded: that costs the same again.
+# Statements against tables, not mapped classes: SQLAlchemy then does not synchronise loaded rows. They do not flush.
 _jobs, _users = Job.__table__, User.__table__
 
 
 class Turn(NamedTuple):
-    """A message to send: it is this job's turn."""
+    """A message to send: a worker shall take this job."""
 
     queue: str
     id: str
@@ -29,10 +29,10 @@ class Turn(NamedTuple):
 
 
 def hand_out(session: Session, queue: str, settings: Settings, *, patient: bool) -> list[Turn] | None:
-    """The jobs whose turn it is, as many as live workers have free slots; None when others are handing out.
+    """Mark the next jobs as dispatched, as many as live workers have free slots, and return them.
 
-    They are marked as dispatched; their messages are sent after the commit. If one is lost, the mark grows old
-    and the job's turn comes again.
+    The caller sends their messages after the commit. When a message is lost, the mark expires and the job is handed out
+    again. Returns None if another dispatcher is at work, and this one is not `patient`.
     """
     slots = _slots(session, queue, settings, patient=patient)
     if slots is None:
@@ -45,10 +45,10 @@ def hand_out(session: Session, queue: str, settings: Settings, *, patient: bool)
 
 
 def take_next(session: Session, queue: str, settings: Settings) -> Turn | None:
-    """The job whose turn it is: of the user served least recently, the most urgent, the oldest.
+    """Mark the next job: of the user served least recently, the one with the highest priority, then the oldest.
 
-    A user who is locked is passed over: whoever has the lock may have to wait for what is locked here. As a rule they
-    hand out at their own end; else the clock comes a second later.
+    Skips users whose rows are locked, to avoid a deadlock: the holder of such a lock may be waiting for a lock that is
+    held here. It usually hands out jobs itself before its commit; if not, the clock does within a second.
     """
     session.flush()
     given = {"whose": session.scalar(_next_user(queue, settings))}
@@ -60,11 +60,11 @@ def take_next(session: Session, queue: str, settings: Settings) -> Turn | None:
 
 
 def straighten_line(session: Session) -> int:
-    """Let those stand in line who have open jobs, and nobody else. Returns how many moved.
+    """Set `in_line` for users with open jobs and clear it for all others. Returns how many rows changed.
 
-    Who brings their first job stands in line by themselves: the job is written, and then the user looked at. Whoever
-    is doing that right now is passed over here (on Postgres a new job locks its user's key). So nobody is ever
-    out of line with a job that waits, unless an older version of the service put it there; that lasts until this.
+    `jobs.enqueue` sets it itself, after it has written the job. Users who are submitting right now are skipped here: on
+    Postgres a new job locks its user's key. So a user with a waiting job is always in line, unless an API of an older
+    version wrote the job; this function mends that.
     """
     wrong = _users.c.in_line != _HAS_OPEN_JOBS
     found = session.scalars(select(_users.c.id).where(wrong).with_for_update(skip_locked=True)).all()
@@ -95,12 +95,12 @@ def free_slots(session: Session, queue: str, settings: Settings) -> int:
 
 
 def anything_waits(session: Session, queue: str, settings: Settings) -> bool:
-    """Whether there is a job to hand out, and so a reason to hold up other writers."""
+    """Whether there is a job to hand out. If not, a dispatcher need not hold up other writers."""
     return session.scalar(_one_that_waits(queue, settings)) is not None
 
 
 def unclaimed(session: Session, queue: str) -> set[tuple[str, int]]:
-    """Jobs, and their attempts, for which a message is under way."""
+    """The jobs of a queue, with their attempts, whose messages have been sent and not yet taken."""
     sent = select(Job.id, Job.attempt).where(
         Job.queue == queue, Job.state == JobState.QUEUED, Job.dispatched_at <= clock()
     )
@@ -108,7 +108,7 @@ def unclaimed(session: Session, queue: str) -> set[tuple[str, int]]:
 
 
 def unsend(session: Session, job_id: str, attempt: int) -> None:
-    """The message of a dispatched job could not be sent, or was declined; its turn comes again at once."""
+    """Clear the mark of a job whose message was not sent, or was refused. It is handed out again at once."""
     session.execute(
         update(Job)
         .where(Job.id == job_id, Job.state == JobState.QUEUED, Job.attempt == attempt)
@@ -117,15 +117,15 @@ def unsend(session: Session, job_id: str, attempt: int) -> None:
 
 
 def place(session: Session, job: Job) -> int | None:
-    """How many jobs stand before a waiting job, if nobody else comes. None when it doesn't wait.
+    """How many jobs run before a waiting one, if no more are submitted. None if it doesn't wait, or too many do.
 
-    Users take turns, as `take_next` has it: before my second job each other user has had one or two of theirs.
+    Users take turns (see `take_next`): before a user's second job, each other user gets one or two of theirs.
     """
     if job.state != JobState.QUEUED:
         return None
     turns = _turns(session, job.queue)
     if sum(turns.values()) >= MAX_COUNTED or job.user_id not in turns:
-        return None  # too many to tell, or it has just been taken
+        return None  # too many to count, or it has just been taken
     before = _mine_before(session, job) if turns[job.user_id] > 1 else 0
     users = list(turns)
     first = users[: users.index(job.user_id)]
@@ -139,7 +139,7 @@ def _mine_before(session: Session, job: Job) -> int:
 
 
 def _turns(session: Session, queue: str) -> dict[str, int]:
-    """How many jobs each user has waiting, in the order of their turns. Looked up once for each session."""
+    """How many jobs each user has waiting, in the order of their turns. Read once per session."""
     known: dict[str, dict[str, int]] = session.info.setdefault("turns", {})
     if queue not in known:
         known[queue] = dict(session.execute(_counted_by_user(queue)).all())
@@ -147,10 +147,11 @@ def _turns(session: Session, queue: str) -> dict[str, int]:
 
 
 def _slots(session: Session, queue: str, settings: Settings, *, patient: bool) -> int | None:
-    """Those of all live workers. None: there are none, or others are handing out to them.
+    """The slots of all live workers. None if there are none, or if another dispatcher has locked some of them.
 
-    Dispatchers take turns, by the rows of the workers that they hand out to: two would both count the last slot.
-    Who has rows for which the others may wait must not wait for them in turn, and so is not patient.
+    Dispatchers lock the rows of the workers, so that two can't both count the last slot. A transaction that already
+    holds other locks must not wait for these, or two could wait for each other: it is not `patient`, and skips locked
+    rows.
     """
     mine = session.execute(_live_workers(queue, settings, patient)).all()
     if not mine or (not patient and len(mine) < mine[0].number):
@@ -159,11 +160,10 @@ def _slots(session: Session, queue: str, settings: Settings, *, patient: bool) -
 
 
 def _busy(session: Session, queue: str, settings: Settings) -> int:
-    session.flush()
     return session.scalar(_counting_busy(queue, settings)) or 0
 
 
-# The clock asks these each second, and each submit does: putting them together takes as long as the answer.
+# Sent each second by the clock and with each submit. Building them takes as long as running them, so they are cached.
 
 
 @cache
@@ -175,7 +175,7 @@ def _counted_by_user(queue: str) -> Select[str, int]:
 
 @cache
 def _occupies(queue: str, settings: Settings) -> ColumnElement[bool]:
-    """Jobs that hold a slot, or will in a moment. Each half names the queue, for each goes along an index."""
+    """Jobs that hold a slot, or will in a moment. Each half names the queue, so that each uses an index."""
     sent = _jobs.c.dispatched_at > clock(-settings.redispatch_seconds)
     return or_(
         and_(_jobs.c.state == JobState.RUNNING, _jobs.c.queue == queue),
@@ -185,7 +185,7 @@ def _occupies(queue: str, settings: Settings) -> ColumnElement[bool]:
 
 @cache
 def _waits(queue: str, settings: Settings) -> ColumnElement[bool]:
-    """Jobs to hand out: never sent, or so long ago that the message must be lost."""
+    """Jobs to hand out: never sent, or sent so long ago that the message must be lost."""
     sent_at = _jobs.c.dispatched_at
     unsent = or_(sent_at.is_(None), sent_at < clock(-settings.redispatch_seconds))
     return and_(_jobs.c.state == JobState.QUEUED, _jobs.c.queue == queue, unsent)

@@ -58,9 +58,9 @@ def test_every_kind_of_png_comes_in(mode, becomes):
 
 
 def test_few_children_decode_at_once():
-    content, others, most = png(3000, 3000), set(psutil.Process().children()), 0
+    content, others, most = png(1500, 1500), set(psutil.Process().children()), 0
     with ThreadPoolExecutor(8) as pool:
-        running = [pool.submit(clean, content, max_pixels=9_000_000) for _ in range(8)]
+        running = [pool.submit(clean, content, max_pixels=2_250_000) for _ in range(8)]
         while not all(each.done() for each in running):
             most = max(most, len(set(psutil.Process().children()) - others))
             time.sleep(0.01)

@@ -8,9 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from torch import distributed
 
-from chibi_lab import parallel
 from chibi_lab.agreement import FORM, Agreement, agreement, draw
 from chibi_lab.captions import caption_tags, invented_name
 from chibi_lab.critic import answers
@@ -24,6 +22,7 @@ from chibi_lab.tokenizer import TagEncoder, make_tokenizer
 from chibi_lab.train import BASE, CHECKPOINT, Run
 from chibi_lab.world import all_tags
 from models.chibi.reader import Reader, feature_tags, identity, readings, shot_tags
+from tests.chibi_lab.copies import one_copy, stacks
 
 TINY = """
 seed = 1
@@ -223,17 +222,6 @@ def test_a_mirror_image_is_read_with_its_sides_changed():
     assert torch.allclose(seen["held_side"], turned["held_side"][:, [1, 0, 2]], atol=1e-5)
     assert torch.allclose(seen["hair"], turned["hair"], atol=1e-5)
     assert (seen["held_side"][:, 0] - seen["held_side"][:, 1]).abs().min() > 1e-4
-
-
-def stacks() -> list[torch.Tensor]:
-    torch.manual_seed(0)
-    return [torch.randn(3, 16, 32), torch.randn(1, 32, 16), torch.randn(1, 16, 16)]
-
-
-def one_copy(rank: int, folder: str) -> None:
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", world_size=2, rank=rank)
-    torch.save(parallel.spread(orthogonal, stacks()), f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
 
 
 def test_copies_that_share_the_work_come_to_what_one_does(tmp_path):
