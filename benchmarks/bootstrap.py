@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from shared import captions, catalog, plans
-from shared.catalog.params import GenerateParams, Picture, Plan, RoundPlan, TrainParams
+from shared.catalog.params import GenerateParams, Plan, RoundPlan, TrainParams, WantedPicture
 from workers import pictures as cropping
 from workers.diffusion.dataset import Example
 from workers.diffusion.families.base import Family
@@ -86,7 +86,9 @@ class Method:
         drawn = self.draw(wanted, round_.generate, None)
         return [Example(image, [picture.prompt]) for picture, image in zip(wanted, drawn, strict=True)]
 
-    def wanted(self, trigger: str, features: list[str], round_: RoundPlan, count: int, seed: int) -> list[Picture]:
+    def wanted(
+        self, trigger: str, features: list[str], round_: RoundPlan, count: int, seed: int
+    ) -> list[WantedPicture]:
         return plans.pictures(
             trigger_word=trigger,
             subject_tags=SUBJECT_TAGS,
@@ -100,7 +102,7 @@ class Method:
         )
 
     def draw(
-        self, wanted: Sequence[Picture], params: GenerateParams, lora: Path | None, weight: float = 1.0
+        self, wanted: Sequence[WantedPicture], params: GenerateParams, lora: Path | None, weight: float = 1.0
     ) -> list[Image.Image]:
         loras = [(lora, weight)] if lora else []
         drawn = dict(generate(self.base, wanted, params, loras=loras))

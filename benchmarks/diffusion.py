@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from benchmarks.figure import figure
 from benchmarks.memory import peak_bytes
 from shared import catalog
-from shared.catalog.params import GenerateParams, Picture, TrainParams
+from shared.catalog.params import GenerateParams, TrainParams, WantedPicture
 from workers.diffusion import families
 from workers.diffusion.dataset import Example, prepare
 from workers.diffusion.families.base import Family
@@ -71,7 +71,7 @@ def train_memory_vs_floor() -> dict[str, Any]:
 def generate_vs_floor() -> dict[str, Any]:
     """Seconds a picture of `generate` / of the bare denoising loop and the VAE."""
     base = load()
-    pictures = [Picture(prompt=CAPTION, seed=seed) for seed in range(DRAWN)]
+    pictures = [WantedPicture(prompt=CAPTION, seed=seed) for seed in range(DRAWN)]
     params = GenerateParams(batch_size=DRAWN, inference_steps=DRAWN_STEPS, guidance_scale=GUIDANCE, sampler=SAMPLER)
     ours, bare = [], []
     for _ in range(PAIRS + 1):

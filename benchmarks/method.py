@@ -46,7 +46,7 @@ from chibi_lab.old_world import (
 from chibi_lab.old_world.labels import HEADS, Record, label
 from chibi_lab.sheet import save_sheet
 from shared import catalog, plans, records
-from shared.catalog.params import Picture, Plan
+from shared.catalog.params import Plan, WantedPicture
 from workers import pictures as cropping
 from workers.diffusion import families
 
@@ -74,7 +74,9 @@ class Judgement:
         return statistics.mean(self.views[view] for view in views)
 
 
-def judged(judge: Judge, character: Character, wanted: Sequence[Picture], drawn: Sequence[Image.Image]) -> Judgement:
+def judged(
+    judge: Judge, character: Character, wanted: Sequence[WantedPicture], drawn: Sequence[Image.Image]
+) -> Judgement:
     """What share of her attributes each view shows; nothing where another view is shown."""
     read = judge.read(np.stack([np.asarray(image.convert("RGB")) for image in drawn]))
     shares: dict[str, list[float]] = {}
@@ -115,7 +117,9 @@ class Bench:
         rng, views = np.random.default_rng(78), list(catalog.VIEWS) * SEEDS_PER_VIEW
         shots = [plain_shot(rng, view, framing="full body") for view in views]
         shown = [Image.fromarray(render(self.character, shot, self.method.base.row.resolution)) for shot in shots]
-        return judged(self.judge, self.character, [Picture(prompt="", seed=0, view=view) for view in views], shown)
+        return judged(
+            self.judge, self.character, [WantedPicture(prompt="", seed=0, view=view) for view in views], shown
+        )
 
     def keep(self, name: str, drawn: Sequence[Image.Image]) -> None:
         if self.sheets and drawn:

@@ -26,7 +26,7 @@ from shared.outside.db import Database
 from shared.outside.secrets import Vault
 from shared.runtime import Runtime
 from shared.settings import Settings
-from workers.delivery import Sender
+from workers.delivery import DeliverySender
 
 EVENTS = 1000
 PAIRS = 7
@@ -63,7 +63,7 @@ def measure(url: str, *, dead: bool, count: int) -> float:
             for path in paths:
                 given = {"url": url + path, "description": "", "event_types": []}
                 webhooks.create(session, user, given, None, runtime.vault, runtime.settings)
-        sender = Sender(runtime)
+        sender = DeliverySender(runtime)
         try:
             arrivals(url, sender, project, runtime, WARM_UP)  # and the dead one is found dead
             started, arrived = arrivals(url, sender, project, runtime, count)
@@ -73,7 +73,9 @@ def measure(url: str, *, dead: bool, count: int) -> float:
         return sorted(arrived)[int(0.95 * count) - 1] - started
 
 
-def arrivals(url: str, sender: Sender, project: Project, runtime: Runtime, count: int) -> tuple[float, list[float]]:
+def arrivals(
+    url: str, sender: DeliverySender, project: Project, runtime: Runtime, count: int
+) -> tuple[float, list[float]]:
     """When the sender began on so many new events, and when each of them arrived."""
     ask(url + "/forget")
     with runtime.db.transaction() as session:

@@ -14,7 +14,15 @@ from typing import Any, TypeVar
 
 from shared import captions
 from shared.catalog import FAMILIES, FRAMINGS, HIDDEN_BY_FRAMING, HIDDEN_BY_VIEW, VIEWS, BaseModel
-from shared.catalog.params import MAX_CANDIDATES, GenerateParams, Picture, Plan, RoundPlan, ScoreParams, TrainParams
+from shared.catalog.params import (
+    MAX_CANDIDATES,
+    GenerateParams,
+    Plan,
+    RoundPlan,
+    ScoreParams,
+    TrainParams,
+    WantedPicture,
+)
 from shared.errors import Invalid
 from shared.lifecycle import RoundKind, caption_policy
 
@@ -147,15 +155,15 @@ def pictures(
     count: int,
     seed: int,
     name_features: bool,
-) -> list[Picture]:
+) -> list[WantedPicture]:
     """What to draw: every view in turn, framings by their weights, a seed of its own for each picture."""
-    drawn: list[Picture] = []
+    drawn: list[WantedPicture] = []
     for view in views:
         share = len(range(views.index(view), count, len(views)))
         for framing in spread(framings, share):
             features = visible(feature_tags, view, framing) if name_features else []
             tags = [trigger_word, *subject_tags, *features, VIEWS[view], FRAMINGS[framing], *prompt_tags]
-            drawn.append(Picture(prompt=captions.join(tags), seed=seed + len(drawn), view=view, framing=framing))
+            drawn.append(WantedPicture(prompt=captions.join(tags), seed=seed + len(drawn), view=view, framing=framing))
     return drawn
 
 

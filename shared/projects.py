@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from shared import captions, events, images, loras, plans, rounds
 from shared.catalog import FRAMINGS, VIEWS, BaseModel, kinds
 from shared.catalog.kinds import KINDS, CropInputs, CropParams, GenerateInputs, UploadInputs, UploadParams
-from shared.catalog.params import Picture, RoundPlan
+from shared.catalog.params import RoundPlan, WantedPicture
 from shared.errors import Conflict, Invalid
 from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKind
 from shared.models import Image, Job, Project, Round, User, Webhook
@@ -217,7 +217,7 @@ def draw(
         captions.check_allowed(each["prompt"])
         plans.check_prompt(each["prompt"], base, f"/pictures/{number}/prompt")
         wanted += [
-            Picture(
+            WantedPicture(
                 prompt=each["prompt"], seed=each["seed"] + offset, view=each.get("view"), framing=each.get("framing")
             )
             for offset in range(each["count"])

@@ -18,7 +18,7 @@ Bounds = tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class About:
+class FieldInfo:
     """What a field says of itself, beside its type and default."""
 
     help: str = ""  # one sentence or two, shown in openapi.yaml
@@ -37,8 +37,8 @@ def field(
     length: tuple[int, int] | None = None,
 ) -> Any:
     """A field of a record. Without `default` and `factory` it must be given."""
-    about = About(help=help, bounds=bounds, one_of=one_of, length=length)
-    metadata = {About: about}
+    info = FieldInfo(help=help, bounds=bounds, one_of=one_of, length=length)
+    metadata = {FieldInfo: info}
     if factory is not None:
         return dataclasses.field(default_factory=factory, metadata=metadata)
     if default is dataclasses.MISSING:
@@ -46,9 +46,9 @@ def field(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def about(field: dataclasses.Field[Any]) -> About:
+def info(field: dataclasses.Field[Any]) -> FieldInfo:
     """What a field of a record says of itself; nothing, if it was declared without `records.field`."""
-    return field.metadata.get(About, About())
+    return field.metadata.get(FieldInfo, FieldInfo())
 
 
 def write(record: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from shared.catalog.kinds import (
     TrainInputs,
     TrainResult,
 )
-from shared.catalog.params import Picture
+from shared.catalog.params import WantedPicture
 from shared.errors import Conflict, NotFound
 from shared.lifecycle import (
     OPEN_ROUND_STATES,
@@ -452,7 +452,7 @@ def _train_inputs(round_: Round) -> TrainInputs:
     )
 
 
-def _enqueue_pictures(session: Session, round_: Round, pictures: list[Picture], lora_weight: float) -> Job:
+def _enqueue_pictures(session: Session, round_: Round, pictures: list[WantedPicture], lora_weight: float) -> Job:
     lora = session.get_one(Lora, round_.lora_id)
     inputs = GenerateInputs(
         base_model=round_.project.base_model,

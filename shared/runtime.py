@@ -24,7 +24,7 @@ from shared.settings import Settings
 log = structlog.get_logger()
 
 
-class Sender(Protocol):
+class JobSender(Protocol):
     """What wakes workers: Celery over Redis, or a list in a unit test."""
 
     def send(self, queue: str, job_id: str, attempt: int) -> None: ...
@@ -50,7 +50,7 @@ class Runtime:
     settings: Settings
     db: Database
     storage: Storage
-    broker: Sender
+    broker: JobSender
     vault: Vault
     base_models: dict[str, BaseModel]
 

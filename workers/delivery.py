@@ -46,7 +46,7 @@ class Blocked(Exception):
     """The name leads to an address that we don't send to."""
 
 
-class Sender:
+class DeliverySender:
     """Tells what is due. Several may run, in one process or in many: an endpoint is held by one of them at a time.
 
     A clock calls `tick` each second. Endpoints that fail or are slow share half of the threads, so however many of

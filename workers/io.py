@@ -18,7 +18,7 @@ from shared.queue import jobs, turns
 from shared.runtime import Runtime
 from shared.settings import Settings
 from workers.clock import Clock
-from workers.delivery import Sender
+from workers.delivery import DeliverySender
 
 log = structlog.get_logger()
 
@@ -37,7 +37,7 @@ class Keeper:
         self.name = f"{QUEUE}@{socket.gethostname()}"
         self.settings = settings
         self.runtime = Runtime.from_settings(settings)
-        self.sender = Sender(self.runtime)
+        self.sender = DeliverySender(self.runtime)
         quick: dict[Callable[[], object], float] = {
             self.check_in: settings.heartbeat_seconds,
             self.runtime.dispatch: 1.0,

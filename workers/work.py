@@ -15,7 +15,7 @@ from PIL import Image
 from sqlalchemy.exc import DBAPIError
 
 from shared.catalog import BaseModel
-from shared.catalog.kinds import DatasetEntry, I, ImageInput, P, StoredImage, StoredObject
+from shared.catalog.kinds import DatasetEntry, I, ImageInput, JobOutput, P, StoredImage
 from shared.errors import JobFailed, NotFound, Unavailable
 from shared.outside.storage import Damaged
 from shared.queue import jobs
@@ -81,10 +81,10 @@ class Work(Generic[P, I]):
         smaller.thumbnail((most, most), Image.Resampling.LANCZOS)
         return smaller
 
-    def store(self, name: str, path: Path, content_type: str = "application/octet-stream") -> StoredObject:
+    def store(self, name: str, path: Path, content_type: str = "application/octet-stream") -> JobOutput:
         """Put an output in the store."""
         stored = self._wait_for_store(lambda: self.runtime.storage.put_file(self.key(name), path, content_type))
-        return StoredObject(key=stored.key, sha256=stored.sha256, size_bytes=stored.size_bytes)
+        return JobOutput(key=stored.key, sha256=stored.sha256, size_bytes=stored.size_bytes)
 
     def store_image(self, name: str, image: Image.Image) -> StoredImage:
         path = self.folder / name

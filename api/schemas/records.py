@@ -17,7 +17,7 @@ from marshmallow.validate import Length
 from api.schemas import choices
 from api.schemas.fields import Answer, Flag, Real, Schema, Tags, Text, Whole
 from shared import records
-from shared.records import About
+from shared.records import FieldInfo
 
 
 @cache
@@ -27,7 +27,7 @@ def schema_of(record: type, name: str = "") -> type[Schema]:
     A field without a default is required. Any other may be left out or null: then it has its default.
     """
     built = {
-        each.name: _field(hint, records.about(each), required=_is_required(each), allow_none=not _is_required(each))
+        each.name: _field(hint, records.info(each), required=_is_required(each), allow_none=not _is_required(each))
         for each, hint in _fields(record)
     }
     return type(f"{name or record.__name__}Schema", (Schema,), {"__doc__": record.__doc__, **built})  # type: ignore[return-value]
@@ -42,7 +42,7 @@ def resolved_schema_of(record: type, name: str, **nested: type[Answer]) -> type[
     """
     built: dict[str, fields.Field[Any]] = {}
     for each, hint in _fields(record):
-        about = dataclasses.replace(records.about(each), bounds=None, length=None)
+        about = dataclasses.replace(records.info(each), bounds=None, length=None)
         if each.name in nested:
             built[each.name] = fields.List(fields.Nested(nested[each.name]), required=True)
         else:
@@ -57,7 +57,7 @@ class RecordField(fields.Nested):
         return dataclasses.asdict(nested_obj)
 
 
-def _field(hint: Any, about: About, **options: Any) -> fields.Field[Any]:
+def _field(hint: Any, about: FieldInfo, **options: Any) -> fields.Field[Any]:
     """The field of a type. One without bounds or length checks nothing: an answer's."""
     if about.help:
         options["metadata"] = {"description": about.help}
@@ -80,7 +80,7 @@ def _field(hint: Any, about: About, **options: Any) -> fields.Field[Any]:
     return Text(about.length[1], min_length=about.length[0], **options)
 
 
-def _list_field(item: Any, about: About, options: dict[str, Any]) -> fields.Field[Any]:
+def _list_field(item: Any, about: FieldInfo, options: dict[str, Any]) -> fields.Field[Any]:
     if about.one_of is not None:
         return choices.Several(_choice(about)(), validate=_length(about), **options)
     if item is str and about.length:
@@ -89,19 +89,19 @@ def _list_field(item: Any, about: About, options: dict[str, Any]) -> fields.Fiel
     return fields.List(element, validate=_length(about), **options)
 
 
-def _number(hint: Any, about: About, options: dict[str, Any]) -> fields.Field[Any]:
+def _number(hint: Any, about: FieldInfo, options: dict[str, Any]) -> fields.Field[Any]:
     if about.bounds is None:
         return fields.Float(**options) if hint is float else fields.Integer(**options)
     return Real(*about.bounds, **options) if hint is float else Whole(*map(int, about.bounds), **options)
 
 
-def _choice(about: About, hint: Any = str) -> type[choices.Choice]:
+def _choice(about: FieldInfo, hint: Any = str) -> type[choices.Choice]:
     """The named list of words in openapi.yaml."""
     words = list(map(str, about.one_of if about.one_of is not None else hint))
     return next(each for each in choices.Choice.__subclasses__() if list(map(str, each.words)) == words)
 
 
-def _length(about: About) -> Length | None:
+def _length(about: FieldInfo) -> Length | None:
     return Length(*about.length) if about.length else None
 
 

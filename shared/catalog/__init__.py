@@ -5,7 +5,7 @@ the names below, and are imported from their modules.
 """
 
 from shared.catalog.bases import BASE_MODELS, BaseModel, base_models
-from shared.catalog.families import FAMILIES, Family
+from shared.catalog.families import FAMILIES, FamilyRow
 from shared.catalog.paths import resolve
 from shared.catalog.queues import FORMER_QUEUES, QUEUES, Queue
 from shared.catalog.vocabulary import (
@@ -47,7 +47,7 @@ __all__ = [
     "VIEWS",
     "VIEWS_FROM",
     "BaseModel",
-    "Family",
+    "FamilyRow",
     "Queue",
     "base_models",
     "resolve",

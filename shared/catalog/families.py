@@ -10,7 +10,7 @@ from shared.catalog.vocabulary import DISCRETE_SAMPLERS
 
 
 @dataclass(frozen=True)
-class Family:
+class FamilyRow:
     """An architecture. Its values override the neutral defaults of `params.py`; a client overrides both."""
 
     code: str  # dotted path of the class in workers.diffusion.families
@@ -25,7 +25,7 @@ class Family:
 
 
 FAMILIES = {
-    "chibi": Family(
+    "chibi": FamilyRow(
         code="workers.diffusion.families.chibi:Chibi",
         train={
             "rank": 8,
@@ -52,7 +52,7 @@ FAMILIES = {
         text_limit=CLIP,
         quality_tags=("cel shading", "white background"),
     ),
-    "sd15": Family(
+    "sd15": FamilyRow(
         code="workers.diffusion.families.sd15:StableDiffusion15",
         train={
             "rank": 16,

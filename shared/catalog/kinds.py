@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from shared import catalog, records
-from shared.catalog.params import GenerateParams, Picture, ScoreParams, TrainParams
+from shared.catalog.params import GenerateParams, ScoreParams, TrainParams, WantedPicture
 from shared.records import field
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class JobKind(Generic[P, I, R]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredObject:
+class JobOutput:
     """An object that a job has put in the store."""
 
     key: str
@@ -75,12 +75,12 @@ class StoredObject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredFile(StoredObject):
+class StoredFile(JobOutput):
     filename: str  # as a client should save it
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredImage(StoredObject):
+class StoredImage(JobOutput):
     width: int  # pixels
     height: int
 
@@ -291,7 +291,7 @@ def train_passes(params: TrainParams) -> int:
 @dataclass(frozen=True, kw_only=True)
 class GenerateInputs:
     base_model: str
-    pictures: list[Picture]
+    pictures: list[WantedPicture]
     loras: list[LoraInput]
 
 

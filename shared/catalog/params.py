@@ -143,7 +143,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class WantedPicture:
     """One picture to be drawn. The same seed draws the same noise on any machine."""
 
     prompt: str

@@ -15,7 +15,7 @@ from chibi_lab.old_world import Shot, draw
 from chibi_lab.old_world.heroine import HEROINE
 from chibi_lab.old_world.labels import HEADS, Record, label
 from shared import catalog, plans
-from shared.catalog.params import Picture
+from shared.catalog.params import WantedPicture
 
 VIEWS = tuple(catalog.VIEWS)
 
@@ -37,7 +37,7 @@ class Seer:
 def judge_as(character, shown: str, asked: str) -> float:
     blank = Image.new("RGB", (32, 32))
     seer = Seer(character, Shot(view=shown))
-    return judged(seer, HEROINE, [Picture(prompt="", seed=0, view=asked)], [blank]).views[asked]
+    return judged(seer, HEROINE, [WantedPicture(prompt="", seed=0, view=asked)], [blank]).views[asked]
 
 
 @pytest.mark.parametrize("view", VIEWS)

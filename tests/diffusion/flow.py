@@ -26,7 +26,7 @@ SIDE = 4  # pixels of a latent
 ROW = catalog.BaseModel(
     name="tiny-flow", family="flow", path="", resolution=32, prediction_type="flow_prediction", license="CC0-1.0"
 )
-FAMILY = catalog.Family(
+FAMILY = catalog.FamilyRow(
     code="tests.diffusion.flow:TinyFlow",
     train={"lora_modules": "attention"},
     generate={"inference_steps": 3, "guidance_scale": 2.0, "sampler": "euler", "batch_size": 2},

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shared import catalog
-from shared.catalog.params import GenerateParams, Picture, TrainParams
+from shared.catalog.params import GenerateParams, TrainParams, WantedPicture
 from tests.diffusion import flow, tiny
 from tests.diffusion.checkpoints import FolderCheckpoints
 from tests.diffusion.tiny import make_image
@@ -52,9 +52,9 @@ DRAWING = GenerateParams(
     width=32, height=64, inference_steps=2, guidance_scale=3.0, negative_prompt="bad", batch_size=2, precision="fp32"
 )
 PICTURES = [
-    Picture(prompt="1girl, from behind", seed=3),
-    Picture(prompt="1girl", seed=4),
-    Picture(prompt="1girl, from behind", seed=5),
+    WantedPicture(prompt="1girl, from behind", seed=3),
+    WantedPicture(prompt="1girl", seed=4),
+    WantedPicture(prompt="1girl, from behind", seed=5),
 ]
 
 
@@ -347,7 +347,7 @@ def states(family: Family) -> dict[str, Tensor]:
     }
 
 
-def draw(family: Family, pictures: list[Picture], params: GenerateParams, **more: Any) -> np.ndarray:
+def draw(family: Family, pictures: list[WantedPicture], params: GenerateParams, **more: Any) -> np.ndarray:
     drawn = sorted(generate(family, pictures, params, **more), key=lambda each: each[0])
     return np.stack([np.asarray(image) for _, image in drawn]).astype(int)
 

@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from shared import catalog
-from shared.catalog.params import GenerateParams, Picture
+from shared.catalog.params import GenerateParams, WantedPicture
 from tests.diffusion.tiny import output
 from workers.diffusion.generate import generate
 from workers.diffusion.lora import files
@@ -21,9 +21,9 @@ PARAMS = GenerateParams(
     inference_steps=4, guidance_scale=4.0, sampler="ddim", negative_prompt="red hair", batch_size=2, precision="fp32"
 )
 PICTURES = [
-    Picture(prompt="1girl, solo, from behind", seed=3),
-    Picture(prompt="1girl, blonde hair", seed=4),
-    Picture(prompt="1girl, solo, from behind", seed=5),
+    WantedPicture(prompt="1girl, solo, from behind", seed=3),
+    WantedPicture(prompt="1girl, blonde hair", seed=4),
+    WantedPicture(prompt="1girl, solo, from behind", seed=5),
 ]
 
 

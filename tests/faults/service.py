@@ -23,7 +23,7 @@ from embedded.supervisor import Program
 from shared import images, users
 from shared.catalog import base_models
 from shared.catalog.kinds import CROP, GENERATE, CropInputs, GenerateInputs
-from shared.catalog.params import Picture
+from shared.catalog.params import WantedPicture
 from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import Image, Job, Project, User, Worker
 from shared.outside.db import Database, clock
@@ -256,7 +256,7 @@ def enqueue_crop(session: Session, project: Project, image_id: str, params: dict
 
 
 def enqueue(session: Session, project: Project, pictures: int, params: dict[str, Any]) -> Job:
-    wanted = [Picture(prompt="a", seed=seed) for seed in range(pictures)]
+    wanted = [WantedPicture(prompt="a", seed=seed) for seed in range(pictures)]
     inputs = GenerateInputs(base_model="chibi", pictures=wanted, loras=[])
     trouble = TroubledGenerate(**params)
     return jobs.enqueue(session, session.get_one(Project, project.id), GENERATE, params=trouble, inputs=inputs)

@@ -21,7 +21,7 @@ from sqlalchemy import select, update
 
 from shared import projects, rounds
 from shared.catalog.kinds import GENERATE, GenerateInputs, GenerateResult
-from shared.catalog.params import GenerateParams, Picture
+from shared.catalog.params import GenerateParams, WantedPicture
 from shared.errors import Conflict
 from shared.lifecycle import TERMINAL_JOB_STATES, JobState, ProjectState
 from shared.models import Base, Job, Project, Worker
@@ -32,7 +32,7 @@ from tests.domain import RecordingBroker, make_project, make_runtime, make_user,
 from tests.faults.invariants import assert_rows, count_doubled, count_lost
 
 WORKERS = {"gpu@one": ("gpu", 1), "gpu@two": ("gpu", 2), "cpu@one": ("cpu", 1)}
-PICTURES = [Picture(prompt="a", seed=1)] * 2
+PICTURES = [WantedPicture(prompt="a", seed=1)] * 2
 # The whole method in few pictures.
 PLAN = {"rounds": [{"kind": "style", "target": 6, "max_generations": 2}, {"kind": "character"}]}
 

@@ -71,4 +71,4 @@ def test_a_number_that_a_client_may_set_has_bounds(record: type) -> None:
     hints = get_type_hints(record)
     for each in fields(record):  # type: ignore[arg-type]
         if {hints[each.name]} & {int, float, int | None, float | None}:
-            assert records.about(each).bounds is not None, each.name
+            assert records.info(each).bounds is not None, each.name

@@ -16,7 +16,7 @@ from shared.runtime import Runtime
 from tests.domain import make_project, make_runtime, make_user
 from tests.waiting import eventually
 from tests.webhooks.receiver import Receiver, receiving
-from workers.delivery import Sender
+from workers.delivery import DeliverySender
 
 HERE = {
     "webhook_allow_http": True,
@@ -42,7 +42,7 @@ class World:
         with self.session() as session:
             self.user: User = make_user(session)
             self.project: Project = make_project(session, self.user, references=0)
-        self.sender = Sender(self.runtime)
+        self.sender = DeliverySender(self.runtime)
 
     def session(self) -> Any:
         return self.runtime.transaction()

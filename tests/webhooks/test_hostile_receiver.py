@@ -16,7 +16,7 @@ from tests.domain import make_project, work_off
 from tests.webhooks import receiver as hostile
 from tests.webhooks.conftest import World
 from tests.webhooks.receiver import Receiver, receiving, says, self_signed, server_tls
-from workers.delivery import Sender
+from workers.delivery import DeliverySender
 
 
 def tell_once(world: World, url: str) -> dict:
@@ -361,7 +361,7 @@ def test_an_address_is_checked_again_at_each_try(
     strict = make_world(webhook_allow_networks=())
     world.sender.close()
     strict.runtime.db = world.runtime.db
-    world.sender = Sender(strict.runtime)
+    world.sender = DeliverySender(strict.runtime)
     world.happen()
     world.send()
     assert "open internet" in world.deliveries(webhook_id)[0].attempts[0]["error"]

@@ -24,7 +24,7 @@ from tests.api.conftest import (
 )
 from tests.waiting import eventually
 from tests.webhooks.receiver import Receiver, says
-from workers.delivery import Sender
+from workers.delivery import DeliverySender
 
 __all__ = ["ada", "admin", "app", "bob", "built_app", "database_url", "empty_database", "make_caller", "runtime"]
 
@@ -41,8 +41,8 @@ def settings() -> dict[str, Any]:
 
 
 @pytest.fixture
-def sender(runtime: Runtime) -> Iterator[Sender]:
-    sender = Sender(runtime)
+def sender(runtime: Runtime) -> Iterator[DeliverySender]:
+    sender = DeliverySender(runtime)
     yield sender
     sender.close(grace_seconds=0)
 
@@ -64,7 +64,7 @@ def happen(runtime: Runtime, project_id: str, type_: str = "round.completed") ->
         events.record(session, session.get_one(Project, project_id), type_)
 
 
-def send(sender: Sender, caller: Caller, path: str) -> list[dict[str, Any]]:
+def send(sender: DeliverySender, caller: Caller, path: str) -> list[dict[str, Any]]:
     """Let the sender work until nothing waits, and return the deliveries."""
 
     def all_sent() -> list[dict[str, Any]]:
@@ -130,7 +130,7 @@ def test_a_webhook_can_be_disabled_enabled_and_deleted(ada: Caller) -> None:
 
 
 def test_a_message_is_told_logged_and_told_again(
-    ada: Caller, runtime: Runtime, receiver: Receiver, sender: Sender
+    ada: Caller, runtime: Runtime, receiver: Receiver, sender: DeliverySender
 ) -> None:
     receiver.answers["/hook"] = says(500, b"not today")
     project_id = make_project(ada)
@@ -155,7 +155,7 @@ def test_a_message_is_told_logged_and_told_again(
     assert receiver.at()[-1].verified(made["secret"])["data"]["id"] == failed["event_id"]
 
 
-def test_a_test_event_and_a_rotation(ada: Caller, receiver: Receiver, sender: Sender) -> None:
+def test_a_test_event_and_a_rotation(ada: Caller, receiver: Receiver, sender: DeliverySender) -> None:
     made = listen(ada, receiver.url())
     path = f"/v1/webhooks/{made['id']}"
     fresh = ada.post(f"{path}/rotate-secret", {"overlap_seconds": 60}).json

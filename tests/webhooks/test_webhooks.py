@@ -26,7 +26,7 @@ from tests.servers import Postgres
 from tests.waiting import eventually
 from tests.webhooks.conftest import World
 from tests.webhooks.receiver import Handler, Receiver, hangs, one_after_another, says
-from workers.delivery import Sender, retry_after
+from workers.delivery import DeliverySender, retry_after
 
 HERE = "http://127.0.0.1:9999/"
 
@@ -501,7 +501,7 @@ def test_of_many_that_reach_for_an_endpoint_one_gets_it(on_both: World) -> None:
 
 def test_several_senders_tell_everything_once_and_in_order(on_both: World, receiver: Receiver) -> None:
     hooks = [on_both.listen(receiver.url(f"/{number}")) for number in range(3)]
-    others = [Sender(on_both.runtime) for _ in range(2)]
+    others = [DeliverySender(on_both.runtime) for _ in range(2)]
     on_both.happen(20)
     try:
 
@@ -526,14 +526,14 @@ from shared.runtime import Runtime
 from shared.outside.secrets import Vault
 from shared.settings import Settings
 from tests.webhooks.conftest import HERE
-from workers.delivery import Sender
+from workers.delivery import DeliverySender
 
 url, secret = sys.argv[1:]
 settings = Settings(database_url=url, broker_url="", storage_url="", secret_key=secret, **HERE)
 runtime = Runtime(
     settings=settings, db=Database(url), storage=None, broker=None, vault=Vault(secret), base_models={}
 )
-sender = Sender(runtime)
+sender = DeliverySender(runtime)
 while True:
     sender.tick()
     time.sleep(0.05)
@@ -592,7 +592,7 @@ def test_what_is_cut_by_the_end_of_a_sender_is_no_failed_try(world: World, recei
     assert (delivery.state, delivery.tries) == ("pending", 0)
     assert world.webhook(webhook_id).failing_since is None
     assert world.sender.deliver_due() == 0
-    world.sender = Sender(world.runtime)
+    world.sender = DeliverySender(world.runtime)
     world.send()
     assert world.deliveries(webhook_id)[0].state == "delivered"
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from shared import catalog
-from shared.catalog.params import GenerateParams, Picture
+from shared.catalog.params import GenerateParams, WantedPicture
 from workers.diffusion.conditioning import Conditioning, Placement
 from workers.diffusion.families.base import Family
 from workers.diffusion.lora import files
@@ -59,7 +59,7 @@ class Prompts:
 
 def generate(
     base: Family,
-    pictures: Sequence[Picture],
+    pictures: Sequence[WantedPicture],
     params: GenerateParams,
     *,
     loras: Sequence[tuple[Path, float]] = (),
@@ -95,7 +95,7 @@ def resolve(params: GenerateParams, base: Family) -> ResolvedParams:
     return ResolvedParams(**{field.name: chosen[field.name] for field in fields(ResolvedParams)})
 
 
-def encode(base: Family, pictures: Sequence[Picture], params: ResolvedParams) -> Prompts:
+def encode(base: Family, pictures: Sequence[WantedPicture], params: ResolvedParams) -> Prompts:
     """What the denoiser is told of each text; each distinct one is encoded once."""
     prompts = [picture.prompt for picture in pictures]
     texts = list(dict.fromkeys([*prompts, params.negative_prompt] if params.guided else prompts))
@@ -108,7 +108,7 @@ def encode(base: Family, pictures: Sequence[Picture], params: ResolvedParams) ->
 
 def draw(
     base: Family,
-    pictures: Sequence[Picture],
+    pictures: Sequence[WantedPicture],
     prompts: Prompts,
     params: ResolvedParams,
     tick: Callable[[], None],
