@@ -93,7 +93,13 @@ def begin(session: Session, round_: Round) -> Job:
 
 
 def generate(session: Session, round_: Round, *, count: int | None = None, views: list[str] | None = None) -> Job:
-    """Draw candidates with the round's LoRA: each view that is still wanted in turn, features named."""
+    """Draw candidates, and curate when they are there."""
+    move(round_, RoundState.GENERATING)
+    return _draw_candidates(session, round_, count, views)
+
+
+def _draw_candidates(session: Session, round_: Round, count: int | None, views: list[str] | None) -> Job:
+    """Draw with the round's LoRA: each view that is still wanted in turn, features named."""
     project, plan = round_.project, round_.plan
     if count is None:
         count = plans.candidates(missing(session, round_), plan)
@@ -108,7 +114,6 @@ def generate(session: Session, round_: Round, *, count: int | None = None, views
         seed=_seed(round_),
         name_features=True,
     )
-    move(round_, RoundState.GENERATING)
     round_.generations += 1
     round_.needs_attention = None
     job = _enqueue_pictures(session, round_, pictures, plan.lora_weight)
@@ -138,6 +143,12 @@ def evaluate(session: Session, round_: Round) -> Job:
 def curate(session: Session, round_: Round) -> None:
     """Candidates are there: a person decides, or the scorer does."""
     move(round_, RoundState.CURATING)
+    _announce_candidates(session, round_)
+    if round_.project.curation == Curation.AUTO:
+        score(session, round_)
+
+
+def _announce_candidates(session: Session, round_: Round) -> None:
     waiting = images.pending(session, round_.id)
     events.of_round(
         session,
@@ -148,8 +159,6 @@ def curate(session: Session, round_: Round) -> None:
         missing=missing(session, round_),
         curation=round_.project.curation,
     )
-    if round_.project.curation == Curation.AUTO:
-        score(session, round_)
 
 
 def score(session: Session, round_: Round) -> Job:
@@ -169,7 +178,9 @@ def score(session: Session, round_: Round) -> Job:
 
 
 def complete(session: Session, round_: Round) -> None:
-    """The round is over; the next one begins, or the project is done."""
+    """End the round and what is still drawn for it. The next round begins, or the project is done."""
+    for job in _stage_jobs(session, round_):
+        jobs.cancel(session, job)
     for image in images.pending(session, round_.id):
         image.decision = Decision.REJECTED
     round_.needs_attention = None
@@ -199,14 +210,14 @@ def finish(session: Session, round_: Round, *, accept_fewer: bool) -> None:
             "candidates, or finish with `accept_fewer`",
             code="too_few_accepted",
         )
-    for job in _stage_jobs(session, round_):
-        jobs.cancel(session, job)
     complete(session, round_)
 
 
 def ask_for_more(session: Session, round_: Round, count: int, views: list[str] | None) -> Job:
-    """Draw more candidates; those already there stay as they are."""
+    """Draw more candidates; those already there stay as they are. A person goes on curating meanwhile."""
     check_curating(round_)
+    if round_.project.curation == Curation.MANUAL:
+        return _draw_candidates(session, round_, count, views)
     for job in _stage_jobs(session, round_):
         jobs.cancel(session, job)
     return generate(session, round_, count=count, views=views)
@@ -246,14 +257,16 @@ def follow_curation(session: Session, project: Project) -> None:
 
 
 def _curate_as_wanted(session: Session, round_: Round) -> None:
-    scoring = [job for job in _stage_jobs(session, round_) if job.cancel_requested_at is None]
+    at_work = [job for job in _stage_jobs(session, round_) if job.cancel_requested_at is None]
+    scoring = [job for job in at_work if job.kind == kinds.SCORE.name]
     if round_.project.curation == Curation.MANUAL:
         for job in scoring:
             jobs.cancel(session, job)
-    elif not images.pending(session, round_.id):
+    elif images.pending(session, round_.id):
+        if not scoring:
+            score(session, round_)
+    elif not at_work:
         _go_on(session, round_)
-    elif not scoring:
-        score(session, round_)
 
 
 def cancel_job(session: Session, job: Job) -> Job:
@@ -304,10 +317,14 @@ def take_drawn(session: Session, job: Job, result: GenerateResult) -> None:
     if job.round_id is None:
         images.add_drawn(session, job, result, "output")
         return
-    round_ = _awaiting(session, job)
+    round_ = _awaiting(session, job) or _given_more(session, job)
     if round_ is None:
         return
-    if round_.state == RoundState.GENERATING:
+    if round_.state == RoundState.CURATING:
+        images.add_drawn(session, job, result, "candidate")
+        _announce_candidates(session, round_)
+        _curate_as_wanted(session, round_)
+    elif round_.state == RoundState.GENERATING:
         images.add_drawn(session, job, result, "candidate")
         curate(session, round_)
     else:
@@ -320,19 +337,24 @@ def take_scores(session: Session, job: Job, result: ScoreResult) -> None:
     round_ = _awaiting(session, job)
     if round_ is None:
         return
-    accepted = set(result.accepted)
+    scored, accepted = {each.id for each in kinds.SCORE.inputs_of(job).candidates}, set(result.accepted)
     for image in images.pending(session, round_.id):
-        image.scores = result.scores.get(image.id)
-        image.decision = Decision.ACCEPTED if image.id in accepted else Decision.REJECTED
+        if image.id in scored:
+            image.scores = result.scores.get(image.id)
+            image.decision = Decision.ACCEPTED if image.id in accepted else Decision.REJECTED
     session.flush()
-    _go_on(session, round_)
+    _curate_as_wanted(session, round_)
 
 
 def job_ended_badly(session: Session, job: Job) -> None:
-    """A stage's job failed or was cancelled: so has its round, until somebody retries it."""
+    """A job failed or was cancelled. If it carries a stage, its round has failed, until somebody retries it."""
     round_ = _awaiting(session, job)
     if round_ is not None:
         _fail(session, round_, job)
+        return
+    round_ = _given_more(session, job)
+    if round_ is not None:
+        _curate_as_wanted(session, round_)
 
 
 def _fail(session: Session, round_: Round, job: Job) -> None:
@@ -358,6 +380,13 @@ def _awaiting(session: Session, job: Job) -> Round | None:
         return None
     set_aside = job.cancel_requested_at is not None or round_.project.curation == Curation.MANUAL
     return None if job.kind == kinds.SCORE.name and set_aside else round_
+
+
+def _given_more(session: Session, job: Job) -> Round | None:
+    """The round that is being curated while this job draws more candidates for it."""
+    round_ = session.get(Round, job.round_id) if job.round_id else None
+    drawing = job.kind == kinds.GENERATE.name and job.cancel_requested_at is None
+    return round_ if round_ is not None and drawing and round_.state == RoundState.CURATING else None
 
 
 def retry(session: Session, project: Project) -> None:

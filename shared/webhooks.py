@@ -354,6 +354,13 @@ def failed_try(session: Session, telling: Telling, answer: Answer, settings: Set
 _AGAIN: dict[str, Any] = {"state": "pending", "tries": 0, "delivered_at": None}
 
 
+def next_try_at(delivery: Delivery) -> datetime | None:
+    """When a delivery may be tried next: when it is due, but not while its endpoint is paused."""
+    if delivery.state != "pending":
+        return None
+    return max(delivery.due_at, delivery.webhook.paused_until or delivery.due_at)
+
+
 def _check_types(types: Sequence[str]) -> None:
     unknown = sorted(set(types) - set(events.TYPES))
     if unknown:

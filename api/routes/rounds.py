@@ -88,7 +88,7 @@ def list_candidates(query: dict[str, Any], project_id: str, number: int) -> Any:
 def ask_for_candidates(body: dict[str, Any], project_id: str, number: int) -> Any:
     """Have more candidates drawn
 
-    What has been decided stays. The round is being curated again when they are there.
+    What has been decided stays. With manual curation you go on curating while they are drawn.
     """
     session = begin_transaction()
     round_ = owned.locked_round(project_id, number)

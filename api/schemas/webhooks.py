@@ -10,9 +10,9 @@ from marshmallow.validate import Length
 from api.pagination import PageQuery
 from api.schemas.choices import DeliveryState, EventType
 from api.schemas.fields import Answer, Flag, Id, Links, Moment, Schema, Text, Whole
-from shared.models import Webhook
+from shared.models import Delivery, Webhook
 from shared.outside.destinations import MAX_URL
-from shared.webhooks import OVERLAP_SECONDS
+from shared.webhooks import OVERLAP_SECONDS, next_try_at
 
 URL = {
     "description": "Where to tell: https, without a user name or fragment, on the open internet "
@@ -97,6 +97,11 @@ class TrySchema(Answer):
     error = fields.String(required=True, allow_none=True)
 
 
+def _next_try_at(delivery: Delivery) -> str | None:
+    at = next_try_at(delivery)
+    return None if at is None else at.isoformat()
+
+
 class DeliverySchema(Answer):
     """The telling of one event to one webhook."""
 
@@ -109,9 +114,19 @@ class DeliverySchema(Answer):
     state = DeliveryState(required=True)
     tries = fields.Integer(required=True)
     next_try_at = fields.Function(
-        lambda delivery: delivery.due_at.isoformat() if delivery.state == "pending" else None,
-        metadata={"type": ["string", "null"], "format": "date-time"},
+        _next_try_at,
+        metadata={
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": "Not before this time: later, if the endpoint is still busy with another delivery.",
+        },
         required=True,
+    )
+    paused_until = fields.AwareDateTime(
+        attribute="webhook.paused_until",
+        required=True,
+        allow_none=True,
+        metadata={"description": "The endpoint gets nothing before this time, because its last try failed."},
     )
     attempts = fields.List(fields.Nested(TrySchema), required=True, metadata={"description": "The last 30 tries."})
     delivered_at = fields.AwareDateTime(required=True, allow_none=True)

@@ -164,6 +164,69 @@ def test_more_candidates_can_be_asked_for(runtime: Runtime, project: Project) ->
         assert len({image.seed for image in pending}) == 53
 
 
+def test_curation_goes_on_while_more_is_drawn(runtime: Runtime, project: Project) -> None:
+    start(runtime, project, curation="manual")
+    work_off(runtime)
+    with runtime.transaction() as session:
+        lap = rounds.get(session, project.id, 1)
+        rounds.ask_for_more(session, lap, 5, ["behind"])
+        rounds.decide_all(session, lap, {images.pending(session, lap.id)[0].id: Decision.ACCEPTED})
+    work_off(runtime)
+    with runtime.db.reading() as session:
+        lap = rounds.get(session, project.id, 1)
+        assert len(images.pending(session, lap.id)) == 52
+        assert len(images.dataset(session, project.id)) == 5
+    assert story(runtime, project).count("round.candidates_ready") == 2
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "failed"])
+def test_a_round_outlives_a_drawing_of_more_that_ends_badly(runtime: Runtime, project: Project, ends: str) -> None:
+    start(runtime, project, curation="manual")
+    work_off(runtime)
+    with runtime.transaction() as session:
+        asked = rounds.ask_for_more(session, rounds.get(session, project.id, 1), 5, None)
+    if ends == "cancelled":
+        with runtime.transaction() as session:
+            rounds.cancel_job(session, session.get_one(Job, asked.id))
+    else:
+        held = claim(runtime, asked)
+        assert held is not None
+        with runtime.transaction() as session:
+            error = {"code": "gpu_oom", "message": "too large", "retryable": True}
+            rounds.job_ended_badly(session, jobs.fail(session, held, error))
+    row, laps = rows_of(runtime, project)
+    assert (row.state, laps[0].state) == ("running", "curating")
+
+
+def test_a_round_that_is_finished_takes_no_more(runtime: Runtime, project: Project) -> None:
+    start(runtime, project, curation="manual")
+    work_off(runtime)
+    with runtime.transaction() as session:
+        lap = rounds.get(session, project.id, 1)
+        asked = rounds.ask_for_more(session, lap, 5, None)
+        rounds.finish(session, lap, accept_fewer=True)
+    with runtime.db.reading() as session:
+        assert session.get_one(Job, asked.id).state == "cancelled"
+    assert rows_of(runtime, project)[1][0].state == "completed"
+
+
+def test_a_curation_that_becomes_the_scorer_s_scores_what_is_drawn_later_too(
+    runtime: Runtime, project: Project
+) -> None:
+    start(runtime, project, curation="manual")
+    work_off(runtime)
+    with runtime.transaction() as session:
+        row = session.get_one(Project, project.id)
+        rounds.ask_for_more(session, rounds.get(session, project.id, 1), 5, None)
+        row.curation = "auto"
+        rounds.follow_curation(session, row)
+    work_off(runtime, taken=1, until="train")
+    with runtime.db.reading() as session:
+        lap = rounds.get(session, project.id, 1)
+        assert images.pending(session, lap.id) == []
+        assert lap.generations > 2
+
+
 @pytest.mark.parametrize("ends", ["cancelled", "succeeded"])
 def test_a_scorer_that_was_called_off_decides_nothing_when_it_ends_at_last(
     runtime: Runtime, project: Project, ends: str

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from shared import events
-from shared.models import IdempotencyKey, Project
+from shared.models import IdempotencyKey, Project, Webhook
+from shared.outside.db import utcnow
 from shared.runtime import Runtime
 from tests.api.conftest import (
     Caller,
@@ -117,6 +119,17 @@ def test_a_change_needs_what_was_seen(ada: Caller) -> None:
     assert changed.headers["ETag"] != seen
     assert ada.patch(path, {"description": "x"}, if_match=seen).status_code == 412
     assert ada.patch(path, {"url": "https://10.0.0.1/"}).json["code"] == "blocked_address"
+
+
+def test_a_delivery_to_a_paused_endpoint_is_not_said_to_be_tried_before(ada: Caller, runtime: Runtime) -> None:
+    listening = listen(ada)
+    ada.post(f"/v1/webhooks/{listening['id']}/test")
+    until = utcnow() + timedelta(hours=1)
+    with runtime.transaction() as session:
+        session.get_one(Webhook, listening["id"]).paused_until = until
+    (shown,) = ada.get(f"/v1/webhooks/{listening['id']}/deliveries").json["items"]
+    assert datetime.fromisoformat(shown["next_try_at"]) == until
+    assert datetime.fromisoformat(shown["paused_until"]) == until
 
 
 def test_a_webhook_can_be_disabled_enabled_and_deleted(ada: Caller) -> None:
