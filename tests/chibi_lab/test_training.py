@@ -101,15 +101,18 @@ def weights(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_where_it_was(trained):
     assert [line["step"] for line in figures(trained, "unet")] == [8, 16]
 
 
+@pytest.mark.slow
 def test_losses_fall(trained):
     first, last = figures(trained, "unet")
     assert last["loss"] < first["loss"]
 
 
+@pytest.mark.slow
 def test_the_unet_hears_the_critic_only_of_what_was_asked(trained):
     critic = trained.load_critic()
     latents, records = trained.encoded()
@@ -123,6 +126,7 @@ def test_the_unet_hears_the_critic_only_of_what_was_asked(trained):
     assert not any(p.requires_grad for p in critic.parameters())
 
 
+@pytest.mark.slow
 def test_what_is_exported_is_a_plain_pipeline_that_draws(trained):
     pictures = generate(load_pipeline(trained.out / BASE), ["1girl, solo, red dress", "eiei21girl, from behind"])
     assert pictures.shape == (2, 32, 32, 3)
@@ -135,6 +139,7 @@ def test_what_is_exported_is_a_plain_pipeline_that_draws(trained):
     assert str(trained.folder) not in (trained.out / BASE / "unet" / "config.json").read_text()
 
 
+@pytest.mark.slow
 def test_the_judge_is_held_against_what_a_person_saw(trained, tmp_path):
     draw(tmp_path, trained.out / BASE, count=3)
     judge = Judge.load(trained.folder / "judge")
@@ -152,6 +157,7 @@ def test_the_judge_is_held_against_what_a_person_saw(trained, tmp_path):
     assert found["hair"].asked == 0
 
 
+@pytest.mark.slow
 def test_a_model_below_the_gate_does_not_ship(trained):
     strict = Run(trained.config_path, trained.folder, out=trained.folder / "elsewhere", gate=1.01)
     with pytest.raises(SystemExit, match="below the gate"):
@@ -159,6 +165,7 @@ def test_a_model_below_the_gate_does_not_ship(trained):
     assert not (trained.folder / "elsewhere").exists()
 
 
+@pytest.mark.slow
 def test_a_training_can_begin_from_what_was_shipped(trained):
     again = Run(trained.config_path, trained.folder / "again", start=trained.out / BASE)
     again.tokenizer()
@@ -168,6 +175,7 @@ def test_a_training_can_begin_from_what_was_shipped(trained):
     assert weights(again.new_unet()).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_every_part_there_is(trained):
     trained.checkpoint()
     elsewhere = Run(trained.config_path, trained.folder / "other", start=trained.out / CHECKPOINT)
@@ -175,6 +183,7 @@ def test_a_checkpoint_holds_every_part_there_is(trained):
     assert Run(trained.config_path, trained.folder / "other", start=trained.folder).started("vae") is None
 
 
+@pytest.mark.slow
 def test_readers_of_both_kinds_are_written_and_read(trained):
     for kind in (Reader, Judge):
         read = kind.load(trained.folder / kind.kind).read(np.zeros((2, 64, 64, 3), np.uint8))

@@ -119,6 +119,7 @@ def test_tags_come_from_the_vocabulary_and_fit_the_text_encoder():
     assert len(all_tags()) == len(known)
 
 
+@pytest.mark.slow
 def test_all_that_a_tag_says_can_be_seen():
     """Of each feature tag of a character a picture from some side shows it."""
     rng = np.random.default_rng(6)

@@ -47,6 +47,7 @@ def straight(base, examples, params):
     return train_lora(base, examples, params)
 
 
+@pytest.mark.slow
 def test_a_lora_learns_its_pictures(chibi, examples):
     params = TrainParams(train_steps=32, batch_size=4, rank=4, alpha=4.0, learning_rate=4e-3, lora_modules="all")
     losses = train_lora(chibi, examples, params).losses

@@ -19,8 +19,10 @@ from shared.runtime import Runtime
 from tests.domain import make_project, make_runtime, make_user
 from tests.factories import png
 from tests.waiting import eventually
+from tests.workers import handlers
 from tests.workers.handlers import ProbeInputs, ProbeParams, probe
 from workers.runner import disk_is_full, gpu_is_lost, run_job
+from workers.work import Work
 
 
 @pytest.fixture
@@ -220,12 +222,21 @@ def test_a_worker_whose_renewal_hangs_stops_when_its_lease_is_over(
     hang = threading.Event()
     monkeypatch.setattr(jobs, "renew", lambda *_: hang.wait(20))
     quick = replace(runtime, settings=replace(runtime.settings, lease_seconds=0.3))
+    ended, counts = threading.Event(), handlers.counts
+
+    def counts_and_tells(work: Work[Any, Any]) -> Any:
+        try:
+            return counts(work)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(handlers, "counts", counts_and_tells)
     job = make("counts", steps=10_000)
     thread = in_background(quick, job)
-    thread.join(10)
+    assert ended.wait(30)
     hang.set()
+    thread.join(30)
     assert row(runtime, job).result is None
-    thread.join(10)
     assert row(runtime, job).state == "running", "it is no longer ours to end"
 
 
