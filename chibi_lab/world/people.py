@@ -1,5 +1,6 @@
 """Who lives in the world: tables of what goes with what, and the sampling of characters from them."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,7 @@ FOOTWEAR = {"shoes": 0.38, "boots": 0.40, "thigh boots": 0.06, "sandals": 0.08, 
 HANDWEAR = {"none": 0.70, "gloves": 0.16, "gauntlets": 0.06, "bracers": 0.08}
 SHOULDERS = {"none": 0.84, "pauldrons": 0.09, "single pauldron": 0.07}
 BOTTOMS = ("pants", "skirt", "shorts")
+HeadwearOf = Callable[[str], Sequence[str]]  # outfit -> what may be worn with it on the head
 WHO = ("1girl", "1boy", "1other")
 HAIR_WEIGHTS = {  # (women, men)
     "bald": (0.1, 1.1),
@@ -128,15 +130,19 @@ def sample_look(rng: np.random.Generator, who: str, age: str, species: str) -> L
     )
 
 
-def sample_any(rng: np.random.Generator) -> Character:
-    """A character from the whole world, of any fold."""
+def any_headwear(outfit: str) -> Sequence[str]:
+    return tuple(HEADWEAR)
+
+
+def sample_any(rng: np.random.Generator, headwear_of: HeadwearOf = any_headwear) -> Character:
+    """A character from the whole world, of any fold; `headwear_of` says what goes with an outfit."""
     while True:
-        character = consistent(rng, rolled(rng))
+        character = consistent(rng, rolled(rng, headwear_of))
         if sum(getattr(character, name) != "none" for name in EXTRAS) <= MAX_EXTRAS:
             return character
 
 
-def rolled(rng: np.random.Generator) -> Character:
+def rolled(rng: np.random.Generator, headwear_of: HeadwearOf) -> Character:
     """Each attribute for itself, by its table."""
     species = keys(rng, SPECIES)
     who = "1other" if species in ("robot", "skeleton") and rng.random() < 0.7 else pick(rng, WHO[:2])
@@ -145,7 +151,7 @@ def rolled(rng: np.random.Generator) -> Character:
     outfits = {name: row.weights[sex] for name, row in OUTFITS.items()}
     hairs = {name: weights[sex] for name, weights in HAIR_WEIGHTS.items()}
     hair = pick(rng, ("grey", "white")) if age == "old" and rng.random() < 0.85 else pick(rng, palette.HAIR)
-    outfit = keys(rng, outfits)
+    outfit = "none" if species == "robot" else keys(rng, outfits)
     return Character(
         who=who,
         age=age,
@@ -162,13 +168,13 @@ def rolled(rng: np.random.Generator) -> Character:
         ears=maybe(rng, 0.16, EARS),
         tail="none",
         face=maybe(rng, 0.22, FACES),
-        headwear=maybe(rng, 0.42, HEADWEAR),
+        headwear=maybe(rng, 0.42, headwear_of(outfit)),
         headwear_color=pick(rng, palette.CLOTH),
         head_extra=maybe(rng, 0.20, HEAD_EXTRAS),
         outfit=outfit,
         outfit_color=pick(rng, METAL_COLORS) if outfit == "armor" else pick(rng, palette.CLOTH),
         bottom="none"
-        if OUTFITS[outfit].skirted
+        if outfit == "none" or OUTFITS[outfit].skirted
         else pick(rng, BOTTOMS, (0.45, 0.35, 0.20) if who == "1girl" else (0.68, 0.0, 0.32)),
         bottom_color=pick(rng, palette.CLOTH),
         outer=maybe(rng, 0.28, OUTER),
@@ -200,7 +206,7 @@ def consistent(rng: np.random.Generator, c: Character) -> Character:
     if c.species in ("robot", "skeleton", "furry"):
         changes["face"] = c.face if c.face in ("eyepatch", "glasses") and c.species == "furry" else "none"
     if c.species == "robot":
-        changes |= {"outfit": "none", "bottom": "none", "footwear": "barefoot", "handwear": "none"}
+        changes |= {"footwear": "barefoot", "handwear": "none"}
         changes |= {"headwear": "none"} if c.look.head_shape == "box" or rng.random() < 0.4 else {}
     animal = ears.split()[0]
     if animal in ("fox", "cat", "rabbit"):
