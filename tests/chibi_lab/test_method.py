@@ -97,4 +97,4 @@ def test_the_upper_bound_learns_from_every_view():
 
 def test_the_quick_form_is_the_same_plan_in_little():
     plan = plans.resolve(None, catalog.base_models()["chibi"])
-    assert [each["kind"] for each in quicker(plan)["rounds"]] == ["style", "character"]
+    assert [each.kind for each in quicker(plan).rounds] == ["style", "character"]
