@@ -10,7 +10,7 @@ from .beast import EARS, TAILS
 from .character import Character, Look
 from .clothes import OUTFITS
 from .face import EYE_KINDS
-from .hair import FRINGES, HAIR_STYLES
+from .hair import FRINGES
 from .headwear import HEAD_EXTRAS, HEADWEAR
 from .held import HELD
 from .shot import pick
@@ -49,7 +49,6 @@ HAIR_WEIGHTS = {  # (women, men)
     "hair bun": (0.7, 0.3),
     "double bun": (0.6, 0.0),
 }
-HATS_OF_HELD = ("helmet", "kettle helm", "horned helmet")
 METAL_COLORS = ("grey", "grey", "black", "yellow", "white", "blue", "red")
 EXTRAS = (
     "face",
@@ -191,61 +190,84 @@ def rolled(rng: np.random.Generator, headwear_of: HeadwearOf) -> Character:
     )
 
 
-def consistent(rng: np.random.Generator, c: Character) -> Character:
+def consistent(rng: np.random.Generator, character: Character) -> Character:
     """What cannot be, or could not be seen, is taken away."""
-    changes: dict[str, object] = {}
-    ears = c.ears
+    for rule in RULES:
+        character = rule(rng, character)
+    return character
+
+
+def of_its_kind(rng: np.random.Generator, c: Character) -> Character:
+    """What a species always has, and never has."""
     if c.species == "furry":
-        ears = pick(rng, EARS)
-        changes |= {"hair_style": "bald", "facial_hair": "none", "ears": ears}
+        face = c.face if c.face in ("eyepatch", "glasses") else "none"
+        return replace(c, hair_style="bald", facial_hair="none", face=face, ears=pick(rng, EARS))
     if c.species in ("elf", "orc"):
-        ears = changes["ears"] = "pointy ears"
-    if c.species in ("robot", "skeleton"):
-        ears = changes["ears"] = "none"
-        changes |= {"hair_style": "bald", "facial_hair": "none"}
-    if c.species in ("robot", "skeleton", "furry"):
-        changes["face"] = c.face if c.face in ("eyepatch", "glasses") and c.species == "furry" else "none"
+        return replace(c, ears="pointy ears")
+    if c.species == "skeleton":
+        return replace(c, hair_style="bald", facial_hair="none", face="none", ears="none")
     if c.species == "robot":
-        changes |= {"footwear": "barefoot", "handwear": "none"}
-        changes |= {"headwear": "none"} if c.look.head_shape == "box" or rng.random() < 0.4 else {}
-    animal = ears.split()[0]
+        c = replace(c, hair_style="bald", facial_hair="none", face="none", ears="none")
+        is_bare = c.look.head_shape == "box" or rng.random() < 0.4  # hats are round
+        return replace(c, footwear="barefoot", handwear="none", headwear="none" if is_bare else c.headwear)
+    return c
+
+
+def tail_by_ears(rng: np.random.Generator, c: Character) -> Character:
+    animal = c.ears.split()[0]
     if animal in ("fox", "cat", "rabbit"):
-        changes["tail"] = f"{animal} tail" if rng.random() < 0.8 else "none"
-    elif c.species in ("orc", "human") and ears == "none" and rng.random() < 0.03:
-        changes["tail"] = "dragon tail"
-    if c.outfit == "overalls" or c.species == "robot":
-        changes["bottom"] = "none"
-    if c.outfit in ("robe", "kimono"):
-        changes["footwear"] = c.footwear if c.footwear != "thigh boots" else "boots"
+        return replace(c, tail=f"{animal} tail" if rng.random() < 0.8 else "none")
+    if c.species in ("orc", "human") and c.ears == "none" and rng.random() < 0.03:
+        return replace(c, tail="dragon tail")
+    return c
+
+
+def clothes_together(rng: np.random.Generator, c: Character) -> Character:
+    """No two things in the same place."""
+    if c.outfit == "overalls":
+        c = replace(c, bottom="none")
+    if c.outfit in ("robe", "kimono") and c.footwear == "thigh boots":
+        c = replace(c, footwear="boots")
     if c.outer in ("cloak", "capelet") or c.outfit == "coat":
-        changes["shoulders"] = "none"
-    if c.outfit in ("kimono", "armor"):
-        changes["belt"] = "none" if c.belt in ("sash", "belt") else c.belt
-    if c.headwear in HEADWEAR and HEADWEAR[c.headwear].covers_ears:
-        changes |= {"ears": "none" if ears in EARS else ears, "head_extra": "none"}
-        changes["facial_hair"] = "none" if c.headwear == "helmet" else changes.get("facial_hair", c.facial_hair)
-    elif c.headwear in HEADWEAR and HEADWEAR[c.headwear].covers_top:
-        changes["head_extra"] = (
-            c.head_extra
-            if c.head_extra in ("earring", "headphones") and c.headwear not in ("hat", "straw hat")
-            else "none"
-        )
-        changes["ears"] = ears if ears in ("none", "pointy ears", "dog ears") else "none"
-    if c.headwear == "mask" or (c.face == "mask" and changes.get("facial_hair", c.facial_hair) != "none"):
-        changes["face"] = "none"
-    if c.look.emblem_place == "chest" and (
-        c.outer in ("cloak", "capelet", "scarf")
-        or c.belt in ("shoulder bag", "bandolier")
-        or c.facial_hair == "long beard"
-    ):
-        changes["look"] = replace(c.look, emblem="none")
-    if c.species == "robot" or c.outfit in ("kimono", "apron", "dress"):
-        changes["look"] = replace(c.look, emblem="none")
-    if c.look.sleeves == "none" or c.species in ("robot", "skeleton"):
-        changes["look"] = replace(changes.get("look", c.look), stripe="none")  # type: ignore[type-var]
-    return replace(c, **changes)  # type: ignore[arg-type]
+        c = replace(c, shoulders="none")
+    if c.outfit in ("kimono", "armor") and c.belt in ("sash", "belt"):
+        c = replace(c, belt="none")
+    return c
 
 
-HAIR_STYLE_NAMES = tuple(HAIR_STYLES)
+def under_headwear(rng: np.random.Generator, c: Character) -> Character:
+    """What a helmet hides, and what no hat fits over."""
+    if c.headwear == "none":
+        return c
+    row = HEADWEAR[c.headwear]
+    if c.headwear == "helmet":
+        c = replace(c, facial_hair="none")
+    if row.covers_ears:
+        return replace(c, ears="none" if c.ears in EARS else c.ears, head_extra="none")
+    if row.covers_top:
+        has_brim = c.headwear in ("hat", "straw hat")
+        extra = c.head_extra if c.head_extra in ("earring", "headphones") and not has_brim else "none"
+        ears = c.ears if c.ears in ("pointy ears", "dog ears") else "none"
+        return replace(c, head_extra=extra, ears=ears)
+    return c
+
+
+def faces_in_sight(rng: np.random.Generator, c: Character) -> Character:
+    return replace(c, face="none") if c.face == "mask" and c.facial_hair != "none" else c
+
+
+def marks_in_sight(rng: np.random.Generator, c: Character) -> Character:
+    """No emblem under a scarf, and no stripe on a bare arm."""
+    look = c.look
+    is_covered = c.outer in ("cloak", "capelet", "scarf") or c.belt in ("shoulder bag", "bandolier")
+    is_covered = is_covered or c.facial_hair == "long beard"
+    if c.outfit in ("none", "kimono", "apron", "dress") or (look.emblem_place == "chest" and is_covered):
+        look = replace(look, emblem="none")
+    if look.sleeves == "none" or c.species in ("robot", "skeleton"):
+        look = replace(look, stripe="none")
+    return replace(c, look=look)
+
+
+RULES = (of_its_kind, tail_by_ears, clothes_together, under_headwear, faces_in_sight, marks_in_sight)
 EAR_NAMES = ("none", "pointy ears", *EARS)
 TAIL_NAMES = ("none", *TAILS)
