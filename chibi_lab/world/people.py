@@ -1,7 +1,8 @@
 """Who lives in the world: tables of what goes with what, and the sampling of characters from them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ FACIAL_HAIR = ("beard", "long beard", "mustache", "goatee", "stubble")
 FOOTWEAR = {"shoes": 0.38, "boots": 0.40, "thigh boots": 0.06, "sandals": 0.08, "barefoot": 0.08}
 HANDWEAR = {"none": 0.70, "gloves": 0.16, "gauntlets": 0.06, "bracers": 0.08}
 SHOULDERS = {"none": 0.84, "pauldrons": 0.09, "single pauldron": 0.07}
+SIDES = ("left", "right")
 BOTTOMS = ("pants", "skirt", "shorts")
 HeadwearOf = Callable[[str], Sequence[str]]  # outfit -> what may be worn with it on the head
 WHO = ("1girl", "1boy", "1other")
@@ -66,8 +68,8 @@ EXTRAS = (
 )
 
 
-def maybe(rng: np.random.Generator, share: float, values: object) -> str:
-    return pick(rng, values) if rng.random() < share else "none"  # type: ignore[arg-type]
+def maybe(rng: np.random.Generator, share: float, values: Iterable[str]) -> str:
+    return pick(rng, values) if rng.random() < share else "none"
 
 
 def keys(rng: np.random.Generator, table: dict[str, float]) -> str:
@@ -75,58 +77,84 @@ def keys(rng: np.random.Generator, table: dict[str, float]) -> str:
 
 
 def sample_look(rng: np.random.Generator, who: str, age: str, species: str) -> Look:
-    u = rng.uniform
     girl = who == "1girl"
-    heads = {"child": u(1.75, 2.3), "adult": min(4.0, 1.9 + rng.gamma(1.6, 0.42)), "old": u(1.9, 3.0)}[age]
-    shapes = ("box", "dome") if species == "robot" else ("round", "wide", "tall", "square", "pointed")
-    shape_weights = (
-        (0.6, 0.4) if species == "robot" else (0.36, 0.18, 0.16, 0.06 if girl else 0.20, 0.20 if girl else 0.10)
-    )
-    kinds = [k for k in EYE_KINDS if k != "socket"]
     return Look(
-        heads=float(heads),
-        head_size=u(0.95, 1.06),
-        head_shape=pick(rng, shapes, shape_weights),
-        build=pick(rng, ("slim", "average", "broad"), (0.3, 0.5, 0.2) if girl else (0.2, 0.45, 0.35)),
-        limb=u(0.88, 1.22),
-        arm=u(0.92, 1.15),
-        hand=u(0.85, 1.35),
-        foot=u(0.9, 1.25),
-        eye_kind="socket" if species == "skeleton" else pick(rng, kinds, (0.28, 0.20, 0.13, 0.24, 0.15)),
-        eye_spacing=u(0.38, 0.52),
-        eye_size=u(0.85, 1.12),
-        eye_drop=u(0.06, 0.20),
-        lashes=bool(rng.random() < (0.45 if girl else 0.03)),
-        brows=pick(rng, ("none", "thin", "thick", "angry"), (0.35, 0.35, 0.15, 0.15)),
-        nose=pick(rng, ("none", "dot", "big"), (0.45, 0.25, 0.30)),
-        blush=bool(rng.random() < 0.3),
-        freckles=bool(rng.random() < 0.08),
-        fringe=pick(rng, FRINGES, (1.0, 0.9, 0.9, 0.9, 0.9, 0.3 if girl else 1.0, 0.3 if girl else 0.6)),
-        volume=u(1.06, 1.14),
-        hair_length=u(0.85, 1.12),
-        hair_side=pick(rng, ("left", "right")),
-        flare=u(0.85, 1.15),
-        sleeves=pick(rng, ("none", "short", "long"), (0.12, 0.40, 0.48)),
-        collar=pick(rng, ("none", "v-neck", "round", "high"), (0.4, 0.25, 0.2, 0.15)),
-        trim=pick(rng, ("none", "plain", "zigzag"), (0.45, 0.38, 0.17)),
-        trim_color=pick(rng, palette.CLOTH),
-        emblem=maybe(rng, 0.22, EMBLEMS),
-        emblem_place=pick(rng, ("chest", "back"), (0.6, 0.4)),
-        emblem_color=pick(rng, palette.CLOTH),
-        emblem_ground=maybe(rng, 0.5, palette.CLOTH),
-        stripe=maybe(rng, 0.14, ("left", "right")),
-        stripe_color=pick(rng, palette.CLOTH),
-        accent=pick(rng, palette.CLOTH),
-        metal=pick(rng, ("steel", "gold", "iron"), (0.6, 0.2, 0.2)),
-        belt_color=pick(rng, ("brown", "black", "grey", "red"), (0.6, 0.25, 0.08, 0.07)),
-        cape_length=u(0.7, 1.15),
-        pauldron=pick(rng, ("left", "right")),
-        patch=pick(rng, ("left", "right")),
-        strap=pick(rng, ("left", "right")),
-        pupils=int(rng.integers(0, 3)),
+        **build(rng, girl, age, species),
+        **face_look(rng, girl, species),
+        **hair_look(rng, girl),
+        **clothes_look(rng),
         tone=pick(rng, palette.TONES, (0.3, 0.45, 0.25)),
-        skin_shade=u(-1.0, 1.0),
+        skin_shade=rng.uniform(-1.0, 1.0),
     )
+
+
+def build(rng: np.random.Generator, girl: bool, age: str, species: str) -> dict[str, Any]:
+    u = rng.uniform
+    heads = {"child": u(1.75, 2.3), "adult": min(4.0, 1.9 + rng.gamma(1.6, 0.42)), "old": u(1.9, 3.0)}[age]
+    if species == "robot":
+        shape = pick(rng, ("box", "dome"), (0.6, 0.4))
+    else:
+        weights = (0.36, 0.18, 0.16, 0.06 if girl else 0.20, 0.20 if girl else 0.10)
+        shape = pick(rng, ("round", "wide", "tall", "square", "pointed"), weights)
+    return {
+        "heads": float(heads),
+        "head_size": u(0.95, 1.06),
+        "head_shape": shape,
+        "build": pick(rng, ("slim", "average", "broad"), (0.3, 0.5, 0.2) if girl else (0.2, 0.45, 0.35)),
+        "limb": u(0.88, 1.22),
+        "arm": u(0.92, 1.15),
+        "hand": u(0.85, 1.35),
+        "foot": u(0.9, 1.25),
+    }
+
+
+def face_look(rng: np.random.Generator, girl: bool, species: str) -> dict[str, Any]:
+    u = rng.uniform
+    kinds = [kind for kind in EYE_KINDS if kind != "socket"]
+    return {
+        "eye_kind": "socket" if species == "skeleton" else pick(rng, kinds, (0.28, 0.20, 0.13, 0.24, 0.15)),
+        "eye_spacing": u(0.38, 0.52),
+        "eye_size": u(0.85, 1.12),
+        "eye_drop": u(0.06, 0.20),
+        "lashes": bool(rng.random() < (0.45 if girl else 0.03)),
+        "brows": pick(rng, ("none", "thin", "thick", "angry"), (0.35, 0.35, 0.15, 0.15)),
+        "nose": pick(rng, ("none", "dot", "big"), (0.45, 0.25, 0.30)),
+        "blush": bool(rng.random() < 0.3),
+        "freckles": bool(rng.random() < 0.08),
+        "pupils": int(rng.integers(0, 3)),
+        "patch": pick(rng, SIDES),
+    }
+
+
+def hair_look(rng: np.random.Generator, girl: bool) -> dict[str, Any]:
+    return {
+        "fringe": pick(rng, FRINGES, (1.0, 0.9, 0.9, 0.9, 0.9, 0.3 if girl else 1.0, 0.3 if girl else 0.6)),
+        "volume": rng.uniform(1.06, 1.14),
+        "hair_length": rng.uniform(0.85, 1.12),
+        "hair_side": pick(rng, SIDES),
+    }
+
+
+def clothes_look(rng: np.random.Generator) -> dict[str, Any]:
+    return {
+        "flare": rng.uniform(0.85, 1.15),
+        "sleeves": pick(rng, ("none", "short", "long"), (0.12, 0.40, 0.48)),
+        "collar": pick(rng, ("none", "v-neck", "round", "high"), (0.4, 0.25, 0.2, 0.15)),
+        "trim": pick(rng, ("none", "plain", "zigzag"), (0.45, 0.38, 0.17)),
+        "trim_color": pick(rng, palette.CLOTH),
+        "emblem": maybe(rng, 0.22, EMBLEMS),
+        "emblem_place": pick(rng, ("chest", "back"), (0.6, 0.4)),
+        "emblem_color": pick(rng, palette.CLOTH),
+        "emblem_ground": maybe(rng, 0.5, palette.CLOTH),
+        "stripe": maybe(rng, 0.14, SIDES),
+        "stripe_color": pick(rng, palette.CLOTH),
+        "accent": pick(rng, palette.CLOTH),
+        "metal": pick(rng, ("steel", "gold", "iron"), (0.6, 0.2, 0.2)),
+        "belt_color": pick(rng, ("brown", "black", "grey", "red"), (0.6, 0.25, 0.08, 0.07)),
+        "cape_length": rng.uniform(0.7, 1.15),
+        "pauldron": pick(rng, SIDES),
+        "strap": pick(rng, SIDES),
+    }
 
 
 def any_headwear(outfit: str) -> Sequence[str]:
