@@ -3,7 +3,7 @@
 import numpy as np
 
 from .data import Record
-from .world import feature_tags, picture_tags, shot_tags, subject_tags
+from .world import feature_tags, shot_tags, subject_tags
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 NAME_ENDINGS = ("", "", "girl", "chan", "san", "chara")
@@ -18,14 +18,12 @@ def invented_name(rng: np.random.Generator) -> str:
 
 def caption_tags(record: Record, rng: np.random.Generator) -> list[str]:
     """One caption of a picture, another each time: some say all, some little, three in ten begin with a name."""
-    subject = subject_tags(record.character)
-    body = picture_tags(record.character, record.shot, record.seen)[len(subject) :]
     keep = 0.5 if rng.random() < 0.06 else 0.96
-    body = [tag for tag in body if rng.random() < keep]
+    body = [tag for tag in record.tags if rng.random() < keep]
     if rng.random() < 0.7:
         rng.shuffle(body)
     name = [invented_name(rng)] if rng.random() < 0.3 else []
-    subject = subject if rng.random() < 0.95 else subject[:1]
+    subject = subject_tags(record.character)[: 2 if rng.random() < 0.95 else 1]
     return name + subject + body
 
 

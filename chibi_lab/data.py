@@ -2,13 +2,24 @@
 
 import json
 import multiprocessing
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from .world import Character, Shot, draw, sample_character, sample_held_out, sample_shot
+from .world import (
+    Character,
+    Shot,
+    draw,
+    picture_tags,
+    sample_character,
+    sample_held_out,
+    sample_shot,
+    subject_tags,
+)
 
 Choose = Callable[[np.random.Generator], Character]
 SHARD = 1024  # pictures
@@ -22,6 +33,11 @@ class Record:
     character: Character
     shot: Shot
     seen: frozenset[str]
+
+    @cached_property
+    def tags(self) -> list[str]:
+        """What the picture shows, beside the subject."""
+        return picture_tags(self.character, self.shot, self.seen)[len(subject_tags(self.character)) :]
 
     def to_dict(self) -> dict:
         return {"character": self.character.to_dict(), "shot": self.shot.to_dict(), "seen": sorted(self.seen)}
@@ -55,9 +71,11 @@ def render_shard(
 
 
 def render_set(folder: Path, shards: int, seed: int, size: int, workers: int, count: int = SHARD) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    """With 0 `workers`, as many as there are cores."""
     jobs = [(folder, index, seed, size, count) for index in range(shards)]
-    if workers <= 1:
+    workers = workers or os.cpu_count() or 1
+    folder.mkdir(parents=True, exist_ok=True)
+    if workers == 1:
         for job in jobs:
             render_shard(*job)
         return

@@ -28,11 +28,10 @@ from .world.people import (
 )
 from .world.pose import POSES
 from .world.style import MONOCHROME_STYLES, STYLES
-from .world.tags import HEAD_EXTRA_TAGS, PART_OF_BELT, hair_part, shows_expression
+from .world.tags import FACE_TAGS, FLESH, HEAD_EXTRA_TAGS, PART_OF_BELT, hair_part, shows_expression
 from .world.wear import BELTS, EMBLEMS, OUTER
 
 UNKNOWN = -100  # what a picture does not show is not asked
-FLESH = ("human", "elf", "zombie", "orc")
 SIDES = ("left", "right")
 STATURES = ("chibi", "short", "tall")
 Answer = str | None
@@ -364,7 +363,7 @@ CARD = {  # what a reader's card says beside its heads
     "words": {
         "view": palette.VIEW_TAGS,
         "background": {color: f"{color} background" for color in palette.BACKDROP},
-        "face": {"scar": "scar on face"},
+        "face": FACE_TAGS,
         "head_extra": HEAD_EXTRA_TAGS,
     },
     "needs": {"robot_color": {"species": ["robot"]}, "hair": {"hair_style": [s for s in HAIR_STYLES if s != "bald"]}},

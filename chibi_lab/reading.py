@@ -34,6 +34,13 @@ def turned_labels(head: str, truth: Tensor) -> Tensor:
     return torch.where(truth == UNKNOWN, truth, places[truth.clamp(min=0)])
 
 
+def weighed(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Cross entropy of one head, less of it where few pictures show what is asked: their mean is mostly noise."""
+    asked = (wanted != UNKNOWN).sum()
+    total = cross_entropy(logits, wanted, ignore_index=UNKNOWN, reduction="sum")
+    return total / (asked * len(wanted)).clamp(min=1).sqrt()
+
+
 @dataclass
 class Accuracy:
     right: int = 0
@@ -75,8 +82,7 @@ def train_reader(kind: type[Reader], config: ReaderConfig, pictures: PictureSet,
         x, wanted = soften(x.flip(3) if flipped else x, rng), turned if flipped else truth
         with machine.autocast():
             logits = reader(x)
-        losses = [cross_entropy(logits[h], wanted[h][rows].to(place), ignore_index=UNKNOWN) for h in HEADS]
-        loss = torch.stack([part for part in losses if not part.isnan()]).sum()
+        loss = torch.stack([weighed(logits[head], wanted[head][rows].to(place)) for head in HEADS]).sum()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -76,6 +76,8 @@ class TagEncoder:
         self.tokenizer = tokenizer
         self.known: dict[str, list[int]] = {}
         self.comma = self.ids_of(",")
+        # asked of the tokenizer each time, these three cost more than all the rest
+        self.start, self.end, self.pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
 
     def ids_of(self, tag: str) -> list[int]:
         if tag not in self.known:
@@ -90,10 +92,10 @@ class TagEncoder:
 
     def with_ends(self, tags: list[str]) -> tuple[list[int], list[int]]:
         """The token ids, and where the last token of each tag stands, as far as the ids reach."""
-        ids, ends = [self.tokenizer.bos_token_id], []
+        ids, ends = [self.start], []
         for i, tag in enumerate(tags):
             ids += (self.comma if i else []) + self.ids_of(tag)
             ends.append(len(ids) - 1)
-        ids = [*ids[: MAX_LENGTH - 1], self.tokenizer.eos_token_id]
-        padding = [self.tokenizer.pad_token_id] * (MAX_LENGTH - len(ids))
+        ids = [*ids[: MAX_LENGTH - 1], self.end]
+        padding = [self.pad] * (MAX_LENGTH - len(ids))
         return ids + padding, [end for end in ends if end < MAX_LENGTH - 1]

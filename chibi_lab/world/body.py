@@ -6,7 +6,7 @@ import numpy as np
 
 from .character import Character
 from .pose import POSES, Bend
-from .solid import Array, Solid, Vector, ball, box, cone, ellipsoid, frame, unit
+from .solid import Array, Solid, Vector, ball, box, cone, frame, unit
 
 LEFT, RIGHT = ("left", 1), ("right", -1)  # the character looks along +z and has her left at +x
 SIDES = (LEFT, RIGHT)
@@ -172,8 +172,3 @@ def robot_joints(body: Body, character: Character) -> list[Solid]:
 def flat_box(part: str, centre: Vector, radii: Vector, color: Vector, along: Vector, facing: Vector) -> Solid:
     """A box whose height goes `along` and whose depth looks `facing`."""
     return box(part, centre, radii, color, frame(along, facing))
-
-
-def shell(part: str, body: Body, grow: float, color: Vector, drop: float = 0.0) -> Solid:
-    """An ellipsoid around the skull."""
-    return ellipsoid(part, body.on_head(0, 0.02 - drop, -0.02), body.radii * grow, color)

@@ -1,6 +1,6 @@
 """Who a character is: the attributes that have words, and the look that has none."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -127,23 +127,3 @@ class Character:
     def holds(self) -> tuple[str, ...]:
         """What is held, each thing once."""
         return tuple(dict.fromkeys(thing for thing in (self.held_left, self.held_right) if thing != "none"))
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether both sides are alike, so that a mirrored picture is a true one."""
-        look = self.look
-        one_sided = (
-            self.held_left != self.held_right,
-            self.shoulders == "single pauldron",
-            self.face in ("eyepatch", "scar"),
-            self.belt in ("belt pouch", "shoulder bag", "bandolier"),
-            self.hair_style == "side ponytail",
-            self.head_extra in ("hair bow", "hair flower", "earring"),
-            look.stripe != "none",
-            look.fringe in ("swept left", "swept right"),
-            self.tail != "none",
-        )
-        return not any(one_sided)
-
-
-ATTRIBUTES = tuple(f.name for f in fields(Character) if f.name != "look")

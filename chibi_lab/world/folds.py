@@ -5,7 +5,7 @@ training, while one combination in eight is never rendered for it. Pairs of outf
 way: those of a fold that is kept back are seen in none of the others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -14,13 +14,14 @@ from .character import Character
 from .clothes import OUTFITS
 from .hair import HAIR_STYLES
 from .headwear import HEADWEAR
-from .people import sample_any
+from .people import HeadwearOf, sample_any
 
 FOLDS = 8
 HELD_OUT = 0  # what the bench reports on
 PRACTICE = 1  # what presets may be tuned on
 RESERVED = 2  # what nothing here is tuned on either: for whoever checks this work later
 KEPT_BACK = (HELD_OUT, PRACTICE, RESERVED)
+LEARNED = tuple(fold for fold in range(FOLDS) if fold not in KEPT_BACK)
 
 CLOTH, HAIR, SPECIES_SKIN = tuple(palette.CLOTH), tuple(palette.HAIR), (*palette.SKIN, *palette.FUR)
 OUTFIT_NAMES, HEADWEAR_NAMES, STYLE_NAMES = (*OUTFITS, "none"), tuple(HEADWEAR), tuple(HAIR_STYLES)
@@ -43,7 +44,16 @@ def pair_fold(character: Character) -> int | None:
     """The eighth of outfit and headwear together; none where no headwear is worn."""
     if character.headwear == "none":
         return None
-    return (OUTFIT_NAMES.index(character.outfit) + 3 * HEADWEAR_NAMES.index(character.headwear)) % FOLDS
+    return fold_of_pair(character.outfit, character.headwear)
+
+
+def fold_of_pair(outfit: str, headwear: str) -> int:
+    return (OUTFIT_NAMES.index(outfit) + 3 * HEADWEAR_NAMES.index(headwear)) % FOLDS
+
+
+def headwear_in(folds: Collection[int]) -> HeadwearOf:
+    """What is worn on the head in these folds: so hats are as frequent in each of them as in the world."""
+    return lambda outfit: [name for name in HEADWEAR_NAMES if fold_of_pair(outfit, name) in folds]
 
 
 def belongs(character: Character, kept_back: int) -> bool:
@@ -58,25 +68,26 @@ def is_held_out(character: Character) -> bool:
     return belongs(character, HELD_OUT)
 
 
-def sample_where(rng: np.random.Generator, wanted: Callable[[Character], bool]) -> Character:
+def sample_where(rng: np.random.Generator, wanted: Callable[[Character], bool], folds: Collection[int]) -> Character:
+    headwear_of = headwear_in(folds)
     while True:
-        character = sample_any(rng)
+        character = sample_any(rng, headwear_of)
         if wanted(character):
             return character
 
 
 def sample_character(rng: np.random.Generator) -> Character:
     """A character that the base, the reader and the judge may be trained on."""
-    return sample_where(rng, is_for_training)
+    return sample_where(rng, is_for_training, LEARNED)
 
 
 def sample_held_out(rng: np.random.Generator) -> Character:
-    return sample_where(rng, is_held_out)
+    return sample_where(rng, is_held_out, (HELD_OUT,))
 
 
 def several(n: int, seed: int, kept_back: int) -> list[Character]:
     rng = np.random.default_rng(seed)
-    return [sample_where(rng, lambda c: belongs(c, kept_back)) for _ in range(n)]
+    return [sample_where(rng, lambda c: belongs(c, kept_back), (kept_back,)) for _ in range(n)]
 
 
 def held_out_characters(n: int) -> list[Character]:

@@ -20,6 +20,8 @@ AGE_TAGS = {
     ("old", "1girl"): "old woman",
     ("old", "1boy"): "old man",
 }
+FLESH = ("human", "elf", "zombie", "orc")  # who have skin and hair
+FACE_TAGS = {"scar": "scar on face"}
 HEAD_EXTRA_TAGS = {"goggles": "goggles on head", "earring": "earrings"}
 PART_OF_BELT = {"belt": "belt", "belt pouch": "pouch", "sash": "belt", "shoulder bag": "bag", "bandolier": "strap"}
 
@@ -38,10 +40,16 @@ def hair_part(character: Character) -> str:
     return "tresses"
 
 
-def feature_parts(character: Character) -> list[tuple[str, str]]:
-    """Each feature tag with the part of the drawing that must be seen for it to be true."""
+Parts = list[tuple[str, str]]  # a tag, and the part of the drawing that must be seen for it to be true
+
+
+def feature_parts(character: Character) -> Parts:
     c = character
-    pairs: list[tuple[str, str]] = []
+    return [*who_parts(c), *hair_parts(c), *head_parts(c), *clothes_parts(c), *held_parts(c)]
+
+
+def who_parts(c: Character) -> Parts:
+    pairs: Parts = []
     if (c.age, c.who) in AGE_TAGS:
         pairs.append((AGE_TAGS[c.age, c.who], "skin"))
     if c.species != "human":
@@ -50,17 +58,26 @@ def feature_parts(character: Character) -> list[tuple[str, str]]:
         pairs.append((f"{c.body_color} robot", "skin"))
     if c.species == "furry":
         pairs.append((f"{c.fur} fur", "skin"))
-    if c.species in ("human", "elf", "zombie", "orc") and c.skin != "light":
+    if c.species in FLESH and c.skin != "light":
         pairs.append((c.skin, "skin"))
+    return pairs
+
+
+def hair_parts(c: Character) -> Parts:
+    pairs: Parts = []
     if c.hair_style != "bald":
         pairs.append((f"{c.hair} hair", "hair"))
-    if c.species in ("human", "elf", "zombie", "orc"):
+    if c.species in FLESH:
         pairs.append((c.hair_style, hair_part(c)))
-    pairs.append((f"{c.eyes} eyes", "eyes"))
     if c.facial_hair != "none":
         pairs.append((c.facial_hair, "stubble" if c.facial_hair == "stubble" else "facial hair"))
+    return pairs
+
+
+def head_parts(c: Character) -> Parts:
+    pairs: Parts = [(f"{c.eyes} eyes", "eyes")]
     if c.face != "none":
-        pairs.append((c.face if c.face != "scar" else "scar on face", "glasses" if c.face == "sunglasses" else c.face))
+        pairs.append((FACE_TAGS.get(c.face, c.face), "glasses" if c.face == "sunglasses" else c.face))
     if c.ears != "none":
         pairs.append((c.ears, "ears"))
     if c.ears in EARS and c.species != "furry":
@@ -71,26 +88,29 @@ def feature_parts(character: Character) -> list[tuple[str, str]]:
         pairs.append((f"{c.headwear_color} {c.headwear}", "headwear"))
     if c.head_extra != "none":
         pairs.append((HEAD_EXTRA_TAGS.get(c.head_extra, c.head_extra), c.head_extra))
-    if c.outfit != "none":
-        pairs.append((f"{c.outfit_color} {c.outfit}", "outfit"))
-    if c.bottom != "none":
-        pairs.append((f"{c.bottom_color} {c.bottom}", "bottom"))
-    if c.outer != "none":
-        pairs.append((f"{c.outer_color} {c.outer}", "outer"))
+    return pairs
+
+
+def clothes_parts(c: Character) -> Parts:
+    pairs: Parts = [
+        (f"{getattr(c, f'{noun}_color')} {getattr(c, noun)}", noun)
+        for noun in ("outfit", "bottom", "outer", "handwear")
+        if getattr(c, noun) != "none"
+    ]
     if c.belt != "none":
         pairs.append((c.belt, PART_OF_BELT[c.belt]))
     if c.shoulders != "none":
         pairs.append((c.shoulders, "pauldron"))
-    if c.handwear != "none":
-        pairs.append((f"{c.handwear_color} {c.handwear}", "handwear"))
-    if c.footwear == "barefoot" and c.species != "robot":
-        pairs.append(("barefoot", "feet"))
-    elif c.footwear != "barefoot":
+    if c.footwear != "barefoot":
         pairs.append((f"{c.footwear_color} {c.footwear}", "footwear"))
-    for thing in c.holds:
-        sides = [side for side, held in (("left", c.held_left), ("right", c.held_right)) if held == thing]
-        pairs += [(f"holding {thing}", f"held {side}") for side in sides]
+    elif c.species != "robot":
+        pairs.append(("barefoot", "feet"))
     return pairs
+
+
+def held_parts(c: Character) -> Parts:
+    held = (("left", c.held_left), ("right", c.held_right))
+    return [(f"holding {thing}", f"held {side}") for side, thing in held if thing != "none"]
 
 
 def feature_tags(character: Character) -> list[str]:
@@ -168,7 +188,7 @@ def all_tags() -> list[str]:
         *[s for s in p.SKIN if s != "light"],
         *HAIR_STYLES,
     ]
-    tags += [*FACIAL_HAIR, *[f if f != "scar" else "scar on face" for f in FACES], "pointy ears", *EARS, *TAILS]
+    tags += [*FACIAL_HAIR, *[FACE_TAGS.get(f, f) for f in FACES], "pointy ears", *EARS, *TAILS]
     tags += [
         *[HEAD_EXTRA_TAGS.get(e, e) for e in HEAD_EXTRAS],
         *BELTS,

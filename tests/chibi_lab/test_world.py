@@ -78,6 +78,13 @@ def test_the_folds_are_disjoint_and_about_an_eighth_each():
         assert not is_held_out(c)
 
 
+def test_hats_are_as_frequent_among_the_kept_back_as_in_the_world():
+    rng = np.random.default_rng(2)
+    share = np.mean([sample_any(rng).headwear != "none" for _ in range(600)])
+    for some in (held_out_characters(150), [sample_character(rng) for _ in range(300)]):
+        assert abs(np.mean([c.headwear != "none" for c in some]) - share) < 0.12
+
+
 def test_held_out_characters_are_always_the_same():
     assert held_out_characters(3) == held_out_characters(5)[:3]
 
