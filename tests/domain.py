@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sqlalchemy import select
@@ -43,7 +45,10 @@ class RecordingBroker:
 
 
 def make_runtime(folder: Path, database_url: str | None = None, **settings: Any) -> Runtime:
-    """A runtime on a fresh database, a folder as store, and a broker that remembers."""
+    """A runtime on a fresh database, a folder as store, and a broker that remembers.
+
+    Without a `database_url` the database is a copy of one file, so that all of them have the same installation id.
+    """
     values = Settings(
         database_url=database_url or f"sqlite:///{folder}/bootlora.db",
         broker_url="memory://",
@@ -52,7 +57,10 @@ def make_runtime(folder: Path, database_url: str | None = None, **settings: Any)
         scratch_dir=folder / "scratch",
         **settings,
     )
-    upgrade(values.database_url)
+    if database_url is None:
+        (folder / "bootlora.db").write_bytes(_migrated())
+    else:
+        upgrade(database_url)
     storage = storage_from_url(values.storage_url)
     storage.prepare()
     return Runtime(
@@ -63,6 +71,14 @@ def make_runtime(folder: Path, database_url: str | None = None, **settings: Any)
         vault=Vault(values.secret_key),
         base_models=catalog.base_models(),
     )
+
+
+@cache
+def _migrated() -> bytes:
+    """A database file with empty tables, made once: the migrations take longer than most tests."""
+    with TemporaryDirectory() as folder:
+        upgrade(f"sqlite:///{folder}/bootlora.db")
+        return Path(folder, "bootlora.db").read_bytes()
 
 
 def make_user(session: Session, name: str = "ann", **over: Any) -> User:

@@ -45,7 +45,7 @@ def install(request: pytest.FixtureRequest, tmp_path: Path) -> Install:
 
 def at(folder: Path, place: dict[str, str]) -> Runtime:
     folder.mkdir()
-    runtime = make_runtime(folder)
+    runtime = make_runtime(folder, f"sqlite:///{folder}/bootlora.db")  # migrated anew: the id must be its own
     runtime.settings = replace(runtime.settings, **place)
     runtime.storage = open_storage(runtime.settings)
     runtime.storage.prepare()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared import events, webhooks
-from shared.admin import upgrade
 from shared.models import Delivery, Project, User, Webhook
 from shared.runtime import Runtime
 from tests.domain import make_project, make_runtime, make_user
@@ -94,22 +92,13 @@ class World:
         self.runtime.close()
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tables made once, to be copied: it saves each test the migrations."""
-    path = tmp_path_factory.mktemp("template") / "bootlora.db"
-    upgrade(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
-def make_world(tmp_path: Path, empty_database: Path) -> Iterator[Callable[..., World]]:
+def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
     made: list[World] = []
 
     def make(**settings: Any) -> World:
         folder = tmp_path / f"world{len(made)}"
         folder.mkdir()
-        shutil.copy(empty_database, folder)
         made.append(World(folder, **settings))
         return made[-1]
 
