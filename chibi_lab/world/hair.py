@@ -37,6 +37,7 @@ class Cut:
 
     low: float = -0.60
     volume: float = 1.0
+    weights: tuple[float, float] = (1.0, 1.0)  # how often a woman and a man wear it
     rising: Callable[["Strands"], list[Solid]] | None = None  # not worn under hats
     hanging: Callable[["Strands"], list[Solid]] | None = None
 
@@ -224,23 +225,23 @@ def mohawk(s: Strands) -> list[Solid]:
 
 
 HAIR_STYLES: dict[str, Cut] = {
-    "bald": Cut(),
-    "buzz cut": Cut(-0.42, 0.94),
-    "short hair": Cut(-0.46),
-    "spiked hair": Cut(-0.42, 1.0, rising=spikes),
-    "curly hair": Cut(-0.40, 1.0, rising=curls),
-    "afro": Cut(-0.30, 1.0, rising=afro),
-    "mohawk": Cut(-0.42, 0.93, rising=mohawk),
-    "bob cut": Cut(-0.55, hanging=bob),
-    "medium hair": Cut(hanging=medium),
-    "long hair": Cut(hanging=long_hair),
-    "ponytail": Cut(hanging=ponytail),
-    "side ponytail": Cut(hanging=side_ponytail),
-    "twintails": Cut(hanging=twintails),
-    "braid": Cut(hanging=braid),
-    "twin braids": Cut(hanging=twin_braids),
-    "hair bun": Cut(rising=bun),
-    "double bun": Cut(rising=double_bun),
+    "bald": Cut(weights=(0.1, 1.1)),
+    "buzz cut": Cut(-0.42, 0.94, weights=(0.2, 1.3)),
+    "short hair": Cut(-0.46, weights=(1.0, 2.4)),
+    "spiked hair": Cut(-0.42, 1.0, rising=spikes, weights=(0.4, 1.4)),
+    "curly hair": Cut(-0.40, 1.0, rising=curls, weights=(0.7, 0.8)),
+    "afro": Cut(-0.30, 1.0, rising=afro, weights=(0.4, 0.5)),
+    "mohawk": Cut(-0.42, 0.93, rising=mohawk, weights=(0.25, 0.7)),
+    "bob cut": Cut(-0.55, hanging=bob, weights=(1.0, 0.3)),
+    "medium hair": Cut(hanging=medium, weights=(1.0, 0.7)),
+    "long hair": Cut(hanging=long_hair, weights=(1.5, 0.6)),
+    "ponytail": Cut(hanging=ponytail, weights=(1.0, 0.5)),
+    "side ponytail": Cut(hanging=side_ponytail, weights=(0.6, 0.05)),
+    "twintails": Cut(hanging=twintails, weights=(1.0, 0.0)),
+    "braid": Cut(hanging=braid, weights=(0.6, 0.2)),
+    "twin braids": Cut(hanging=twin_braids, weights=(0.7, 0.05)),
+    "hair bun": Cut(rising=bun, weights=(0.7, 0.3)),
+    "double bun": Cut(rising=double_bun, weights=(0.6, 0.0)),
 }
 
 

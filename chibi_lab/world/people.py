@@ -11,7 +11,7 @@ from .beast import EARS, TAILS
 from .character import Character, Look
 from .clothes import OUTFITS
 from .face import EYE_KINDS
-from .hair import FRINGES
+from .hair import FRINGES, HAIR_STYLES
 from .headwear import HEAD_EXTRAS, HEADWEAR
 from .held import HELD
 from .shot import pick
@@ -32,25 +32,6 @@ SIDES = ("left", "right")
 BOTTOMS = ("pants", "skirt", "shorts")
 HeadwearOf = Callable[[str], Sequence[str]]  # outfit -> what may be worn with it on the head
 WHO = ("1girl", "1boy", "1other")
-HAIR_WEIGHTS = {  # (women, men)
-    "bald": (0.1, 1.1),
-    "buzz cut": (0.2, 1.3),
-    "short hair": (1.0, 2.4),
-    "spiked hair": (0.4, 1.4),
-    "curly hair": (0.7, 0.8),
-    "afro": (0.4, 0.5),
-    "mohawk": (0.25, 0.7),
-    "bob cut": (1.0, 0.3),
-    "medium hair": (1.0, 0.7),
-    "long hair": (1.5, 0.6),
-    "ponytail": (1.0, 0.5),
-    "side ponytail": (0.6, 0.05),
-    "twintails": (1.0, 0.0),
-    "braid": (0.6, 0.2),
-    "twin braids": (0.7, 0.05),
-    "hair bun": (0.7, 0.3),
-    "double bun": (0.6, 0.0),
-}
 METAL_COLORS = ("grey", "grey", "black", "yellow", "white", "blue", "red")
 EXTRAS = (
     "face",
@@ -176,7 +157,7 @@ def rolled(rng: np.random.Generator, headwear_of: HeadwearOf) -> Character:
     age = "adult" if species in ("robot", "skeleton", "orc") else keys(rng, AGES)
     sex = 0 if who == "1girl" else 1
     outfits = {name: row.weights[sex] for name, row in OUTFITS.items()}
-    hairs = {name: weights[sex] for name, weights in HAIR_WEIGHTS.items()}
+    hairs = {name: cut.weights[sex] for name, cut in HAIR_STYLES.items()}
     hair = pick(rng, ("grey", "white")) if age == "old" and rng.random() < 0.85 else pick(rng, palette.HAIR)
     outfit = "none" if species == "robot" else keys(rng, outfits)
     return Character(
