@@ -18,7 +18,7 @@ REQUIREMENTS := $(wildcard requirements/*)
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test test-fast test-faults soak check format openapi migrate bench env base-model clean
 
-help:  ## Show what can be made
+help:  ## Show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Make .venv and install everything, pinned
@@ -27,7 +27,7 @@ $(STAMP): $(REQUIREMENTS) pyproject.toml
 	@VENV="$(VENV)" PYTHON="$(PYTHON)" TORCH_PIP_ARGS="$(TORCH_PIP_ARGS)" bash requirements/install
 	@touch $@
 
-demo: setup  ## One picture to a character LoRA, all on this machine; results in demo-output/
+demo: setup  ## Make a character LoRA from one picture, on this machine; results in demo-output/
 	@$(BIN)/python -m embedded demo
 
 serve: setup  ## Run the whole service here until Ctrl-C; prints its URL and a first API key
@@ -36,16 +36,16 @@ serve: setup  ## Run the whole service here until Ctrl-C; prints its URL and a f
 test: setup  ## Run all tests, with real servers
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not long" --durations 15 $(PYTEST_ARGS)
 
-test-fast: setup  ## Run the tests that need no server and no minute
+test-fast: setup  ## Run the tests that are quick and need no server
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not servers and not slow" --durations 5 $(PYTEST_ARGS)
 
 test-faults: setup  ## Break the service in every way, on SQLite and Postgres; prints the table of docs/reliability.md
 	@$(BIN)/python -m pytest tests/faults -m "not soak" --durations 5 $(PYTEST_ARGS)
 
-soak: setup  ## All faults at random, MINUTES=10; a SEED=n does it again
+soak: setup  ## Run all faults at random for MINUTES=10; SEED=n repeats a run
 	@$(BIN)/python -m pytest tests/faults/test_soak.py -s --minutes $(MINUTES) --seed $(SEED) $(PYTEST_ARGS)
 
-check: setup  ## Style, types and who may import whom
+check: setup  ## Check style, types and who may import whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -61,12 +61,12 @@ openapi: setup  ## Write openapi.yaml from the routes
 migrate: setup  ## Bring the tables of BOOTLORA_DATABASE_URL up to date
 	@$(BIN)/python -m shared.admin migrate
 
-# Large tensors come and go: kept by malloc, not given back to the system each time, they cost a fifth less.
+# malloc should keep the memory of large tensors instead of returning it to the system: this saves a fifth of the time.
 bench base-model: export MALLOC_MMAP_THRESHOLD_ = 4294967296
 bench base-model: export MALLOC_TRIM_THRESHOLD_ = 4294967296
-bench: export OMP_NUM_THREADS ?= 1  # as the workers of `make serve`
+bench: export OMP_NUM_THREADS ?= 1  # like the workers of `make serve`
 
-bench: setup  ## Measure against the bare floors; ONLY=name for one of them
+bench: setup  ## Run the benchmarks; ONLY=name for one of them
 	@$(BIN)/python -m benchmarks ONLY=$(ONLY)
 
 env:  ## Write .env with fresh secrets, for docker compose
@@ -76,6 +76,6 @@ env:  ## Write .env with fresh secrets, for docker compose
 base-model: setup  ## Train the tiny base model that ships, from nothing
 	@$(BIN)/python -m chibi_lab.train
 
-clean:  ## Remove what was made here, the environment included; data/, with your projects, stays
+clean:  ## Remove everything that was made here, also .venv; keep data/ with your projects
 	rm -rf $(VENV) .venv-client demo-output bench-output runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

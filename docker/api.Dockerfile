@@ -1,4 +1,4 @@
-# The API, worker-io and the operator's commands: everything that needs no torch.
+# The image of the API, worker-io and the operator's commands: everything that needs no torch.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS packages
@@ -16,6 +16,6 @@ COPY workers workers
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 EXPOSE 8000
-# Worker heartbeats go to memory: the root file system may be read-only.
+# Gunicorn's heartbeat files go to memory, because the root file system may be read-only.
 CMD ["gunicorn", "--bind", "0.0.0.0:8000", "--workers", "2", "--worker-class", "gthread", "--threads", "16", \
      "--no-control-socket", "--worker-tmp-dir", "/dev/shm", "--graceful-timeout", "20", "api.wsgi:app"]

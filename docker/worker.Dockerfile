@@ -1,4 +1,5 @@
-# worker-gpu and worker-cpu. The torch wheel brings its own CUDA runtime; the host adds the driver (NVIDIA container toolkit).
+# The image of worker-gpu and worker-cpu. The torch wheel contains its CUDA runtime; the host provides the driver (NVIDIA container
+# toolkit).
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS packages
@@ -13,7 +14,7 @@ WORKDIR /app
 COPY shared shared
 COPY models models
 COPY workers workers
-# One thread for computing on a CPU; .env may give more. Models come from folders of the operator, never from a hub.
+# A worker computes with one thread on a CPU; .env may set more. Models come from the operator's folders, never from a hub.
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 HF_HOME=/tmp/huggingface \
     OMP_NUM_THREADS=1 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
