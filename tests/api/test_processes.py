@@ -90,7 +90,7 @@ def test_who_hangs_up_makes_room_for_the_next(environment: dict[str, str]) -> No
         project = make_project(session)
         _, key = users.create_key(session, session.get_one(User, project.user_id), SECRET, name="test")
     database.dispose()
-    with gunicorn("api.wsgi:app", {**os.environ, **environment, "BOOTLORA_MAX_STREAMS_PER_KEY": "1"}) as port:
+    with gunicorn("api.wsgi:app", {**os.environ, **environment, "BOOTLORA_MAX_HELD_PER_USER": "1"}) as port:
         first = listen(port, project.id, key)
         assert first.status == 200
         assert listen(port, project.id, key).status == 429
