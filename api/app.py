@@ -10,7 +10,7 @@ import structlog
 from flask import Flask, Response, g, request
 from flask.json.provider import DefaultJSONProvider
 
-from api import converters, document, limits, metrics, problems
+from api import converters, document, held, limits, metrics, problems, waits
 from api.routes import (
     audit,
     datasets,
@@ -52,6 +52,7 @@ def create_app(runtime: Runtime) -> Flask:
     app.after_request(_finish)
     problems.register(app)
     limits.register(app, runtime.settings)
+    held.register(app, runtime)
     api = document.make_api(app)
     for resource in RESOURCES:
         api.register_blueprint(resource.blp)
@@ -60,8 +61,9 @@ def create_app(runtime: Runtime) -> Flask:
 
 
 def _begin() -> None:
-    g.request_id = str(uuid.uuid4())
-    g.began = time.perf_counter()
+    first = waits.first()
+    g.request_id = first.request_id if first else str(uuid.uuid4())
+    g.began = first.began if first else time.perf_counter()
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id, **(request.view_args or {}))
 
@@ -73,6 +75,8 @@ def _finish(answer: Response) -> Response:
     headers.setdefault("Cache-Control", "no-store")
     if "link" in g:
         headers.add("Link", g.link)
+    if isinstance(answer, waits.Wait):
+        return answer  # the request is counted and logged when it has waited
     route = request.url_rule.rule if request.url_rule else "unknown"
     seconds = time.perf_counter() - g.began
     method = request.method if request.method in METHODS else "other"  # anybody may send any word

@@ -8,7 +8,7 @@ import time
 import structlog
 from flask import g, request
 
-from api import limits
+from api import limits, waits
 from api.context import reading, release, runtime
 from shared import users
 from shared.errors import Forbidden, Unauthorized
@@ -28,7 +28,8 @@ def authenticate(scope: str, *, submits: bool) -> None:
     except Unauthorized:
         limits.count()
         raise
-    limits.count(submits=submits)
+    if waits.first() is None:
+        limits.count(submits=submits)
     structlog.contextvars.bind_contextvars(user_id=key.user_id, key_id=key.id)
     if scope and scope not in key.scopes:
         raise Forbidden(f"this API key lacks the scope {scope!r}", code="missing_scope")

@@ -9,6 +9,7 @@ from flask import Response, request
 from flask_smorest.utils import get_appcontext
 from marshmallow import Schema
 
+from api.held import Held
 from shared import json_text
 from shared.errors import PreconditionFailed, PreconditionRequired
 
@@ -50,6 +51,8 @@ def put_on(answer: Response) -> None:
 
 def conditional(answer: Response) -> Response:
     """Answer with 304, or with a range, if the request's headers ask for it."""
+    if isinstance(answer, Held):
+        return answer  # what it answers in the end is looked at then
     asked = request.environ
     if any(name in asked for name in CONDITIONAL) and request.method in ("GET", "HEAD"):
         wanted = request.if_match

@@ -1,106 +1,144 @@
 """Server-sent events: the same events as polling, as they come, and the progress of jobs in between.
 
-A stream holds a thread of the server. So there are few of them, each for a while only: browsers come back by
-themselves, with the `Last-Event-ID` they have, and miss nothing.
+A stream lasts a while only. Browsers come back by themselves, with the `Last-Event-ID` they have, and miss nothing.
 """
 
 from __future__ import annotations
 
 import json
-import threading
+import socket
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Self
 
 from flask import Response, request
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from api import context
+from api.held import Held, head
 from shared import events, users
-from shared.errors import Invalid, TooMany
+from shared.errors import Invalid
 from shared.lifecycle import TERMINAL_JOB_STATES, JobState, ProjectState
-from shared.models import Event, Job, Project
+from shared.models import ApiKey, Event, Job, Project
 from shared.runtime import Runtime
 
-LOOK_EVERY_SECONDS = 1.0
 COMMENT_EVERY_SECONDS = 15.0  # keeps proxies from closing
 MAX_SECONDS = 600.0
 RETRY_MILLISECONDS = 5000
 AT_ONCE = 100  # events of one look
+READ_BYTES = 65_536
 ENDED = (ProjectState.COMPLETED, ProjectState.FAILED, ProjectState.CANCELLED)
+CONTENT_TYPE = "text/event-stream; charset=utf-8"
 
 
-class Desk:
-    """Who listens in this process: few in all, fewer for each key."""
+class Stream(Held):
+    """The events of a project, or of one of its jobs, until that has ended. `seq` counts the events of the project."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._by_key: Counter[str] = Counter()
+    look_every_seconds: ClassVar[float] = 1.0
 
-    def take(self, key_id: str, *, for_key: int, in_all: int) -> None:
-        """Take a place.
+    def __init__(self, project_id: str, job_id: str | None, seq: int):
+        super().__init__(MAX_SECONDS, content_type=CONTENT_TYPE)
+        self.headers["X-Accel-Buffering"] = "no"
+        self.key_id = context.api_key().id
+        self.project_id = project_id
+        self.job_id = job_id
+        self.seq = seq
+        self.told: dict[str, Any] = {}  # the progress of each job
+        self.comment_at = time.monotonic() + COMMENT_EVERY_SECONDS
 
-        Raises:
-            TooMany: all places are taken.
-        """
-        with self._lock:
-            if self._by_key[key_id] >= for_key or self._by_key.total() >= in_all:
-                raise TooMany(
-                    "too many streams are open; close one, or ask for events now and then",
-                    code="too_many_streams",
-                    retry_after_seconds=30,
-                )
-            self._by_key[key_id] += 1
+    @classmethod
+    def look(cls, runtime: Runtime, open_: list[Self]) -> None:
+        with runtime.db.reading() as session:
+            news = News(session, open_)
+            for stream in open_:
+                stream.tell(news)
 
-    def leave(self, key_id: str) -> None:
-        with self._lock:
-            self._by_key[key_id] -= 1
+    def begin(self, environ: dict[str, Any]) -> None:
+        self.unsent += head(self.status, self.headers)
+        self.say(f"retry: {RETRY_MILLISECONDS}\n\n")
+
+    def in_this_thread(self, held: socket.socket, environ: Any, start_response: Any) -> Iterable[bytes]:
+        self.response = _read(held)
+        return super(Held, self).__call__(environ, start_response)
+
+    def tell(self, news: News) -> None:
+        """Say what is new."""
+        if self.key_id not in news.good_keys:
+            self.is_over = True
+            return
+        found = news.events_after(self.project_id, self.seq)
+        for event in found:
+            self.seq = event.seq
+            if self.job_id is None or event.data.get("job_id") == self.job_id:
+                self.say(f"id: {event.seq}\nevent: {event.type}\ndata: {json.dumps(events.payload(event))}\n\n")
+        for job_id, progress in news.progress.get(self.project_id, {}).items():
+            if self.job_id in (None, job_id) and self.told.get(job_id) != progress:
+                self.told[job_id] = progress
+                self.say(f"event: progress\ndata: {json.dumps({'job_id': job_id, **progress})}\n\n")
+        self.is_behind = len(found) == AT_ONCE
+        self.is_over = not self.is_behind and news.has_ended(self)
+        if time.monotonic() >= self.comment_at:
+            self.comment_at = time.monotonic() + COMMENT_EVERY_SECONDS
+            self.say(": still here\n\n")
 
 
-_desk = Desk()
+class News:
+    """What the tables say about the projects and jobs of many streams, in a few queries.
 
+    States are read before events: what was recorded with an end is then among the events.
+    """
 
-@dataclass
-class Look:
-    """What is new: events, the progress of running jobs, and whether nothing more will come."""
+    def __init__(self, session: Session, streams: Iterable[Stream]):
+        self._session = session
+        self.good_keys = _good_keys(session, {stream.key_id for stream in streams})
+        jobs = {stream.job_id for stream in streams if stream.job_id is not None}
+        projects = {stream.project_id for stream in streams}
+        self._open_jobs = set(
+            session.scalars(select(Job.id).where(Job.id.in_(jobs), Job.state.not_in(TERMINAL_JOB_STATES)))
+        )
+        rows = session.execute(select(Project.id, Project.state, Project.seq).where(Project.id.in_(projects)))
+        self._projects = {id_: (state, seq) for id_, state, seq in rows}
+        self._events: dict[tuple[str, int], list[Event]] = {}
+        self.progress: dict[str, dict[str, Any]] = {}
+        running = select(Job.project_id, Job.id, Job.progress).where(
+            Job.project_id.in_(projects), Job.state == JobState.RUNNING
+        )
+        for project_id, job_id, progress in session.execute(running):
+            if progress:
+                self.progress.setdefault(project_id, {})[job_id] = progress
 
-    events: list[Event]
-    progress: dict[str, Any] = field(default_factory=dict)
-    is_last: bool = False
+    def events_after(self, project_id: str, seq: int) -> list[Event]:
+        """At most `AT_ONCE` of them. Streams that have heard the same share them."""
+        _, last = self._projects.get(project_id, (None, 0))
+        if seq >= last:
+            return []
+        if (project_id, seq) not in self._events:
+            self._events[project_id, seq] = events.after(self._session, project_id, seq, AT_ONCE)
+        return self._events[project_id, seq]
+
+    def has_ended(self, stream: Stream) -> bool:
+        if stream.job_id is not None:
+            return stream.job_id not in self._open_jobs
+        state, _ = self._projects.get(stream.project_id, (None, 0))
+        return state in (*ENDED, None)
 
 
 def of_project(project: Project, after: int | None) -> Response:
     """A project's events until it has ended."""
-    project_id = project.id
-
-    def look(runtime: Runtime, seq: int) -> Look:
-        with runtime.db.reading() as session:
-            # the state first: what was recorded with the end is then among the events
-            ended = session.scalar(select(Project.state).where(Project.id == project_id)) in (*ENDED, None)
-            found = events.after(session, project_id, seq, AT_ONCE)
-            running = select(Job).where(Job.project_id == project_id, Job.state == JobState.RUNNING)
-            progress = {job.id: job.progress for job in session.scalars(running) if job.progress}
-        return Look(found, progress, is_last=ended and len(found) < AT_ONCE)
-
-    return _stream(look, _seen(after))
+    return _stream(project.id, None, after)
 
 
 def of_job(job: Job, after: int | None) -> Response:
     """A job's events until it has ended. `seq` counts the events of its project."""
-    job_id, project_id = job.id, job.project_id
+    return _stream(job.project_id, job.id, after)
 
-    def look(runtime: Runtime, seq: int) -> Look:
-        with runtime.db.reading() as session:
-            now = session.get(Job, job_id)
-            found = events.after(session, project_id, seq, AT_ONCE)
-        progress = {job_id: now.progress} if now and now.progress and now.state == JobState.RUNNING else {}
-        ended = now is None or now.state in TERMINAL_JOB_STATES
-        return Look(found, progress, is_last=ended and len(found) < AT_ONCE)
 
-    return _stream(look, _seen(after), wanted=lambda event: event.data.get("job_id") == job_id)
+def _stream(project_id: str, job_id: str | None, after: int | None) -> Response:
+    seq = _seen(after)
+    if request.method == "HEAD":
+        return Response(content_type=CONTENT_TYPE)
+    return Stream(project_id, job_id, seq)
 
 
 def _seen(after: int | None) -> int:
@@ -113,50 +151,16 @@ def _seen(after: int | None) -> int:
     return int(last)
 
 
-def _stream(
-    look: Callable[[Runtime, int], Look], seq: int, wanted: Callable[[Event], bool] = lambda _: True
-) -> Response:
-    runtime, key_id, connection = context.runtime(), context.api_key().id, context.connection()
-    limits = runtime.settings
-    _desk.take(key_id, for_key=limits.max_streams_per_key, in_all=limits.max_streams)
-
-    def is_over() -> bool:
-        return context.is_closed(connection) or not _is_good(runtime, key_id)
-
-    lines = _lines(partial(look, runtime), seq, wanted, is_over)
-    answer = Response(lines, content_type="text/event-stream; charset=utf-8")
-    answer.headers["X-Accel-Buffering"] = "no"
-    answer.call_on_close(lambda: _desk.leave(key_id))
-    return answer
+def _good_keys(session: Session, ids: set[str]) -> set[str]:
+    """Those of the keys that are still good. One that is revoked, or has expired, hears nothing more."""
+    known = list(
+        session.scalars(select(ApiKey).where(ApiKey.id.in_(ids)))
+    )  # kept: `is_good` finds them without a query
+    return {key.id for key in known if users.is_good(session, key.id)}
 
 
-def _is_good(runtime: Runtime, key_id: str) -> bool:
-    """A key that is revoked, or has expired, hears nothing more."""
-    with runtime.db.reading() as session:
-        return users.is_good(session, key_id)
-
-
-def _lines(
-    look: Callable[[int], Look], seq: int, wanted: Callable[[Event], bool], is_over: Callable[[], bool]
-) -> Iterator[str]:
-    yield f"retry: {RETRY_MILLISECONDS}\n\n"
-    told: dict[str, Any] = {}
-    ends_at = time.monotonic() + MAX_SECONDS
-    comment_at = time.monotonic() + COMMENT_EVERY_SECONDS
-    while time.monotonic() < ends_at and not is_over():
-        news = look(seq)
-        for event in news.events:
-            seq = event.seq
-            if wanted(event):
-                yield f"id: {seq}\nevent: {event.type}\ndata: {json.dumps(events.payload(event))}\n\n"
-        for job_id, progress in news.progress.items():
-            if told.get(job_id) != progress:
-                told[job_id] = progress
-                yield f"event: progress\ndata: {json.dumps({'job_id': job_id, **progress})}\n\n"
-        if news.is_last:
-            return
-        if time.monotonic() >= comment_at:
-            comment_at = time.monotonic() + COMMENT_EVERY_SECONDS
-            yield ": still here\n\n"
-        if len(news.events) < AT_ONCE:
-            time.sleep(LOOK_EVERY_SECONDS)
+def _read(held: socket.socket) -> Iterator[bytes]:
+    with held:
+        yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
+        while piece := held.recv(READ_BYTES):
+            yield piece

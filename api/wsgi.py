@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+
 from api.app import create_app
 from shared import ownership
 from shared.outside import logs
@@ -13,3 +15,4 @@ logs.configure(settings.log_format)
 runtime = Runtime.from_settings(settings)
 ownership.check_at_start(runtime)
 app = create_app(runtime)
+atexit.register(app.extensions["bootlora.holder"].close)

@@ -136,7 +136,7 @@ def gunicorn(app: str, environment: dict[str, str], threads: str = THREADS) -> I
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--no-control-socket"]
-    command += ["--worker-class", "gthread", "--threads", threads, app]
+    command += ["--worker-class", "api.server.Worker", "--threads", threads, app]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait(port)

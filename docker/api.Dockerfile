@@ -17,5 +17,5 @@ ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 EXPOSE 8000
 # Gunicorn's heartbeat files go to memory, because the root file system may be read-only.
-CMD ["gunicorn", "--bind", "0.0.0.0:8000", "--workers", "2", "--worker-class", "gthread", "--threads", "16", \
+CMD ["gunicorn", "--bind", "0.0.0.0:8000", "--workers", "2", "--worker-class", "api.server.Worker", "--threads", "16", \
      "--no-control-socket", "--worker-tmp-dir", "/dev/shm", "--graceful-timeout", "20", "api.wsgi:app"]

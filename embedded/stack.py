@@ -187,7 +187,7 @@ class Stack:
     def _api(self, port: int) -> Program:
         command = [
             *(sys.executable, "-m", "gunicorn", "--bind", f"{servers.HOST}:{port}", "--no-control-socket"),
-            *("--worker-class", "gthread", "--threads", "16", "--graceful-timeout", "5", "api.wsgi:app"),
+            *("--worker-class", "api.server.Worker", "--threads", "16", "--graceful-timeout", "5", "api.wsgi:app"),
         ]
         return Program(
             name="api",

@@ -60,8 +60,7 @@ class Settings:
     requests_per_minute: int = 600
     submits_per_minute: int = 60
     download_seconds: int = 1800  # life of a presigned link
-    max_streams_per_key: int = 5  # server-sent events, in each process
-    max_streams: int = 8  # of all keys together: each holds a thread
+    max_held_per_user: int = 30  # streams and requests that wait, in each process
 
     # webhooks
     webhook_allow_http: bool = False

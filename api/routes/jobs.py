@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import re
-import threading
-import time
+from contextlib import suppress
 from typing import Any
 
 from flask import request
 from sqlalchemy import select
 
-from api import context, filters, owned
+from api import filters, owned
 from api.blueprint import Blueprint
 from api.context import begin_transaction, reading
 from api.pagination import PageQuery, page, page_of
 from api.schemas.images import ImageSchema
 from api.schemas.jobs import JobQuery, JobSchema
+from api.waits import Wait
 from shared import rounds
+from shared.errors import TooMany
 from shared.lifecycle import TERMINAL_JOB_STATES, JobState
 from shared.models import Image, Job
 
 blp = Blueprint("jobs", __name__, url_prefix="/v1", description="Work: waiting, going on, or done")
 
 MAX_WAIT_SECONDS = 60
-LOOK_EVERY_SECONDS = 0.25
-MAX_WAITERS = 8  # requests of this process that may hold a thread and do nothing
 
 PREFER = {
     "name": "Prefer",
@@ -33,8 +32,6 @@ PREFER = {
     "schema": {"type": "string", "example": "wait=30"},
     "description": "`wait=N`: hold the answer back until the job has ended, for N seconds at most (up to 60).",
 }
-
-_waiters = threading.BoundedSemaphore(MAX_WAITERS)
 
 
 @blp.get("/jobs")
@@ -59,15 +56,14 @@ def list_jobs(query: dict[str, Any]) -> Any:
 def get_job(job_id: str) -> Any:
     """Show a job: its state, progress, place in the queue or error
 
-    With `Prefer: wait=N` the answer comes when the job has ended, or after N seconds as it is then.
+    With `Prefer: wait=N` the answer comes when the job has ended, or after N seconds as it is then. If you have as many
+    streams and waiting requests open as you may (see `max_held_per_user`), it comes at once.
     """
     job = owned.shown_job(job_id)
     seconds = _wanted_wait(request.headers.get("Prefer", ""))
-    if seconds and job.state not in TERMINAL_JOB_STATES and _waiters.acquire(blocking=False):
-        try:
-            job = _wait(job_id, seconds)
-        finally:
-            _waiters.release()
+    if seconds and job.state not in TERMINAL_JOB_STATES:
+        with suppress(TooMany):
+            return Wait(job_id, seconds)
     return job
 
 
@@ -102,14 +98,3 @@ def list_job_images(query: dict[str, Any], job_id: str) -> Any:
 def _wanted_wait(prefer: str) -> int:
     found = re.search(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])", prefer)
     return min(int(found[1]), MAX_WAIT_SECONDS) if found else 0
-
-
-def _wait(job_id: str, seconds: int) -> Job:
-    """The job when it has ended, the time is up or nobody waits. No connection to the database is held in between."""
-    deadline, connection = time.monotonic() + seconds, context.connection()
-    while True:
-        time.sleep(max(0.0, min(LOOK_EVERY_SECONDS, deadline - time.monotonic())))
-        job = owned.shown_job(job_id)
-        is_over = time.monotonic() >= deadline or context.is_closed(connection)
-        if job.state in TERMINAL_JOB_STATES or is_over:
-            return job

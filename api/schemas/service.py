@@ -33,8 +33,7 @@ class LimitsSchema(Answer):
     requests_per_minute = fields.Integer(required=True)
     submits_per_minute = fields.Integer(required=True)
     download_seconds = fields.Integer(required=True)
-    max_streams_per_key = fields.Integer(required=True)
-    max_streams = fields.Integer(required=True)
+    max_held_per_user = fields.Integer(required=True)
 
 
 class UsageSchema(Answer):

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
-from api import streams
+from api import held
 from api.app import create_app
 from api.limits import Limiter
 from shared import catalog, users
@@ -92,11 +92,12 @@ def built_app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
 
 
 @pytest.fixture
-def app(built_app: Flask, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Flask:
+def app(built_app: Flask, runtime: Runtime) -> Iterator[Flask]:
     built_app.extensions["bootlora"] = runtime
     built_app.extensions["bootlora.limiter"] = Limiter(runtime.settings)
-    monkeypatch.setattr(streams, "_desk", streams.Desk())  # a test's client leaves a stream without a word
-    return built_app
+    holder = held.register(built_app, runtime)
+    yield built_app
+    holder.close()
 
 
 class Caller:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
-import threading
 import time
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
+from api import auth
+from shared import users
 from shared.errors import Unavailable
-from shared.models import Job
+from shared.models import ApiKey, Job
 from shared.outside.db import utcnow
 from tests.api.bodies import PROJECT, upload
 from tests.api.conftest import ON_BOTH
 from tests.factories import make_curating, make_failed, make_image, make_job, make_lora, make_project, make_round, png
+from tests.waiting import eventually
 
 pytestmark = ON_BOTH
 
@@ -211,22 +215,67 @@ def test_a_job_is_waited_for(ada, session_of):
     assert time.monotonic() - began > 0.9
 
 
-def test_nobody_is_waited_for_who_has_hung_up(ada, session_of):
+@pytest.fixture
+def waiting(ada, session_of):
+    """A job that runs, and the client's end of a connection on which a request waits for it."""
     with session_of() as session:
         job = make_job(session, make_project(session, ada.user_id), state="running")
+    server, client = socket.socketpair()
+    asked = {"headers": {"Prefer": "wait=30"}, "environ_overrides": {"gunicorn.socket": server}}
+    assert ada.get(f"/v1/jobs/{job.id}", **asked).data == b""  # the server's thread is free again
+    server.close()
+    client.settimeout(20)
+    yield job, client
+    client.close()
 
-    def end():
-        with session_of() as session:
-            session.get_one(Job, job.id).state = "succeeded"
 
-    later = threading.Timer(8, end)
-    later.start()
-    ours, theirs = socket.socketpair()
-    theirs.close()
-    waiting = {"headers": {"Prefer": "wait=30"}, "environ_overrides": {"gunicorn.socket": ours}}
-    assert ada.get(f"/v1/jobs/{job.id}", **waiting).json["state"] == "running"
-    later.cancel()
-    ours.close()
+def test_a_wait_is_answered_as_any_request_when_the_job_has_ended(ada, session_of, waiting):
+    job, client = waiting
+    with session_of() as session:
+        session.get_one(Job, job.id).state = "succeeded"
+    head, _, body = b"".join(iter(lambda: client.recv(65536), b"")).decode().partition("\r\n\r\n")
+    status, *lines = head.split("\r\n")
+    plain = ada.get(f"/v1/jobs/{job.id}")
+    assert (status, json.loads(body)) == ("HTTP/1.1 200 OK", plain.json)
+    headers = dict(line.split(": ", 1) for line in lines)
+    assert headers.keys() == {*plain.headers.keys(), "Connection"}
+    assert headers["ETag"] == plain.headers["ETag"]
+
+
+def test_a_wait_counts_as_one_request(ada, session_of, waiting):
+    job, client = waiting
+    with session_of() as session:
+        session.get_one(Job, job.id).state = "succeeded"
+    head = client.recv(65536).decode()
+    assert '"requests";r=599;' in head
+    assert '"requests";r=598;' in ada.get(f"/v1/jobs/{job.id}").headers["RateLimit"]
+
+
+def test_a_wait_ends_with_its_key(ada, runtime, session_of, waiting):
+    job, client = waiting
+    with runtime.transaction() as session:
+        users.revoke(session.scalars(select(ApiKey).where(ApiKey.user_id == ada.user_id)).one())
+    auth.forget()
+    with session_of() as session:
+        session.get_one(Job, job.id).state = "succeeded"
+    assert client.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize("settings", [{"max_held_per_user": 1}])
+def test_nobody_is_waited_for_who_has_hung_up(ada, waiting):
+    job, client = waiting
+    stream = f"/v1/jobs/{job.id}/events/stream"
+    assert ada.get(stream).status_code == 429
+    client.close()
+    eventually(lambda: ada.get(stream).status_code == 200, seconds=10)
+
+
+def test_who_waits_is_answered_when_the_process_ends(app, waiting):
+    job, client = waiting
+    app.extensions["bootlora.holder"].close()
+    head, _, body = b"".join(iter(lambda: client.recv(65536), b"")).decode().partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 200 OK")
+    assert (json.loads(body)["id"], json.loads(body)["state"]) == (job.id, "running")
 
 
 def test_a_key_is_made_used_and_revoked(ada, app):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.servers
 
 FEW, TRIES = 20, 500  # requests until each process has answered one
+SILENT = 32  # many more clients than threads
 COUNTED = r'bootlora_http_requests_total{method="GET",route="unknown",status="404"} (\S+)'
 
 
@@ -90,7 +93,7 @@ def test_who_hangs_up_makes_room_for_the_next(environment: dict[str, str]) -> No
         project = make_project(session)
         _, key = users.create_key(session, session.get_one(User, project.user_id), SECRET, name="test")
     database.dispose()
-    with gunicorn("api.wsgi:app", {**os.environ, **environment, "BOOTLORA_MAX_STREAMS_PER_KEY": "1"}) as port:
+    with gunicorn("api.wsgi:app", {**os.environ, **environment, "BOOTLORA_MAX_HELD_PER_USER": "1"}) as port:
         first = listen(port, project.id, key)
         assert first.status == 200
         assert listen(port, project.id, key).status == 429
@@ -102,3 +105,26 @@ def test_who_hangs_up_makes_room_for_the_next(environment: dict[str, str]) -> No
 def listen(port: int, project_id: str, key: str) -> urllib3.BaseHTTPResponse:
     url, headers = f"http://{HOST}:{port}/v1/projects/{project_id}/events/stream", {"Authorization": f"Bearer {key}"}
     return urllib3.request("GET", url, headers=headers, preload_content=False, retries=False, timeout=60)
+
+
+@contextmanager
+def serving(environment: dict[str, str]) -> Iterator[int]:
+    """A server that has begun to answer; its port."""
+    with gunicorn("api.wsgi:app", {**os.environ, **environment}) as port:
+        urllib3.request("GET", f"http://{HOST}:{port}/healthz", retries=False, timeout=60)
+        yield port
+
+
+def test_silent_clients_keep_nobody_from_an_answer(environment: dict[str, str]) -> None:
+    with serving(environment) as port, ExitStack() as clients:
+        for _ in range(SILENT):  # they connect and say nothing
+            clients.enter_context(socket.create_connection((HOST, port)))
+        assert [ask(f"http://{HOST}:{port}/healthz").status for _ in range(5)] == [200] * 5
+
+
+def test_clients_that_do_not_close_keep_nobody_from_an_answer(environment: dict[str, str]) -> None:
+    with serving(environment) as port, ExitStack() as clients:
+        for _ in range(SILENT):
+            client = clients.enter_context(socket.create_connection((HOST, port)))
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        assert [ask(f"http://{HOST}:{port}/healthz").status for _ in range(5)] == [200] * 5

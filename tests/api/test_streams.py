@@ -13,11 +13,12 @@ from api import streams
 from shared import events, users
 from shared.models import ApiKey, Job, Project
 from tests.factories import make_job, make_project
+from tests.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
-    monkeypatch.setattr(streams, "LOOK_EVERY_SECONDS", 0.02)
+    monkeypatch.setattr(streams.Stream, "look_every_seconds", 0.02)
 
 
 def told(text: str) -> list[tuple[str, str, dict]]:
@@ -92,16 +93,56 @@ def test_a_stream_of_a_job_tells_only_of_it(ada, session_of, scene):
     assert kinds == ["job.started", "job.succeeded"]
 
 
-@pytest.mark.parametrize("settings", [{"max_streams_per_key": 1}])
-def test_a_key_may_listen_only_so_often_at_once(ada, session_of, scene):
+@pytest.mark.parametrize("settings", [{"max_held_per_user": 1}])
+def test_a_user_may_hold_only_so_many_requests_whatever_the_key(ada, bob, app, session_of, scene):
     project, job = scene
     path = f"/v1/projects/{project.id}/events/stream"
     first = ada.get(path)
-    refused = ada.get(path)
+    another_key = {"Authorization": f"Bearer {ada.post('/v1/keys', {'name': 'another'}).json['key']}"}
+    refused = app.test_client().get(path, headers=another_key)
     assert (refused.status_code, refused.json["code"]) == (429, "too_many_streams")
+    assert ada.get(f"/v1/jobs/{job.id}", headers={"Prefer": "wait=30"}).json["state"] == "running"  # at once
+    with session_of() as session:
+        his = make_project(session, bob.user_id, state="completed")
+    assert bob.get(f"/v1/projects/{his.id}/events/stream").status_code == 200
     first.close()
     end(session_of, project, job)
-    assert ada.get(path).status_code == 200
+    eventually(lambda: ada.get(path).status_code == 200)
+
+
+def test_many_more_streams_than_threads_are_told_side_by_side(ada, session_of, scene):
+    project, job = scene
+    open_ = [handed_over(ada, f"/v1/projects/{project.id}/events/stream") for _ in range(25)]
+    end(session_of, project, job)
+    for client in open_:
+        head, _, body = everything(client).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"\r\nContent-Type: text/event-stream; charset=utf-8\r\n" in head
+        assert [id_ for _, id_, _ in told(body.decode()) if id_] == ["1", "2", "3", "4", "5"]
+
+
+def test_a_long_history_is_told_whole(ada, session_of, scene):
+    project, job = scene
+    with session_of() as session:
+        for _ in range(2 * streams.AT_ONCE):
+            events.record(session, session.get_one(Project, project.id), "image.added")
+    end(session_of, project, job)
+    messages = told(ada.get(f"/v1/projects/{project.id}/events/stream").text)
+    assert [int(id_) for _, id_, _ in messages] == list(range(1, 2 * streams.AT_ONCE + 6))
+
+
+def handed_over(caller, path: str) -> socket.socket:
+    """The client's end of a request whose connection the server gives away, as gunicorn does."""
+    server, client = socket.socketpair()
+    with server:
+        assert caller.get(path, environ_overrides={"gunicorn.socket": server}).data == b""
+    client.settimeout(20)
+    return client
+
+
+def everything(client: socket.socket) -> bytes:
+    with client:
+        return b"".join(iter(lambda: client.recv(65536), b""))
 
 
 def test_a_stream_ends_after_a_while(ada, scene, monkeypatch):
@@ -110,13 +151,11 @@ def test_a_stream_ends_after_a_while(ada, scene, monkeypatch):
     assert ": still here" in ada.get(f"/v1/projects/{scene[0].id}/events/stream").text
 
 
+@pytest.mark.parametrize("settings", [{"max_held_per_user": 1}])
 def test_who_hangs_up_makes_room_before_the_next_comment(ada, scene):
-    ours, theirs = socket.socketpair()
     path = f"/v1/projects/{scene[0].id}/events/stream"
-    answer = ada.get(path, environ_overrides={"gunicorn.socket": ours})
-    messages = told(heard(answer, b"id: 3", theirs.close))
-    assert [id_ for _, id_, _ in messages if id_] == ["1", "2", "3"]
-    ours.close()
+    handed_over(ada, path).close()
+    eventually(lambda: ada.get(path).status_code == 200, seconds=10)
 
 
 def test_a_stream_ends_when_its_key_is_revoked(ada, runtime, scene):
