@@ -24,6 +24,7 @@ SOURCES = {
     "webhook_p95_beside_dead": "benchmarks.webhooks",
     "get_job_vs_flask": "benchmarks.http",
     "post_project_vs_flask": "benchmarks.http",
+    "worst_body_seconds": "benchmarks.bodies",
     "claim_1e6_vs_1e3": "benchmarks.tables",
     "list_1e6_vs_1e3": "benchmarks.tables",
     "dispatch_1e6_vs_1e3": "benchmarks.tables",
