@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import json
+from collections import Counter
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
@@ -19,6 +20,9 @@ from api import auth, context, etags, filters, idempotency
 from shared import audit
 
 View = TypeVar("View", bound=Callable[..., Any])
+
+MAX_NAMES = 100  # in one object of a body
+MAX_OBJECTS = 5_000  # in one body
 
 
 class Parser(FlaskParser):
@@ -43,7 +47,7 @@ class Parser(FlaskParser):
         if not is_json_request(req):
             abort(415)
         try:
-            return json.loads(body, parse_constant=_no_constant)
+            return json.loads(body, parse_constant=_no_constant, object_pairs_hook=_Objects())
         except RecursionError:
             abort(400, messages={"json": ["nested too deeply"]})
         except UnicodeDecodeError:
@@ -68,6 +72,25 @@ class Parser(FlaskParser):
         for name, files in req.files.lists():
             both.setlist(name, files)  # type: ignore[arg-type]
         return self._makeproxy(both, schema)
+
+
+class _Objects:
+    """Builds the objects of one body. More than any route takes are refused while they are read."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        self._count += 1
+        if self._count > MAX_OBJECTS:
+            abort(422, messages={"json": [f"more than {MAX_OBJECTS} objects; no route takes so many"]})
+        if len(pairs) > MAX_NAMES:
+            abort(422, messages={"json": [f"more than {MAX_NAMES} names in one object; no route takes so many"]})
+        built = dict(pairs)
+        if len(built) < len(pairs):
+            twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+            abort(400, messages={"json": [f"{twice[:100]!r} stands twice in one object; send it once"]})
+        return built
 
 
 def _no_constant(name: str) -> Any:

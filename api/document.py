@@ -13,6 +13,7 @@ from marshmallow.fields import Field
 
 from api import auth, converters, examples, problems
 from api.schemas.choices import Choice
+from api.schemas.fields import Dict
 from api.schemas.problem import ProblemSchema
 from shared.users import SCOPES
 
@@ -59,6 +60,7 @@ def make_api(app: Flask) -> Api:
     api.init_app(app)
     api.ma_plugin.converter.add_attribute_function(examples.of_field)
     api.ma_plugin.converter.add_attribute_function(_by_name)
+    api.ma_plugin.converter.add_attribute_function(_of_bounds)
     scopes = "\n".join(f"- `{name}`: {meaning}" for name, meaning in SCOPES.items())
     scheme = {"type": "http", "scheme": "bearer", "description": f"An API key. Its scopes:\n\n{scopes}"}
     api.spec.components.security_scheme(auth.SECURITY_SCHEME, scheme)
@@ -75,6 +77,16 @@ def _by_name(converter: Any, field: Field, ret: dict[str, Any]) -> dict[str, Any
     del ret["type"], ret["enum"]
     reference = {"$ref": f"#/components/schemas/{name}"}
     return {"anyOf": [reference, {"type": "null"}]} if field.allow_none else reference
+
+
+def _of_bounds(converter: Any, field: Field, ret: dict[str, Any]) -> dict[str, Any]:
+    """The bounds of a dictionary and its names; apispec writes those of a text. `\\Z` is Python's word for `$`."""
+    if not isinstance(field, Dict):
+        return {"pattern": ret["pattern"].replace(r"\Z", "$")} if "pattern" in ret else {}
+    for wrong, right in (("minLength", "minProperties"), ("maxLength", "maxProperties")):
+        if wrong in ret:
+            ret[right] = ret.pop(wrong)
+    return {"propertyNames": converter.field2property(field.key_field)}
 
 
 def document(app: Flask) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -17,6 +18,8 @@ log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:bootlora:problem:"
+MAX_ERRORS = 50  # in one answer
+MAX_TEXT = 500  # characters of one detail or pointer, which may hold what the client sent
 
 # Codes and sentences of the errors that come from the HTTP layer itself.
 HTTP_CODES = {
@@ -65,7 +68,7 @@ def problem(
         "instance": f"urn:bootlora:request:{g.get('request_id', 'unknown')}",
     }
     if errors:
-        body["errors"] = errors
+        body["errors"] = errors[:MAX_ERRORS]
     answer = current_app.response_class(current_app.json.dumps(body), status=status, mimetype=MEDIA_TYPE)
     answer.headers.update(headers or {})
     return answer
@@ -103,14 +106,20 @@ def http_error(error: HTTPException) -> Response:
     code, detail = HTTP_CODES.get(status, (error.name.lower().replace(" ", "_"), error.description or error.name))
     data = getattr(error, "data", None) or {}
     headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
-    errors = list(pointers(data.get("messages") or {}))
+    errors = list(islice(pointers(data.get("messages") or {}), MAX_ERRORS + 1))
     if status == 400 and errors:
-        code, detail = "invalid_json", "the body is not valid JSON"
+        code, detail = "invalid_json", f"the body is not valid JSON: {errors[0]['detail']}"
     elif status == 422 and errors:
         first = errors[0]
         where = first.get("pointer") or first.get("parameter") or "the body"
-        detail = f"{where}: {first['detail']}" + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")
+        detail = f"{where}: {first['detail']}{_and_more(len(errors) - 1)}"
     return problem(status, code, detail, errors, headers)
+
+
+def _and_more(others: int) -> str:
+    if others >= MAX_ERRORS:
+        return f" (and at least {MAX_ERRORS} more)"
+    return f" (and {others} more)" if others else ""
 
 
 def pointers(messages: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -118,11 +127,10 @@ def pointers(messages: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for location, found in messages.items():
         for path, detail in _flat(found):
             if location in ("query", "querystring", "headers"):
-                yield {"parameter": ".".join(path), "detail": detail}
+                yield {"parameter": _short(".".join(path)), "detail": _short(detail)}
             else:
-                yield {"pointer": "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in path)} | {
-                    "detail": detail
-                }
+                pointer = "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in path)
+                yield {"pointer": _short(pointer), "detail": _short(detail)}
 
 
 def _flat(found: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -135,6 +143,10 @@ def _flat(found: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
             yield from _flat(inner, path)
     else:
         yield path, str(found)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
 def _database_error(error: OperationalError) -> Response:

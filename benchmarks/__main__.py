@@ -25,6 +25,7 @@ SOURCES = {
     "get_job_vs_flask": "benchmarks.http",
     "post_project_vs_flask": "benchmarks.http",
     "get_me_beside_streams": "benchmarks.streams",
+    "worst_body_seconds": "benchmarks.bodies",
     "claim_1e6_vs_1e3": "benchmarks.tables",
     "list_1e6_vs_1e3": "benchmarks.tables",
     "dispatch_1e6_vs_1e3": "benchmarks.tables",

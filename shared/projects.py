@@ -212,6 +212,11 @@ def draw(
     """Generate pictures with LoRAs of the project: what an asset pipeline calls every day."""
     jobs.check_cap(session, user, settings)
     base = base_model(base_models, project.base_model)
+    count = sum(each["count"] for each in given["pictures"])
+    if count > settings.max_pictures_per_job:
+        raise Invalid(
+            f"{count} pictures are more than the {settings.max_pictures_per_job} of one job", code="too_many_pictures"
+        )
     wanted = []
     for number, each in enumerate(given["pictures"]):
         captions.check_allowed(each["prompt"])
@@ -222,11 +227,6 @@ def draw(
             )
             for offset in range(each["count"])
         ]
-    if len(wanted) > settings.max_pictures_per_job:
-        raise Invalid(
-            f"{len(wanted)} pictures are more than the {settings.max_pictures_per_job} of one job",
-            code="too_many_pictures",
-        )
     inputs = GenerateInputs(
         base_model=project.base_model,
         pictures=wanted,

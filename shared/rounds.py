@@ -226,12 +226,13 @@ def ask_for_more(session: Session, round_: Round, count: int, views: list[str] |
 def decide_all(session: Session, round_: Round, decisions: dict[str, Decision]) -> None:
     """Decide about many candidates at once, all or none."""
     check_curating(round_)
+    query = select(Image).where(Image.round_id == round_.id, Image.role == "candidate")
+    candidates = {image.id: image for image in session.scalars(query)}
     for image_id, decision in decisions.items():
-        image = session.get(Image, image_id)
-        if image is None or image.round_id != round_.id or image.role != "candidate":
+        if image_id not in candidates:
             raise NotFound(f"round {round_.number} has no candidate {image_id}")
-        images.check_there(image, decision)
-        image.decision = decision
+        images.check_there(candidates[image_id], decision)
+        candidates[image_id].decision = decision
     session.flush()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from marshmallow import fields
 from marshmallow.validate import OneOf
 
+from api.schemas.fields import List
 from shared import catalog, lifecycle
 from shared.catalog.kinds import KINDS
 from shared.events import TYPES
@@ -56,7 +57,7 @@ class View(Choice):
     words = catalog.VIEWS
 
 
-class Several(fields.List):
+class Several(List):
     """Some of a few words: each once, however often it is named."""
 
     def _deserialize(self, *args: Any, **kwargs: Any) -> list[Any]:

@@ -40,14 +40,46 @@ class Query(Schema):
     metadata_filter = False
 
 
+class List(fields.List):
+    """A list in a request. Its length is checked before its items are loaded; marshmallow checks it afterwards."""
+
+    def __init__(self, item: fields.Field[Any], low: int, high: int, **kwargs: Any):
+        self.length = Length(low or None, high)
+        super().__init__(item, validate=self.length, **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise self.make_error("invalid")
+        self.length(value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Dict(fields.Dict):
+    """A dictionary in a request. Its length is checked before its items are loaded, as a list's is."""
+
+    def __init__(self, keys: fields.Field[Any], values: fields.Field[Any], low: int, high: int, **kwargs: Any):
+        self.length = Length(low or None, high)
+        super().__init__(keys, values, validate=self.length, **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        if not isinstance(value, dict):
+            raise self.make_error("invalid")
+        self.length(value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
 class CommaTags(fields.String):
     """Tags in a form, parted by commas."""
 
+    length = Length(max=5_000)
+
     def __init__(self, **kwargs: Any):
-        super().__init__(validate=Length(max=5_000), **kwargs)
+        super().__init__(validate=self.length, **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
-        tags = [tag.strip() for tag in str(super()._deserialize(value, attr, data, **kwargs)).split(",")]
+        text = str(super()._deserialize(value, attr, data, **kwargs))
+        self.length(text)
+        tags = [tag.strip() for tag in text.split(",")]
         return Tags().deserialize([tag for tag in tags if tag])
 
     def _validate(self, value: Any) -> None:
@@ -59,9 +91,10 @@ class _Printable(validate.Regexp):
 
     def __init__(self, beside: str = CONTROLS):
         super().__init__(rf"^[^{beside}]*$")
+        self._readable = re.compile(rf"[^{beside}\ud800-\udfff]*")  # half a character is none
 
     def __call__(self, value: Any) -> Any:
-        if not re.fullmatch(self.regex, value) or any("\ud800" <= letter <= "\udfff" for letter in value):
+        if not self._readable.fullmatch(value):
             raise ValidationError("must not hold control characters")
         return value
 
@@ -135,22 +168,23 @@ class Flag(fields.Boolean):
         return value
 
 
-class Tags(fields.List):
+class Tags(List):
     """Many of them."""
 
-    def __init__(self, max_length: int = 100, **kwargs: Any):
-        super().__init__(Tag(), validate=Length(max=max_length), **kwargs)
+    def __init__(self, max_length: int = 100, *, min_length: int = 0, **kwargs: Any):
+        super().__init__(Tag(), min_length, max_length, **kwargs)
 
 
-class Metadata(fields.Dict):
+class Metadata(Dict):
     """The client's own ids: a few pairs of text, given back and filtered by, never read."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(
-            keys=fields.String(validate=[Length(1, 64), validate.Regexp(r"^[A-Za-z0-9_.-]+$")]),
-            values=Text(512, min_length=0),
-            validate=Length(max=METADATA_PAIRS),
-            metadata={"description": f"Up to {METADATA_PAIRS} pairs of your own, such as ids of your pipeline."},
+            fields.String(validate=[Length(1, 64), validate.Regexp(r"^[A-Za-z0-9_.-]+\Z")]),
+            Text(512, min_length=0),
+            0,
+            METADATA_PAIRS,
+            metadata={"description": "Pairs of your own, such as ids of your pipeline."},
             **kwargs,
         )
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from marshmallow import fields, post_dump
-from marshmallow.validate import Length
 
 from api.context import reading, runtime
 from api.pagination import PageQuery
 from api.schemas.choices import Framing, JobKind, JobState, View
-from api.schemas.fields import Answer, Id, Links, Metadata, Moment, Query, Real, Schema, Text, Whole
+from api.schemas.fields import Answer, Id, Links, List, Metadata, Moment, Query, Real, Schema, Text, Whole
 from api.schemas.plans import GenerateParamsSchema
 from shared.catalog.params import MAX_SEED
 from shared.lifecycle import TERMINAL_JOB_STATES
@@ -94,8 +93,8 @@ class WantedLoraSchema(Schema):
 
 
 class GenerationSchema(Schema):
-    pictures = fields.List(fields.Nested(WantedPictureSchema), required=True, validate=Length(1, 200))
-    loras = fields.List(fields.Nested(WantedLoraSchema), validate=Length(max=8), load_default=list)
+    pictures = List(fields.Nested(WantedPictureSchema), 1, 200, required=True)
+    loras = List(fields.Nested(WantedLoraSchema), 0, 8, load_default=list)
     params = fields.Nested(GenerateParamsSchema)
     priority = Whole(-100, 100, load_default=0, metadata={"description": "Among your own jobs: higher goes first."})
     metadata = Metadata()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from marshmallow import fields
-from marshmallow.validate import Length
 
 from api.pagination import PageQuery
 from api.schemas.choices import Curation, ProjectState
-from api.schemas.fields import Answer, Links, Metadata, Moment, Name, Query, Schema, Tag, Tags, Text
+from api.schemas.fields import Answer, Links, Metadata, Moment, Name, Query, Schema, Tags, Text
 from api.schemas.jobs import FailureSchema
 from api.schemas.plans import PlanSchema, ResolvedPlanSchema
 from api.schemas.records import RecordField
@@ -21,9 +20,9 @@ FEATURES = {"description": "What is hers. In the captions of style rounds, taken
 class NewProjectSchema(Schema):
     name = Name(200, required=True)
     trigger_word = Name(64, required=True, metadata=TRIGGER)
-    subject_tags = fields.List(
-        Tag(),
-        validate=Length(1, 20),
+    subject_tags = Tags(
+        20,
+        min_length=1,
         load_default=lambda: ["1girl", "solo"],
         metadata=SUBJECT | {"default": ["1girl", "solo"]},
     )
@@ -41,7 +40,7 @@ class ProjectChangeSchema(Schema):
 
     name = Name(200)
     trigger_word = Name(64, metadata=TRIGGER)
-    subject_tags = fields.List(Tag(), validate=Length(1, 20), metadata=SUBJECT)
+    subject_tags = Tags(20, min_length=1, metadata=SUBJECT)
     feature_tags = Tags(60, metadata=FEATURES)
     base_model = Text(100)
     curation = Curation()

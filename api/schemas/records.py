@@ -12,10 +12,9 @@ from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from marshmallow import fields
-from marshmallow.validate import Length
 
 from api.schemas import choices
-from api.schemas.fields import Answer, Flag, Real, Schema, Tags, Text, Whole
+from api.schemas.fields import Answer, Dict, Flag, List, Real, Schema, Tags, Text, Whole
 from shared import records
 from shared.records import FieldInfo
 
@@ -66,7 +65,7 @@ def _field(hint: Any, about: FieldInfo, **options: Any) -> fields.Field[Any]:
         return _list_field(get_args(hint)[0], about, options)
     if get_origin(hint) is dict:
         keys, values = _choice(about)(), _number(get_args(hint)[1], about, {})
-        return fields.Dict(keys=keys, values=values, validate=_length(about), **options)
+        return Dict(keys, values, *about.length, **options) if about.length else fields.Dict(keys, values, **options)
     if dataclasses.is_dataclass(hint):
         return fields.Nested(schema_of(hint), **options)  # type: ignore[arg-type]
     if hint is bool:
@@ -81,12 +80,15 @@ def _field(hint: Any, about: FieldInfo, **options: Any) -> fields.Field[Any]:
 
 
 def _list_field(item: Any, about: FieldInfo, options: dict[str, Any]) -> fields.Field[Any]:
-    if about.one_of is not None:
-        return choices.Several(_choice(about)(), validate=_length(about), **options)
-    if item is str and about.length:
-        return Tags(about.length[1], **options)
     element = _field(item, dataclasses.replace(about, help="", length=None))
-    return fields.List(element, validate=_length(about), **options)
+    if about.length is None:
+        return fields.List(element, **options)
+    low, high = about.length
+    if about.one_of is not None:
+        return choices.Several(element, low, high, **options)
+    if item is str:
+        return Tags(high, min_length=low, **options)
+    return List(element, low, high, **options)
 
 
 def _number(hint: Any, about: FieldInfo, options: dict[str, Any]) -> fields.Field[Any]:
@@ -99,10 +101,6 @@ def _choice(about: FieldInfo, hint: Any = str) -> type[choices.Choice]:
     """The named list of words in openapi.yaml."""
     words = list(map(str, about.one_of if about.one_of is not None else hint))
     return next(each for each in choices.Choice.__subclasses__() if list(map(str, each.words)) == words)
-
-
-def _length(about: FieldInfo) -> Length | None:
-    return Length(*about.length) if about.length else None
 
 
 def _fields(record: type) -> list[tuple[dataclasses.Field[Any], Any]]:

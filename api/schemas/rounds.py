@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from marshmallow import ValidationError, fields, validates_schema
-from marshmallow.validate import Length
 
 from api.schemas.choices import RoundKind, RoundState, Several, View
-from api.schemas.fields import Answer, Flag, Id, Links, Schema, Whole
+from api.schemas.fields import Answer, Flag, Id, Links, List, Schema, Whole
 from api.schemas.jobs import FailureSchema
 from api.schemas.plans import ResolvedRoundSchema
 from api.schemas.records import RecordField
@@ -73,7 +72,8 @@ class MoreCandidatesSchema(Schema):
     count = Whole(1, MAX_CANDIDATES, required=True)
     views = Several(
         View(),
-        validate=Length(1, len(VIEWS)),
+        1,
+        len(VIEWS),
         metadata={"description": "Left out: those that the dataset still lacks, or all if it lacks none."},
     )
 
@@ -81,8 +81,8 @@ class MoreCandidatesSchema(Schema):
 class DecisionsSchema(Schema):
     """What is not named stays as it was."""
 
-    accepted = fields.List(Id(), validate=Length(max=1_000), load_default=list)
-    rejected = fields.List(Id(), validate=Length(max=1_000), load_default=list)
+    accepted = List(Id(), 0, 1_000, load_default=list)
+    rejected = List(Id(), 0, 1_000, load_default=list)
 
     @validates_schema
     def _not_both(self, data: dict[str, list[str]], **_: object) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from marshmallow import fields
-from marshmallow.validate import Length
 
 from api.schemas.choices import Role, Scope
-from api.schemas.fields import Answer, Moment, Name, Schema, Whole
+from api.schemas.fields import Answer, List, Moment, Name, Schema, Whole
 from shared.models import ApiKey
 from shared.users import SCOPES
 
@@ -38,9 +37,10 @@ class UserChangeSchema(Schema):
 
 class NewKeySchema(Schema):
     name = Name(100, required=True, metadata={"description": "What the key is for."})
-    scopes = fields.List(
+    scopes = List(
         Scope(),
-        validate=Length(1, len(SCOPES)),
+        1,
+        len(SCOPES),
         metadata={"description": "What it may do. Left out: all that you may (for another user: all of their role)."},
     )
     expires_at = Moment(allow_none=True, load_default=None)

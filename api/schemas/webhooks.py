@@ -5,11 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from marshmallow import fields
-from marshmallow.validate import Length
 
 from api.pagination import PageQuery
 from api.schemas.choices import DeliveryState, EventType
-from api.schemas.fields import Answer, Flag, Id, Links, Moment, Schema, Text, Whole
+from api.schemas.fields import Answer, Flag, Id, Links, List, Moment, Schema, Text, Whole
 from shared.models import Delivery, Webhook
 from shared.outside.destinations import MAX_URL
 from shared.webhooks import OVERLAP_SECONDS, next_try_at
@@ -26,19 +25,14 @@ DESCRIPTION = {"description": "For you."}
 class NewWebhookSchema(Schema):
     url = Text(MAX_URL, required=True, metadata=URL)
     description = Text(200, min_length=0, load_default="", metadata=DESCRIPTION)
-    event_types = fields.List(
-        EventType(),
-        validate=Length(max=len(EventType.words)),
-        load_default=list,
-        metadata=EVENT_TYPES | {"default": []},
-    )
+    event_types = List(EventType(), 0, len(EventType.words), load_default=list, metadata=EVENT_TYPES | {"default": []})
     project_id = Id(allow_none=True, load_default=None, metadata={"description": "Left out: all of your projects."})
 
 
 class WebhookChangeSchema(Schema):
     url = Text(MAX_URL, metadata=URL)
     description = Text(200, min_length=0, metadata=DESCRIPTION)
-    event_types = fields.List(EventType(), validate=Length(max=len(EventType.words)), metadata=EVENT_TYPES)
+    event_types = List(EventType(), 0, len(EventType.words), metadata=EVENT_TYPES)
     enabled = Flag(metadata={"description": "True ends what disabled it, and forgets its failures."})
 
 

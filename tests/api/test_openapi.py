@@ -40,3 +40,27 @@ def test_every_route_of_the_app_is_in_the_document(built_app):
     for rule in built_app.url_map.iter_rules():
         if rule.rule.startswith("/v1"):
             assert re.sub(r"<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", rule.rule) in documented
+
+
+def test_dictionaries_say_how_many_pairs_they_take_and_which_names(built_app):
+    schemas = document.plain_document(built_app)["components"]["schemas"]
+    framings = schemas["RoundPlan"]["properties"]["framings"]
+    assert (framings["minProperties"], framings["maxProperties"]) == (1, 3)
+    assert framings["propertyNames"] == {"$ref": "#/components/schemas/Framing"}
+    metadata = schemas["NewProject"]["properties"]["metadata"]
+    assert metadata["maxProperties"] == 16
+    assert metadata["propertyNames"]["maxLength"] == 64
+
+
+def test_bounds_of_texts_stand_at_texts_alone_and_are_those_of_json_schema(built_app):
+    def wrong(part: object) -> bool:
+        if isinstance(part, list):
+            return any(map(wrong, part))
+        if not isinstance(part, dict):
+            return False
+        of_text = "minLength" in part or "maxLength" in part or "pattern" in part
+        if "pattern" in part and r"\Z" in part["pattern"]:  # Python's own
+            return True
+        return (of_text and "string" not in part.get("type", "string")) or any(map(wrong, part.values()))
+
+    assert not wrong(document.plain_document(built_app)["components"]["schemas"])
