@@ -63,7 +63,7 @@ def test_every_list_and_dictionary_is_refused_by_length_before_its_items_are_loa
                     if isinstance(field, fields.List)
                     else UntouchableDict({str(number): None for number in range(100_000)})
                 )
-                with pytest.raises(ValidationError, match="(?i)length") as refused:
+                with pytest.raises(ValidationError, match=r"(?i)length") as refused:
                     field.deserialize(many)
                 assert len(refused.value.messages) == 1, path
                 seen += 1
