@@ -14,6 +14,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,6 +40,7 @@ MAX_EXTRA_BYTES = 65_536  # that a client may send while it waits
 ENDING_THREADS = 2
 CLOSE_SECONDS = 3.0  # to answer those who wait, when the process ends
 LAST_SEND_SECONDS = 0.5
+LAST_READ_SECONDS = 60.0  # for a client to read the rest, when its time is up
 RETRY_AFTER_SECONDS = 30
 MOST_FILES = 8192
 
@@ -69,6 +71,8 @@ class Held(Response):
         self.is_complete = False  # `unsent` has all that is left to send
         self.connection = cast(socket.socket, None)
         self.holder.take(self.user_id)
+        # Also when the answer comes to nothing, because the request fails after the view.
+        self.leave = weakref.finalize(self, self.holder.leave, self.user_id)
 
     @classmethod
     def look(cls, runtime: Runtime, open_: list[Self]) -> None:
@@ -112,7 +116,7 @@ class Holder:
         self._runtime = runtime
         self._for_user = runtime.settings.max_held_per_user
         self._in_all = _most_files() // 2
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a place may be given back in the middle of anything: see `Held.leave`
         self._places: Counter[str] = Counter()
         self._arrivals: list[Held] = []
         self._thread: threading.Thread | None = None  # while anything is held
@@ -153,6 +157,13 @@ class Holder:
                 self._thread = threading.Thread(target=self._run, name="holder", daemon=True)
                 self._thread.start()
         self._ring()
+
+    def leave(self, user_id: str) -> None:
+        """Give a place back."""
+        with self._lock:
+            self._places[user_id] -= 1
+            if not self._places[user_id]:
+                del self._places[user_id]
 
     def close(self) -> None:
         """End the streams, and answer those who wait with what is there now: the process ends."""
@@ -267,15 +278,14 @@ class Holder:
             with suppress(OSError):
                 held.connection.shutdown(socket.SHUT_WR)
             self._drop(held)
+        elif time.monotonic() >= held.ends_at + LAST_READ_SECONDS:
+            self._drop(held)
 
     def _drop(self, held: Held) -> None:
         self._selector.unregister(held.connection)
         held.connection.close()
         self._held.discard(held)
-        with self._lock:
-            self._places[held.user_id] -= 1
-            if not self._places[held.user_id]:
-                del self._places[held.user_id]
+        held.leave()
 
 
 def register(app: Flask, runtime: Runtime) -> Holder:

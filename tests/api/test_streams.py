@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import select
 
-from api import streams
+from api import held, streams
 from shared import events, users
 from shared.models import ApiKey, Job, Project
 from tests.factories import make_job, make_project
@@ -129,6 +130,32 @@ def test_a_long_history_is_told_whole(ada, session_of, scene):
     end(session_of, project, job)
     messages = told(ada.get(f"/v1/projects/{project.id}/events/stream").text)
     assert [int(id_) for _, id_, _ in messages] == list(range(1, 2 * streams.AT_ONCE + 6))
+
+
+@pytest.mark.parametrize("settings", [{"max_held_per_user": 1}])
+def test_a_request_that_fails_after_its_view_keeps_no_place(ada, scene, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError("no more files")
+
+    path = f"/v1/projects/{scene[0].id}/events/stream"
+    with monkeypatch.context() as patched:
+        patched.setattr(held, "_taken_from", fail)
+        with pytest.raises(OSError, match="no more files"):
+            ada.get(path)
+    gc.collect()
+    assert ada.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("settings", [{"max_held_per_user": 1}])
+def test_who_does_not_read_loses_the_place_when_the_time_is_up(ada, session_of, scene, monkeypatch):
+    monkeypatch.setattr(streams, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(held, "LAST_READ_SECONDS", 0.1)
+    with session_of() as session:
+        for _ in range(60):  # more than the connection buffers
+            events.record(session, session.get_one(Project, scene[0].id), "image.added", text="x" * 10_000)
+    path = f"/v1/projects/{scene[0].id}/events/stream"
+    with handed_over(ada, path):
+        eventually(lambda: ada.get(path).status_code == 200, seconds=10)
 
 
 def handed_over(caller, path: str) -> socket.socket:
