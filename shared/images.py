@@ -79,8 +79,8 @@ def add_captioned(
     """A reference picture that comes with a caption: its tags are what the caption says, and nothing else."""
     if caption is None:
         return add_upload(session, project, stored, max_images=max_images)
-    said = captions.clean(caption.split(","))
-    head = {project.trigger_word.lower(), *project.subject_tags}
+    said = captions.clean([caption])
+    head = captions.clean([project.trigger_word, *project.subject_tags])
     view = next((name for name, tag in VIEWS.items() if tag in said), None)
     framing = next((name for name, tag in FRAMINGS.items() if tag in said), None)
     captions.check_allowed(*said)
@@ -151,9 +151,9 @@ def take_crops(session: Session, job: Job, result: CropResult) -> None:
 def add_drawn(session: Session, job: Job, result: GenerateResult, role: str) -> None:
     """Add the pictures that a job has drawn."""
     project = session.get_one(Project, job.project_id)
-    head = {project.trigger_word, *project.subject_tags}
+    head = captions.clean([project.trigger_word, *project.subject_tags])
     for drawn in result.images:
-        tags = captions.clean(tag for tag in map(str.strip, drawn.prompt.split(",")) if tag not in head)
+        tags = [tag for tag in captions.clean([drawn.prompt]) if tag not in head]
         image = Image(
             project_id=project.id,
             round_id=job.round_id,
