@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared import plans, projects, rounds
+from shared import plans, projects, rounds, triggers
 from shared.catalog import kinds
 from shared.lifecycle import RoundKind
 from shared.models import Image, Project, User
@@ -43,6 +43,7 @@ def of(session: Session, project: Project, user: User, settings: Settings) -> di
         "train_steps": sum(each["train_steps"] for each in extents),
         "pictures": sum(each["pictures"] for each in extents),
         "seconds": None if None in seconds else sum(seconds),
+        "warnings": triggers.warnings(project.trigger_word, [*project.subject_tags, *project.feature_tags]),
         "quota": {
             "queued_jobs": jobs.waiting(session, user),
             "max_queued_jobs": jobs.max_waiting(user, settings),

@@ -9,6 +9,7 @@ from flask import request
 from sqlalchemy import Select
 
 from shared.errors import Invalid
+from shared.texts import normal
 
 METADATA = "metadata."
 
@@ -29,7 +30,9 @@ def narrowed(query: Select[Any], model: Any, given: dict[str, Any], *names: str)
 
 def metadata() -> dict[str, str]:
     """The `metadata.KEY=VALUE` of this request."""
-    pairs = {name.removeprefix(METADATA): value for name, value in request.args.items() if name.startswith(METADATA)}
+    pairs = {
+        name.removeprefix(METADATA): normal(value) for name, value in request.args.items() if name.startswith(METADATA)
+    }
     for key, value in pairs.items():
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", key) or len(value) > 512 or "\0" in value:
             raise Invalid(

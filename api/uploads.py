@@ -31,7 +31,7 @@ _counter = threading.BoundedSemaphore(AT_ONCE)
 
 
 def store(content: bytes, project_id: str) -> dict[str, Any]:
-    """Put a picture under a key made of our own ids. What is returned are columns of its image."""
+    """Put a picture under a key made of our own ids. What is returned are columns of its image, and `notes`."""
     return store_all([content], project_id)[0]
 
 
@@ -73,6 +73,7 @@ def _put(picture: pictures.Picture, project_id: str) -> dict[str, Any]:
         "size_bytes": len(picture.png),
         "width": picture.width,
         "height": picture.height,
+        "notes": list(picture.notes),
     }
 
 

@@ -169,6 +169,9 @@ def create_project(
     if metadata:
         more["metadata"] = dict(each.partition("=")[::2] for each in metadata)
     project = bootlora.projects.create(name=name or trigger, trigger_word=trigger, feature_tags=features, **more)
+    warnings: Any = project.get("warnings", [])
+    for warning in warnings:
+        click.echo(f"warning: {warning['detail']}", err=True)
     click.echo(project["id"])
 
 

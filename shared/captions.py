@@ -11,18 +11,65 @@ from collections.abc import Iterable, Sequence
 
 from shared.catalog import CAPTION_POLICIES, DENIED_TAGS
 from shared.errors import Invalid
+from shared.texts import COMMAS, UNSEEN, UNSEEN_BEYOND, normal
 
-# Control characters, those that turn the direction of a line, and the byte-order mark: no text of ours holds them.
-CONTROLS = r"\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff"
+CONTROLS = UNSEEN + UNSEEN_BEYOND  # no text of ours holds them
+
+COMMA = re.compile(f"[{COMMAS}]")
+ESCAPED = re.compile(r"\\([()\[\]{}])")
+OPEN, CLOSE = re.compile(r"[(\[{]"), re.compile(r"[)\]}]")
+WEIGHTED = re.compile(r"[(\[{]?(.+):[+-]?(?:\d+\.?\d*|\.\d+) ?[)\]}]")
+TEXT = re.compile(r"[^\W_]{2}|_")
+MAX_LAYERS = 8  # of brackets, one around the other
+# A face on either side of an underscore: one letter or digit, a few signs, or an eye in brackets.
+SIDE = r"(?:\([^()\s]\)|<[^<>\s]>|[^\w\s]{1,3}|[^\W_])"
+KAOMOJI = re.compile(f"{SIDE}_{SIDE}")
 
 WORDS = re.compile(r"[^\W_]+")
 DENIED = re.compile(f" ({'|'.join(sorted(DENIED_TAGS))}) ")  # in words with a space around each
 
 
-def clean(tags: Iterable[str]) -> list[str]:
-    """Tags as captions want them: lower case, single spaces, each once, in the order given."""
-    spaced = (" ".join(tag.replace("_", " ").lower().split()) for tag in tags)
-    return list(dict.fromkeys(tag for tag in spaced if tag))
+def clean(texts: Iterable[str]) -> list[str]:
+    """Tags as captions want them: in one form however a tool wrote them, each once, in the order given.
+
+    Commas part tags. Weights and brackets of emphasis (`(long hair:1.2)`), backslashes before brackets and
+    underscores go; kaomoji keep theirs. Cleaning twice changes nothing.
+    """
+    tags = (_plain(tag) for text in texts for tag in COMMA.split(normal(text)))
+    return list(dict.fromkeys(tag for tag in tags if tag))
+
+
+def _plain(tag: str) -> str:
+    tag = ESCAPED.sub(r"\1", " ".join(tag.lower().split()))
+    for _ in range(MAX_LAYERS):
+        inside = _without_layer(tag)
+        if inside == tag:
+            break
+        tag = inside
+    return tag if KAOMOJI.fullmatch(tag) else " ".join(tag.replace("_", " ").split())
+
+
+def _without_layer(tag: str) -> str:
+    """A tag without its outermost weight or bracket, or without one that is closed in another tag."""
+    if weighted := WEIGHTED.fullmatch(tag):
+        return weighted[1].strip()
+    opens, closes = len(OPEN.findall(tag)), len(CLOSE.findall(tag))
+    is_text = TEXT.search(tag) or not tag.strip("()[]{} ")  # `:)` and `(9)` are tags of their own
+    if not is_text or not (opens or closes):
+        return tag
+    if OPEN.match(tag) and (opens > closes or _end(tag) == len(tag) - 1):
+        return tag[1 : len(tag) - (opens <= closes)].strip()
+    return tag[:-1].strip() if closes > opens and CLOSE.fullmatch(tag[-1]) else tag
+
+
+def _end(tag: str) -> int:
+    """Where the bracket that begins a tag is closed."""
+    depth = 0
+    for place, letter in enumerate(tag):
+        depth += (letter in "([{") - (letter in ")]}")
+        if depth == 0:
+            return place
+    return len(tag)
 
 
 def check_allowed(*texts: str) -> None:
@@ -56,6 +103,7 @@ def captions(
     An image's own tags say which features it shows: a feature that is not among them is not visible
     in this picture (eyes from behind), and naming it would teach the base model a lie.
     """
+    subject_tags, feature_tags, image_tags = clean(subject_tags), clean(feature_tags), clean(image_tags)
     shown = [tag for tag in feature_tags if tag in image_tags]
     rest = [tag for tag in image_tags if tag not in feature_tags and tag not in subject_tags]
     full = join([trigger_word, *subject_tags, *shown, *rest])

@@ -26,7 +26,7 @@ TYPES = {
     "round.evaluating_started": "The character LoRA is there and is being tried from every side.",
     "round.completed": "The round's pictures are chosen, or its character LoRA is tried.",
     "round.failed": "A job of this round failed for good.",
-    "image.added": "An upload, a crop or an edited picture is ready.",
+    "image.added": "An upload, a crop or an edited picture is ready; `data.notes` says what was ignored of its file.",
     "job.started": "A worker has taken the job.",
     "prompt.cut": "Some prompts or captions are longer than the base model reads: `data.unread` has what is lost.",
     "job.requeued": "The worker was lost or shut down; the job goes on from its checkpoint.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -30,17 +31,18 @@ def add_upload(
     tags: list[str] | None = None,
     max_images: int,
 ) -> Image:
-    """A reference picture that a client sent. `stored` has key, sha256, size_bytes, width and height."""
+    """A reference picture that a client sent. `stored` has key, sha256, size_bytes, width, height and `notes`."""
     captions.check_allowed(*tags or [])
     check_upload(session, project, max_images)
-    return _added(session, project, _reference(project, stored, view, framing, tags or []))
+    columns, notes = _parted(stored)
+    return _added(session, project, _reference(project, columns, view, framing, tags or []), notes)
 
 
 def take_upload(session: Session, job: Job, result: UploadResult) -> None:
     """Add the picture of an upload job to the references. Whether there is room was checked when the job was made."""
     project, params = session.get_one(Project, job.project_id), kinds.UPLOAD.params_of(job)
     reference = _reference(project, asdict(result.image), params.view, params.framing, params.tags, job_id=job.id)
-    _added(session, project, reference)
+    _added(session, project, reference, result.notes)
 
 
 def check_upload(session: Session, project: Project, max_images: int) -> None:
@@ -77,8 +79,8 @@ def add_captioned(
     """A reference picture that comes with a caption: its tags are what the caption says, and nothing else."""
     if caption is None:
         return add_upload(session, project, stored, max_images=max_images)
-    said = captions.clean(caption.split(","))
-    head = {project.trigger_word.lower(), *project.subject_tags}
+    said = captions.clean([caption])
+    head = captions.clean([project.trigger_word, *project.subject_tags])
     view = next((name for name, tag in VIEWS.items() if tag in said), None)
     framing = next((name for name, tag in FRAMINGS.items() if tag in said), None)
     captions.check_allowed(*said)
@@ -92,6 +94,7 @@ def add_edit(session: Session, project: Project, original: Image, stored: dict[s
     """An edited picture takes the place of the original, which stays, rejected."""
     check_open(session, original)
     check_room(session, project, 1, max_images)
+    columns, notes = _parted(stored)
     image = Image(
         project_id=project.id,
         round_id=original.round_id,
@@ -104,10 +107,10 @@ def add_edit(session: Session, project: Project, original: Image, stored: dict[s
         tags=original.tags,
         prompt=original.prompt,
         seed=original.seed,
-        **stored,
+        **columns,
     )
     original.decision = Decision.REJECTED
-    return _added(session, project, image)
+    return _added(session, project, image, notes)
 
 
 def check_crops(image: Image, params: CropParams) -> None:
@@ -148,9 +151,9 @@ def take_crops(session: Session, job: Job, result: CropResult) -> None:
 def add_drawn(session: Session, job: Job, result: GenerateResult, role: str) -> None:
     """Add the pictures that a job has drawn."""
     project = session.get_one(Project, job.project_id)
-    head = {project.trigger_word, *project.subject_tags}
+    head = captions.clean([project.trigger_word, *project.subject_tags])
     for drawn in result.images:
-        tags = captions.clean(tag for tag in map(str.strip, drawn.prompt.split(",")) if tag not in head)
+        tags = [tag for tag in captions.clean([drawn.prompt]) if tag not in head]
         image = Image(
             project_id=project.id,
             round_id=job.round_id,
@@ -259,8 +262,14 @@ def _reference(
     )
 
 
-def _added(session: Session, project: Project, image: Image) -> Image:
+def _parted(stored: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The columns of a stored picture, and what was ignored of its file."""
+    return {name: value for name, value in stored.items() if name != "notes"}, stored.get("notes", [])
+
+
+def _added(session: Session, project: Project, image: Image, notes: Sequence[str] = ()) -> Image:
     session.add(image)
     session.flush()
-    events.record(session, project, "image.added", image_id=image.id, source=image.source, round_id=image.round_id)
+    named = {"image_id": image.id, "source": image.source, "round_id": image.round_id}
+    events.record(session, project, "image.added", **named, notes=list(notes))
     return image

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared import captions, events, images, loras, plans, rounds
+from shared.captions import COMMA
 from shared.catalog import FRAMINGS, VIEWS, BaseModel, kinds
 from shared.catalog.kinds import KINDS, CropInputs, CropParams, GenerateInputs, UploadInputs, UploadParams
 from shared.catalog.params import RoundPlan, WantedPicture
@@ -252,7 +253,7 @@ def _check_nothing_comes(session: Session, project: Project) -> None:
 
 def _check_words(project: Project) -> None:
     trigger = project.trigger_word
-    if "," in trigger:
+    if COMMA.search(trigger):
         raise Invalid(
             "a trigger word has no comma: in a caption it would be two tags, each shuffled by itself",
             code="comma_in_trigger",

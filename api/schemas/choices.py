@@ -105,7 +105,7 @@ class ImageState(Choice):
 
 
 class ImageType(Choice):
-    words = ("image/png", "image/jpeg", "image/webp")
+    words = ("image/png", "image/jpeg", "image/webp", "image/avif")
 
 
 class Decision(Choice):

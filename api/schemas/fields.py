@@ -1,4 +1,4 @@
-"""Fields as strict as JSON: a number is no text, and text holds no control characters."""
+"""Fields as strict as JSON: a number is no text, and text holds nothing that nobody sees."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from marshmallow import ValidationError, fields, validate
 from marshmallow.validate import Length, Range
 
 from api import context
-from shared.captions import CONTROLS
+from shared import texts
+from shared.captions import COMMA
 from shared.outside.db import utcnow
+from shared.texts import COMMAS, UNSEEN, UNSEEN_BEYOND
 
 MAX_INTEGER = 2**53 - 1  # what every JSON reader can hold
 METADATA_PAIRS = 16
@@ -69,7 +71,7 @@ class Dict(fields.Dict):
 
 
 class CommaTags(fields.String):
-    """Tags in a form, parted by commas."""
+    """Tags in a form, parted by commas of any script."""
 
     length = Length(max=5_000)
 
@@ -79,49 +81,66 @@ class CommaTags(fields.String):
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         text = str(super()._deserialize(value, attr, data, **kwargs))
         self.length(text)
-        tags = [tag.strip() for tag in text.split(",")]
+        tags = [tag.strip() for tag in COMMA.split(text)]
         return Tags().deserialize([tag for tag in tags if tag])
 
     def _validate(self, value: Any) -> None:
         """The tags have been validated one by one."""
 
 
-class _Printable(validate.Regexp):
-    """Text that a person can read, and a database can hold."""
-
-    def __init__(self, beside: str = CONTROLS):
-        super().__init__(rf"^[^{beside}]*$")
-        self._readable = re.compile(rf"[^{beside}\ud800-\udfff]*")  # half a character is none
+class _Pattern(validate.Regexp):
+    """The whole text must match: a `$` of its own also matches before a newline at the end."""
 
     def __call__(self, value: Any) -> Any:
-        if not self._readable.fullmatch(value):
-            raise ValidationError("must not hold control characters")
+        if not self.regex.fullmatch(value):
+            raise ValidationError(self._format_error(value))
         return value
 
 
-class Name(fields.String):
+class _Printable(_Pattern):
+    """Text that a person can see, and a database can hold."""
+
+    def __init__(self, beside: str = ""):
+        super().__init__(rf"^[^{UNSEEN}{beside}]*$")
+        self._seen = re.compile(rf"[^{UNSEEN}{UNSEEN_BEYOND}{beside}\ud800-\udfff]")
+
+    def __call__(self, value: Any) -> Any:
+        for letter in value:
+            if not self._seen.match(letter):
+                raise ValidationError(f"must not hold {texts.name_of(letter)}; take it out")
+        return value
+
+
+class _Normal(fields.String):
+    """Text in the one form of what looks the same (NFC)."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        return texts.normal(str(super()._deserialize(value, attr, data, **kwargs)))
+
+
+class Name(_Normal):
     """Text that names something: not blank."""
 
     def __init__(self, max_length: int, **kwargs: Any):
         super().__init__(validate=[Length(1, max_length), _Printable(), _readable], **kwargs)
 
 
-class Text(fields.String):
+class Text(_Normal):
     """Text of a bounded length that a person can read."""
 
     def __init__(self, max_length: int, *, min_length: int = 1, **kwargs: Any):
         super().__init__(validate=[Length(min_length or None, max_length), _Printable()], **kwargs)
 
 
-class Tag(fields.String):
+class Tag(_Normal):
     """One tag: no commas, for they part tags."""
 
     def __init__(self, **kwargs: Any):
-        super().__init__(validate=[Length(1, 100), _Printable(f"{CONTROLS},"), _readable], **kwargs)
+        super().__init__(validate=[Length(1, 100), _Printable(COMMAS), _readable], **kwargs)
 
 
 def _readable(tag: str) -> None:
-    if not tag.replace("_", " ").strip():
+    if texts.is_blank(tag.replace("_", " ")):
         raise ValidationError("must be a word or words")
 
 
@@ -180,7 +199,7 @@ class Metadata(Dict):
 
     def __init__(self, **kwargs: Any):
         super().__init__(
-            fields.String(validate=[Length(1, 64), validate.Regexp(r"^[A-Za-z0-9_.-]+\Z")]),
+            fields.String(validate=[Length(1, 64), _Pattern("^[A-Za-z0-9_.-]+$")]),
             Text(512, min_length=0),
             0,
             METADATA_PAIRS,
@@ -191,7 +210,7 @@ class Metadata(Dict):
 
 class Id(fields.String):
     def __init__(self, **kwargs: Any):
-        super().__init__(validate=validate.Regexp(r"^[a-z]{3}_[0-9a-hjkmnp-tv-z]{26}\Z"), **kwargs)
+        super().__init__(validate=_Pattern("^[a-z]{3}_[0-9a-hjkmnp-tv-z]{26}$"), **kwargs)
 
 
 class Links(fields.Field):

@@ -20,6 +20,7 @@ from api.schemas.fields import (
 )
 from api.schemas.records import schema_of
 from shared.catalog.kinds import CropParams
+from shared.outside.pictures import READABLE
 
 
 class ImageSchema(Answer):
@@ -57,7 +58,7 @@ class ImageSchema(Answer):
 
 
 class UploadSchema(Schema):
-    file = Upload(required=True, metadata={"description": "PNG, JPEG or WebP."})
+    file = Upload(required=True, metadata={"description": f"{READABLE}."})
     view = View(metadata={"description": "From where she is seen."})
     framing = Framing(metadata={"description": "How much of her is seen."})
     tags = CommaTags(load_default=list, metadata={"description": "What else is to be seen, parted by commas."})
@@ -90,7 +91,7 @@ class SlipSchema(Schema):
 
 
 class VersionSchema(Schema):
-    file = Upload(required=True, metadata={"description": "The edited picture: PNG, JPEG or WebP."})
+    file = Upload(required=True, metadata={"description": f"The edited picture: {READABLE}."})
 
 
 class ImageChangeSchema(Schema):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from marshmallow import fields
 
 from api.pagination import PageQuery
@@ -10,6 +12,7 @@ from api.schemas.fields import Answer, Links, Metadata, Moment, Name, Query, Sch
 from api.schemas.jobs import FailureSchema
 from api.schemas.plans import PlanSchema, ResolvedPlanSchema
 from api.schemas.records import RecordField
+from shared import triggers
 from shared.catalog import BASE_MODELS
 
 TRIGGER = {"description": "The word that will mean her: one that means nothing yet."}
@@ -48,6 +51,24 @@ class ProjectChangeSchema(Schema):
     metadata = Metadata()
 
 
+class WarningSchema(Answer):
+    """What was accepted, and may disappoint."""
+
+    code = fields.String(required=True, metadata={"description": "`trigger_is_ordinary` or `trigger_is_quality`."})
+    pointer = fields.String(required=True, metadata={"description": "The field, as a JSON pointer."})
+    detail = fields.String(required=True)
+
+
+class Warnings(fields.List):
+    """What may go wrong with a project's words."""
+
+    def __init__(self) -> None:
+        super().__init__(fields.Nested(WarningSchema), required=True)
+
+    def get_value(self, obj: Any, attr: str, accessor: Any = None, default: Any = None) -> Any:
+        return triggers.warnings(obj.trigger_word, [*obj.subject_tags, *obj.feature_tags])
+
+
 class ProjectSchema(Answer):
     id = fields.String(required=True)
     name = fields.String(required=True)
@@ -59,6 +80,7 @@ class ProjectSchema(Answer):
     plan = RecordField(ResolvedPlanSchema, required=True)
     state = ProjectState(required=True)
     error = fields.Nested(FailureSchema, required=True, allow_none=True)
+    warnings = Warnings()
     metadata = fields.Dict(keys=fields.String(), values=fields.String(), attribute="labels", required=True)
     gpu_seconds = fields.Float(required=True)
     created_at = fields.AwareDateTime(required=True)
@@ -107,6 +129,7 @@ class DryRunSchema(Answer):
     train_steps = fields.Integer(required=True)
     pictures = fields.Integer(required=True)
     seconds = fields.Float(required=True, allow_none=True)
+    warnings = fields.List(fields.Nested(WarningSchema), required=True)
     quota = fields.Nested(QuotaEffectSchema, required=True)
 
 

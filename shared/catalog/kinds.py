@@ -124,6 +124,7 @@ class UploadInputs:
 @dataclass(frozen=True, kw_only=True)
 class UploadResult:
     image: StoredImage
+    notes: list[str] = field(factory=list)  # what was ignored of the file
 
 
 UPLOAD = JobKind(

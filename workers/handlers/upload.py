@@ -13,15 +13,16 @@ from workers.work import Work
 def run(work: Work[UploadParams, UploadInputs]) -> UploadResult:
     """Returns where the picture is stored, re-encoded. What the client posted is deleted."""
     key = work.inputs.key
-    done: dict[str, Any] = (work.job.checkpoint or {}).get("images", {})
-    if not done:
-        done = {"0": asdict(_taken_in(work, key))}
-        work.save_checkpoint({"images": done})  # before what it was made of is deleted
+    done: dict[str, Any] = work.job.checkpoint or {}
+    if not done.get("images"):
+        image, notes = _taken_in(work, key)
+        done = {"images": {"0": asdict(image)}, "notes": notes}
+        work.save_checkpoint(done)  # before what it was made of is deleted
     work.forget(key)
-    return UploadResult(image=StoredImage(**done["0"]))
+    return UploadResult(image=StoredImage(**done["images"]["0"]), notes=done.get("notes", []))
 
 
-def _taken_in(work: Work[UploadParams, UploadInputs], key: str) -> StoredImage:
+def _taken_in(work: Work[UploadParams, UploadInputs], key: str) -> tuple[StoredImage, list[str]]:
     limits = work.runtime.settings
     picture = pictures.clean(
         work.fetch(key).read_bytes(),
@@ -32,4 +33,4 @@ def _taken_in(work: Work[UploadParams, UploadInputs], key: str) -> StoredImage:
     path = work.folder / "picture.png"
     path.write_bytes(picture.png)
     stored = work.store(path.name, path, "image/png")
-    return StoredImage(**asdict(stored), width=picture.width, height=picture.height)
+    return StoredImage(**asdict(stored), width=picture.width, height=picture.height), list(picture.notes)

@@ -1,0 +1,208 @@
+"""The process that decodes one picture from outside: bytes come in, a head of JSON and a plain PNG in sRGB go out.
+
+Run as `python -m shared.outside.decoder MAX_PIXELS MIN_SIDE` by `pictures.py`. It imports nothing but Pillow.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import sys
+import warnings
+import zlib
+from functools import cache
+from typing import Any
+
+from PIL import AvifImagePlugin, Image, ImageCms, ImageOps
+
+from shared.outside.pictures import MAX_ASPECT, READABLE
+
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
+CPU_SECONDS = 20
+BASE_MEMORY_BYTES = 1 << 29  # Python, Pillow and its libraries, as address space
+BYTES_PER_PIXEL = 16  # RGBA, once as decoded, once turned, once encoded, and some
+
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each has a stack, which counts as memory
+
+PNG_HEAD = b"\x89PNG\r\n\x1a\n"
+# Texts of a PNG that may say which way up it is; all others are dropped unread.
+TURNING_TEXTS = (b"XML:com.adobe.xmp", b"Raw profile type exif")
+MAX_UNPACKED = 1 << 20  # of one compressed block beside the pixels; Pillow refuses the whole picture at more
+
+# Which pixels a profile of each colour space of ICC.1 describes, by Pillow's modes.
+PROFILED_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+PROBE = range(0, 256, 51)
+SAME = 2  # of 255: a profile that moves no colour further than this is sRGB itself
+
+
+class _Refused(Exception):
+    """The picture breaks a limit. Has the code and the message."""
+
+
+def main(max_pixels: int, min_side: int) -> None:
+    _bind_hands(max_pixels)
+    head, png = answer(sys.stdin.buffer.read(), max_pixels, min_side)
+    sys.stdout.buffer.write(json.dumps(head).encode() + b"\n" + png)
+
+
+def answer(content: bytes, max_pixels: int, min_side: int) -> tuple[dict[str, Any], bytes]:
+    """What the parent is told, and the picture if there is one."""
+    try:
+        return _rewritten(content, max_pixels, min_side)
+    except _Refused as refused:
+        return _refusal(*refused.args)
+    except MemoryError:
+        return _refusal("picture_too_large", "the picture needs more memory than allowed")
+    except Exception as error:  # Pillow throws OSError, ValueError, SyntaxError, NotImplementedError, struct.error, ...
+        kind = type(error).__name__
+        if kind.startswith("DecompressionBomb"):
+            return _refusal("picture_too_large", f"the picture has more than {max_pixels} pixels")
+        return _refusal("not_a_picture", f"the file can't be read as a picture ({kind}); send {READABLE}")
+
+
+def _refusal(code: str, message: str) -> tuple[dict[str, Any], bytes]:
+    return {"code": code, "message": message}, b""
+
+
+def _bind_hands(max_pixels: int) -> None:
+    """Little memory, little time, no files; and the processes that answer requests go first."""
+    import resource
+
+    os.nice(5)
+    memory = BASE_MEMORY_BYTES + max_pixels * BYTES_PER_PIXEL
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _rewritten(content: bytes, max_pixels: int, min_side: int) -> tuple[dict[str, Any], bytes]:
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    notes: list[str] = []
+    with Image.open(io.BytesIO(_without_texts(content, notes)), formats=FORMATS) as image:
+        _check_size(*image.size, max_pixels, min_side)
+        image.load()  # the first frame, if there are more
+        profile = image.info.get("icc_profile")
+        _turn_upright(image, notes)
+        plain = _plain(image, profile, notes)
+        plain.info = {}
+        target = io.BytesIO()
+        plain.save(target, "PNG", compress_level=6 if plain.width * plain.height < 4_000_000 else 1)
+    return {"width": plain.width, "height": plain.height, "notes": notes}, target.getvalue()
+
+
+def _check_size(width: int, height: int, max_pixels: int, min_side: int) -> None:
+    shown = f"the picture is {width} x {height}"
+    if width * height > max_pixels:
+        raise _Refused("picture_too_large", f"{shown}; {max_pixels} pixels are allowed")
+    if min(width, height) < min_side:
+        raise _Refused("picture_too_small", f"{shown}; each side needs {min_side} pixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise _Refused("picture_too_narrow", f"{shown}; the longer side may be {MAX_ASPECT} times the shorter")
+
+
+def _turn_upright(image: Image.Image, notes: list[str]) -> None:
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:  # Pillow throws SyntaxError, ValueError, struct.error, ... at what is no EXIF
+        notes.append("the EXIF block can't be read, so the picture is not turned")
+
+
+# --- blocks of a PNG beside the pixels (https://www.w3.org/TR/png-3/#11Ancillary-chunks) --------------------------
+
+
+def _without_texts(content: bytes, notes: list[str]) -> bytes:
+    """A PNG without its texts, and without what unpacks to more than Pillow reads. All other files as they are."""
+    if not content.startswith(PNG_HEAD):
+        return content
+    kept, start, seen = [PNG_HEAD], len(PNG_HEAD), set()
+    while start + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, start)
+        body = content[start + 8 : start + 8 + length] if kind in (b"tEXt", b"zTXt", b"iTXt", b"iCCP") else b""
+        name = (kind, body.partition(b"\0")[0])
+        if not body or (name not in seen and _is_wanted(kind, body, notes)):
+            kept.append(content[start : start + 12 + length])
+        seen.add(name)
+        start += 12 + length
+    return b"".join(kept)
+
+
+def _is_wanted(kind: bytes, body: bytes, notes: list[str]) -> bool:
+    name, _, rest = body.partition(b"\0")
+    if kind == b"iCCP":
+        readable = rest[:1] == b"\0" and _unpacks(rest[1:])
+        if not readable:
+            notes.append("the colour profile can't be unpacked and is ignored")
+        return readable
+    if name not in TURNING_TEXTS:
+        return False
+    if kind == b"zTXt":
+        return _unpacks(rest[1:])
+    is_packed = kind == b"iTXt" and rest[:1] == b"\1"
+    return not is_packed or _unpacks(rest[2:].split(b"\0", 2)[-1])
+
+
+def _unpacks(packed: bytes) -> bool:
+    unpacker = zlib.decompressobj()
+    try:
+        unpacker.decompress(packed, MAX_UNPACKED)
+    except zlib.error:
+        return False
+    return not unpacker.unconsumed_tail
+
+
+# --- colours ------------------------------------------------------------------------------------------------------
+
+
+def _plain(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
+    """RGB in sRGB, or RGBA if anything shows through. Works in place where it can: pictures may be large."""
+    if image.mode.startswith("I"):  # 16 bits of grey
+        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    colours = image.convert("L") if image.mode in ("LA", "1") else image
+    colours = (profile and _in_srgb(colours, profile, notes)) or colours.convert("RGB")
+    if alpha and alpha.getextrema() != (255, 255):
+        colours.putalpha(alpha)
+    return colours
+
+
+def _in_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image | None:
+    """RGB with the profile applied. None if it can't be."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        mode = PROFILED_MODES[source.profile.xcolor_space.strip()]
+        if (image.mode != mode) if mode != "RGB" else (image.mode == "CMYK"):
+            raise ValueError(f"a profile for {mode}, pixels of {image.mode}")
+        transform = ImageCms.buildTransform(source, _srgb(), mode, "RGB")
+    except MemoryError:
+        raise
+    except Exception:  # lcms says little: OSError, PyCMSError, KeyError for other colour spaces
+        notes.append("the colour profile can't be read or doesn't fit the pixels, and is ignored")
+        return None
+    if mode != "RGB":
+        return transform.apply(image)
+    colours = image.convert("RGB")
+    if not _changes_nothing(transform):
+        transform.apply_in_place(colours)
+    return colours
+
+
+@cache
+def _srgb() -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Whether a profile is sRGB, by what it does: rounding would change pixels that need no change."""
+    colours = bytes(value for red in PROBE for green in PROBE for blue in PROBE for value in (red, green, blue))
+    probe = Image.frombytes("RGB", (len(PROBE) ** 2, len(PROBE)), colours)
+    moved = transform.apply(probe).tobytes()
+    return all(abs(before - after) <= SAME for before, after in zip(colours, moved, strict=True))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

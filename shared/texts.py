@@ -1,0 +1,31 @@
+"""Text that people write: brought to one form, and searched for what nobody sees. Stdlib only."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# What nobody sees, as sets of a regular expression: the categories Cc, Cf, Zl and Zp of Unicode 14.
+UNSEEN = (
+    "\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u0600-\\u0605\\u061c\\u06dd\\u070f\\u0890\\u0891\\u08e2\\u180e"
+    "\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2064\\u2066-\\u206f\\ufeff\\ufff9-\\ufffb"
+)
+UNSEEN_BEYOND = (  # beyond the first plane; not in openapi.yaml: JavaScript has no common way to write them
+    "\U000110bd\U000110cd\U00013430-\U00013438\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f"
+)
+COMMAS = ",\uff0c\u3001\uff64\ufe50\ufe51"  # full-width, ideographic, its half-width form, and the two small ones
+BLANKS = "\u115f\u1160\u3164\uffa0\u2800"  # letters and signs that look like a space
+
+
+def normal(text: str) -> str:
+    """The one form (NFC) of what looks the same: an accent is part of its letter, however it was typed."""
+    return unicodedata.normalize("NFC", text)
+
+
+def name_of(letter: str) -> str:
+    """What Unicode calls a letter, for messages: U+200B ZERO WIDTH SPACE."""
+    return f"U+{ord(letter):04X} {unicodedata.name(letter, 'a control character')}"
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of it can be seen."""
+    return not text.translate(dict.fromkeys(map(ord, BLANKS), " ")).strip()
