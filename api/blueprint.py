@@ -18,11 +18,13 @@ from werkzeug.datastructures import MultiDict
 
 from api import auth, context, etags, filters, idempotency
 from shared import audit
+from shared.errors import UnsupportedType
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+TWICE = "stands more than once; send it once"
 MAX_NAMES = 100  # in one object of a body
-MAX_OBJECTS = 5_000  # in one body
+MAX_BRACKETS = 10_000  # in one body, those in texts too
 
 
 class Parser(FlaskParser):
@@ -45,9 +47,9 @@ class Parser(FlaskParser):
         if not body:
             return core.missing
         if not is_json_request(req):
-            abort(415)
+            raise UnsupportedType(f"this route takes application/json; {_sent(req)}")
         try:
-            return json.loads(body, parse_constant=_no_constant, object_pairs_hook=_Objects())
+            return json.loads(body, parse_constant=_no_constant, object_pairs_hook=_object)
         except RecursionError:
             abort(400, messages={"json": ["nested too deeply"]})
         except UnicodeDecodeError:
@@ -67,30 +69,48 @@ class Parser(FlaskParser):
     def load_multipart(self, req: Request, schema: Schema) -> Any:
         """The fields and files of a form, together."""
         if req.mimetype != "multipart/form-data":
-            abort(415)
+            raise UnsupportedType(
+                f"this route takes a file in multipart/form-data, as `curl -F file=@PATH` sends it; {_sent(req)}"
+            )
         both = req.form.copy()
         for name, files in req.files.lists():
-            both.setlist(name, files)  # type: ignore[arg-type]
+            both.setlist(name, both.getlist(name) + files)  # type: ignore[arg-type,operator]
+        if twice := [name for name, values in both.lists() if len(values) > 1]:
+            abort(422, messages={"multipart": {name: [TWICE] for name in twice}})
         return self._makeproxy(both, schema)
 
 
-class _Objects:
-    """Builds the objects of one body. More than any route takes are refused while they are read."""
+def _sent(req: Request) -> str:
+    return f"{req.mimetype} was sent" if req.mimetype else "nothing was said of its type"
 
-    def __init__(self) -> None:
-        self._count = 0
 
-    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        self._count += 1
-        if self._count > MAX_OBJECTS:
-            abort(422, messages={"json": [f"more than {MAX_OBJECTS} objects; no route takes so many"]})
-        if len(pairs) > MAX_NAMES:
-            abort(422, messages={"json": [f"more than {MAX_NAMES} names in one object; no route takes so many"]})
-        built = dict(pairs)
-        if len(built) < len(pairs):
-            twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-            abort(400, messages={"json": [f"{twice[:100]!r} stands twice in one object; send it once"]})
-        return built
+def _check_query(takes_query: bool) -> None:
+    """Refuse parameters that the route doesn't know, and those that stand twice: one of them would be ignored."""
+    wrong = {name: [TWICE] for name, values in request.args.lists() if len(values) > 1}
+    if not takes_query:
+        wrong |= {name: ["Unknown field."] for name in request.args}
+    if wrong:
+        abort(422, messages={"query": wrong})
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a body. One with a name twice, or with more names than any route takes, is refused."""
+    if len(pairs) > MAX_NAMES:
+        abort(422, messages={"json": [f"more than {MAX_NAMES} names in one object; no route takes so many"]})
+    built = dict(pairs)
+    if len(built) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        abort(400, messages={"json": [f"{twice[:100]!r} stands twice in one object; send it once"]})
+    return built
+
+
+def _bound_brackets() -> None:
+    """Refuse a body with more lists and objects than any route takes, before any of them is built."""
+    if request.mimetype == "multipart/form-data" or request.method not in ("POST", "PUT", "PATCH"):
+        return
+    body = request.get_data(cache=True)
+    if body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
+        abort(422, messages={"json": [f"more than {MAX_BRACKETS} brackets; no route takes so many lists and objects"]})
 
 
 def _no_constant(name: str) -> Any:
@@ -122,11 +142,14 @@ class Blueprint(flask_smorest.Blueprint):
         """As flask-smorest's, with one schema instance for all requests: a class would be instantiated for each."""
         declare = super().arguments(schema() if isinstance(schema, type) else schema, *args, **kwargs)
 
-        def marked(view: View) -> View:
-            view.__dict__["takes_file"] = kwargs.get("location") == "multipart"
-            return declare(view)
+        def mark(view: View) -> View:
+            marked = declare(view)
+            taken = {"multipart": "takes_file", "query": "takes_query"}.get(kwargs.get("location", "json"))
+            if taken:
+                marked.__dict__[taken] = True
+            return marked
 
-        return marked
+        return mark
 
     # --- what a route declares ---------------------------------------------------------------------------------
 
@@ -226,8 +249,10 @@ def answered(view: Callable[..., Any]) -> Callable[..., Any]:
                 if marks["scope"] is not None:
                     submits = bool(marks.get("idempotent")) and not marks.get("takes_file")
                     auth.authenticate(marks["scope"], submits=submits)
+                    _check_query(marks.get("takes_query", False))
                 if marks.get("if_match"):
                     etags.require()
+                _bound_brackets()
                 if marks.get("idempotent"):
                     idempotency.announce()
                 answer = make_response(view(*args, **kwargs))

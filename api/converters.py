@@ -1,9 +1,11 @@
-"""Ids in addresses. What doesn't look like an id is not found before anybody looks for it."""
+"""Ids in addresses. One that is malformed is refused before it is looked for."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from werkzeug.exceptions import NotFound
 from werkzeug.routing import BaseConverter
 
 ID_PATTERN = "[a-z]{3}_[0-9a-hjkmnp-tv-z]{26}"
@@ -12,8 +14,15 @@ ID_PATTERN = "[a-z]{3}_[0-9a-hjkmnp-tv-z]{26}"
 class Id(BaseConverter):
     """`prj_` and 26 characters of Crockford's base 32."""
 
-    regex = ID_PATTERN
     part_isolating = True
+
+    def to_python(self, value: str) -> str:
+        if not re.fullmatch(ID_PATTERN, value):
+            raise NotFound(
+                f"{value[:100]!r} is not an id: ids are three letters, `_` and 26 letters or digits in lower case; "
+                "take them from `id` of an answer"
+            )
+        return value
 
 
 def id_schema(converter: Any) -> dict[str, Any]:

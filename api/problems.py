@@ -9,8 +9,9 @@ from typing import Any
 
 import structlog
 from flask import Flask, Response, current_app, g
+from gunicorn.http.errors import ChunkMissingTerminator, InvalidChunkExtension, InvalidChunkSize, NoMoreData
 from sqlalchemy.exc import DBAPIError, OperationalError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 
 from shared.errors import BootloraError, TooMany
 
@@ -80,6 +81,8 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, http_error)
     app.register_error_handler(OperationalError, _database_error)
     app.register_error_handler(OSError, _os_error)
+    for broken in (InvalidChunkSize, ChunkMissingTerminator, InvalidChunkExtension, NoMoreData):
+        app.register_error_handler(broken, _broken_body)
     app.register_error_handler(Exception, _bug)
 
 
@@ -104,6 +107,8 @@ def http_error(error: HTTPException) -> Response:
     if status >= 500:
         return _bug(error)
     code, detail = HTTP_CODES.get(status, (error.name.lower().replace(" ", "_"), error.description or error.name))
+    if status == 404 and error.description != NotFound.description:
+        detail = error.description or detail
     data = getattr(error, "data", None) or {}
     headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")}
     errors = list(islice(pointers(data.get("messages") or {}), MAX_ERRORS + 1))
@@ -155,6 +160,12 @@ def _database_error(error: OperationalError) -> Response:
     return problem(
         503, "database_unavailable", "the database doesn't answer; try again in a moment", headers={"Retry-After": "5"}
     )
+
+
+def _broken_body(error: Exception) -> Response:
+    """The server can't tell where the body ends, so nothing more can be read from this connection."""
+    detail = "the chunks of the body are malformed (RFC 9112, 7.1), or it ended early; send it again"
+    return problem(400, "bad_request", detail, headers={"Connection": "close"})
 
 
 def _os_error(error: OSError) -> Response:

@@ -29,7 +29,7 @@ from api.schemas.fields import Id
 from benchmarks.figure import figure
 from shared import catalog, projects, users
 from shared.admin import upgrade
-from shared.models import Image, Round, User
+from shared.models import Image, Lora, Round, User
 from shared.runtime import Runtime
 from shared.settings import Settings
 
@@ -48,6 +48,7 @@ def fillings() -> Iterator[tuple[str, str]]:
     """JSON of that size, of each sort."""
     for name, item in {"zeros": "0", "texts": '""', "nulls": "null", "lists": "[]", "objects": "{}"}.items():
         yield f"a list of {name}", f"[{','.join([item] * (SIZE // (len(item) + 1)))}]"
+    yield "10,000 brackets", f"[{','.join(['[]'] * 9_990)}]"
     names = ",".join(f'"{number:x}":0' for number in range(SIZE // 9))
     yield "an object of many names", f"{{{names}}}"
     yield "brackets", "[" * 900 + "]" * 900
@@ -185,9 +186,16 @@ def scene(session: Any, user: User) -> dict[str, Any]:
     round_ = Round(project=project, number=1, kind=plan.kind, target=plan.target, plan=plan, state="curating")
     session.add(round_)
     session.flush()
+    file = {"key": "x", "sha256": "0" * 64, "size_bytes": 1, "filename": "x.safetensors"}
+    trained = {"rank": 8, "alpha": 8.0, "train_steps": 1, "metrics": {}, "job_id": IDS["job_id"]}
+    named = {"kind": "style", "trigger_word": project.trigger_word, "base_model": "chibi"}
+    lora = Lora(project_id=project.id, round_id=round_.id, files={"kohya": file, "diffusers": file}, **trained, **named)
+    session.add(lora)
+    session.flush()
+    round_.lora_id = lora.id
     image = {"project_id": project.id, "round_id": round_.id, "role": "candidate", "source": "generated", "tags": []}
-    file = {"sha256": "0" * 64, "size_bytes": 1, "width": 128, "height": 128, "decision": "pending"}
-    images = [Image(key=f"candidate {number}", **image, **file) for number in range(CANDIDATES)]
+    stored = {"sha256": "0" * 64, "size_bytes": 1, "width": 128, "height": 128, "decision": "pending"}
+    images = [Image(key=f"candidate {number}", **image, **stored) for number in range(CANDIDATES)]
     session.add_all(images)
     session.flush()
     things = {"project_id": project.id, "number": 1, "image_id": images[0].id, "user_id": user.id}

@@ -39,6 +39,13 @@ class Forbidden(BootloraError):
     code = "forbidden"
 
 
+class UnsupportedType(BootloraError):
+    """The body is of another media type than the route takes."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
 class NotFound(BootloraError):
     """No such thing, or it is someone else's."""
 

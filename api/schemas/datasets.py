@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from flask_smorest.fields import Upload
 from marshmallow import fields
 
-from api.schemas.fields import Schema, Whole
+from api.schemas.fields import File, Schema, Whole
 from api.schemas.loras import LoraFileSchema
 
 
@@ -24,6 +23,4 @@ class ExportedSchema(LoraFileSchema):
 
 
 class ImportSchema(Schema):
-    file = Upload(
-        required=True, metadata={"description": "A zip of pictures, each with a `.txt` beside it if you like."}
-    )
+    file = File(required=True, metadata={"description": "A zip of pictures, each with a `.txt` beside it if you like."})

@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+from flask_smorest.fields import Upload
 from marshmallow import Schema as _Schema
 from marshmallow import ValidationError, fields, validate
 from marshmallow.validate import Length, Range
+from werkzeug.datastructures import FileStorage
 
 from api import context
 from shared import texts
@@ -68,6 +70,15 @@ class Dict(fields.Dict):
             raise self.make_error("invalid")
         self.length(value)
         return super()._deserialize(value, attr, data, **kwargs)
+
+
+class File(Upload):
+    """A file in a form. Text is none: clients send it when the `@` before a file's name is forgotten."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> FileStorage:
+        if not isinstance(value, FileStorage):
+            raise ValidationError(f"must be a file, not text; with curl: -F {attr}=@PATH")
+        return value
 
 
 class CommaTags(fields.String):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from flask_smorest.fields import Upload
 from marshmallow import fields
 from marshmallow.validate import Length
 
@@ -14,6 +13,7 @@ from api.schemas.fields import (
     Count,
     Download,
     DownloadExpiry,
+    File,
     Links,
     Schema,
     Tags,
@@ -58,7 +58,7 @@ class ImageSchema(Answer):
 
 
 class UploadSchema(Schema):
-    file = Upload(required=True, metadata={"description": f"{READABLE}."})
+    file = File(required=True, metadata={"description": f"{READABLE}."})
     view = View(metadata={"description": "From where she is seen."})
     framing = Framing(metadata={"description": "How much of her is seen."})
     tags = CommaTags(load_default=list, metadata={"description": "What else is to be seen, parted by commas."})
@@ -91,7 +91,7 @@ class SlipSchema(Schema):
 
 
 class VersionSchema(Schema):
-    file = Upload(required=True, metadata={"description": f"The edited picture: {READABLE}."})
+    file = File(required=True, metadata={"description": f"The edited picture: {READABLE}."})
 
 
 class ImageChangeSchema(Schema):

@@ -100,10 +100,11 @@ def test_an_answer_does_not_grow_with_what_was_sent(ada):
     ("body", "what"),
     [
         ({str(number): 0 for number in range(101)}, "more than 100 names"),
-        ([{}] * 5_001, "more than 5000 objects"),
+        ([{}] * 10_000, "more than 10000 brackets"),
+        ([[]] * 10_000, "more than 10000 brackets"),
     ],
 )
-def test_a_body_with_more_names_or_objects_than_any_route_takes_is_not_loaded(ada, body, what):
+def test_a_body_with_more_names_or_brackets_than_any_route_takes_is_not_loaded(ada, body, what):
     told = problem(ada.post("/v1/projects", body), 422, "invalid")
     assert [what in each["detail"] for each in told["errors"]] == [True]
 

@@ -8,9 +8,12 @@ from PIL import Image
 
 from shared.catalog import kinds
 from shared.catalog.kinds import CropInputs, CropParams, CropResult, CutImage
+from shared.errors import JobFailed
 from workers import pictures
 from workers.pictures import Crop
 from workers.work import Work
+
+MIN_SIDE = 4  # pixels of a crop that was guessed
 
 
 def run(work: Work[CropParams, CropInputs]) -> CropResult:
@@ -36,5 +39,10 @@ def _wanted(image: Image.Image, params: CropParams) -> list[tuple[Crop, list[str
     if params.mode == "quadrants":
         return [(crop, []) for crop in pictures.quadrants(image)]
     if params.mode == "auto":
-        return [(crop, []) for crop in pictures.auto(image)]
+        crops = pictures.auto(image)
+        if any(min(right - left, bottom - top) < MIN_SIDE for left, top, right, bottom in (each.box for each in crops)):
+            raise JobFailed(
+                "figure_too_small", "the figure is only a few pixels large; say what to crop by mode `boxes`"
+            )
+        return [(crop, []) for crop in crops]
     return [(Crop(tuple(each.box), each.framing, each.view), each.tags) for each in params.boxes]  # type: ignore[arg-type]
