@@ -250,6 +250,13 @@ def overdue(session: Session, limit: int = 100) -> list[Job]:
     return list(session.scalars(select(Job).where(*_is_overdue()).order_by(Job.lease_until).limit(limit)))
 
 
+def of_disabled_users(session: Session, limit: int = 100) -> list[Job]:
+    """Open jobs that nobody has asked to stop, although their users are disabled."""
+    unasked = (Job.state.in_(OPEN_STATES), Job.cancel_requested_at.is_(None))
+    query = select(Job).join(User, Job.user_id == User.id).where(User.disabled_at.is_not(None), *unasked)
+    return list(session.scalars(query.limit(limit)))
+
+
 def take_overdue(session: Session, job_id: str) -> Job | None:
     """An overdue job, for this transaction alone; None when somebody was faster, its worker included."""
     _lock_project(session, job_id)
