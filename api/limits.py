@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import structlog
 from flask import Flask, Response, current_app, g, request
@@ -116,5 +116,5 @@ def _connect(url: str) -> FixedWindowRateLimiter | None:
     """Counts in Redis, or None when the broker is something else."""
     if not url.startswith(("redis://", "rediss://")):
         return None
-    patience = {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS}
+    patience: dict[str, Any] = {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS}
     return FixedWindowRateLimiter(RedisStorage(url, wrap_exceptions=True, key_prefix="bootlora/limits", **patience))

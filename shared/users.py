@@ -108,6 +108,16 @@ def lock_keys(session: Session, user_id: str) -> None:
     session.execute(select(User.id).where(User.id == user_id).with_for_update(key_share=True))
 
 
+def check_key_count(session: Session, user_id: str, allowed: int) -> None:
+    """Raise `Conflict` (`too_many_keys`) when a user has as many good keys as allowed."""
+    lock_keys(session, user_id)
+    unexpired = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at >= utcnow())
+    good = select(func.count()).where(ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None), unexpired)
+    count = session.scalar(good) or 0
+    if count >= allowed:
+        raise Conflict(f"{count} keys are in use, and {allowed} are allowed; revoke one", code="too_many_keys")
+
+
 def key_of(session: Session, user_id: str, key_id: str) -> ApiKey:
     """A user's key."""
     row = session.scalar(select(ApiKey).where(ApiKey.id == key_id, ApiKey.user_id == user_id))

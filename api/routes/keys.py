@@ -40,6 +40,7 @@ def create_key(body: dict[str, Any]) -> Any:
     body["scopes"] = users.within(body.get("scopes"), api_key().scopes)
     body["expires_at"] = users.no_longer(body.get("expires_at"), api_key().expires_at)
     session = begin_transaction()
+    users.check_key_count(session, user().id, runtime().settings.max_keys_per_user)
     mine = users.get(session, user().id)
     row, text = users.create_key(session, mine, runtime().settings.secret_key, parent_id=api_key().id, **body)
     return FreshKeySchema.shown(row, text), {"Location": address(f"/v1/keys/{row.id}")}

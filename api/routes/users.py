@@ -90,7 +90,9 @@ def list_user_keys(query: dict[str, Any], user_id: str) -> Any:
 def create_user_key(body: dict[str, Any], user_id: str) -> Any:
     """Make a key for a user. It is shown this once"""
     session = begin_transaction()
-    row, text = users.create_key(session, users.get(session, user_id), runtime().settings.secret_key, **body)
+    user, settings = users.get(session, user_id), runtime().settings
+    users.check_key_count(session, user_id, settings.max_keys_per_user)
+    row, text = users.create_key(session, user, settings.secret_key, **body)
     return FreshKeySchema.shown(row, text), {"Location": address(f"/v1/users/{user_id}/keys/{row.id}")}
 
 

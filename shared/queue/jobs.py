@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from shared import events, records
+from shared import events, records, usage
 from shared.catalog import QUEUES, resolve
 from shared.catalog.kinds import KINDS, I, JobKind, P
 from shared.errors import Conflict, TooMany
@@ -94,7 +94,13 @@ def wake(session: Session, queue: str) -> None:
 
 
 def check_cap(session: Session, user: User, settings: Settings) -> None:
-    """Raise `TooMany` when the user has as many waiting jobs as allowed. Locks the user's row: one count at a time."""
+    """Raise an error if the user may not start more work. Locks the user's row: one count at a time.
+
+    Raises:
+        TooMany: as many jobs are waiting as allowed.
+        Conflict: as many bytes are stored as allowed.
+    """
+    usage.check_stored_bytes(session, user.id, settings)
     session.execute(_ONE_AT_A_TIME, {"whose": user.id})
     count, allowed = waiting(session, user), max_waiting(user, settings)
     if count >= allowed:
