@@ -1,21 +1,22 @@
 """How much a client may send, and how often.
 
-Counts of requests live in Redis, so that all processes count together. When Redis is away each process counts
-for itself: a limiter must not be what takes the service down.
+All keys of a user count together, since a user may make many keys. Counts live in Redis, so that all processes count
+together. When Redis does not answer, each process counts in its own memory, and the service goes on.
 """
 
 from __future__ import annotations
 
-import threading
+import math
 import time
-from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import structlog
 from flask import Flask, Response, current_app, g, request
-from redis import Redis
-from redis.exceptions import RedisError
+from limits import RateLimitItem, RateLimitItemPerMinute, WindowStats
+from limits.errors import StorageError
+from limits.storage import MemoryStorage, RedisStorage
+from limits.strategies import FixedWindowRateLimiter
 
 from api import context
 from shared.errors import TooMany
@@ -25,33 +26,21 @@ log = structlog.get_logger()
 
 FORM_OVERHEAD_BYTES = 100_000  # around the file: boundaries and the other fields
 WINDOW_SECONDS = 60
-ANSWER_SECONDS = 0.5  # for Redis
+ANSWER_SECONDS = 0.5  # how long Redis may take
 REST_SECONDS = 10.0  # how long a Redis that failed is left alone
 
 
-class Count(NamedTuple):
-    """How much of a policy is used up in this window."""
-
-    policy: str
-    quota: int
-    used: int
-    resets_in: int
-
-    @property
-    def remaining(self) -> int:
-        return max(0, self.quota - self.used)
-
-
 class Limiter:
-    """Counts requests by policy and caller, minute by minute."""
+    """Counts requests by policy and caller, in windows of a minute that begin with a caller's first request."""
 
     def __init__(self, settings: Settings):
-        self.quotas = {"requests": settings.requests_per_minute, "submits": settings.submits_per_minute}
+        self.quotas = {
+            "requests": RateLimitItemPerMinute(settings.requests_per_minute, namespace="requests"),
+            "submits": RateLimitItemPerMinute(settings.submits_per_minute, namespace="submits"),
+        }
+        self._own = FixedWindowRateLimiter(MemoryStorage())
         self._common = _connect(settings.broker_url)
         self._rest_until = 0.0
-        self._lock = threading.Lock()
-        self._own: Counter[str] = Counter()
-        self._own_minute = 0
 
     def hit(self, policies: Sequence[str], caller: str) -> None:
         """Count one more of each.
@@ -59,41 +48,35 @@ class Limiter:
         Raises:
             TooMany: that was one more than allowed.
         """
-        now = time.time()
-        resets_in = WINDOW_SECONDS - int(now) % WINDOW_SECONDS
-        names = [f"bootlora/limits/{policy}/{caller}" for policy in policies]
-        for policy, used in zip(policies, self._one_more(names, int(now) // WINDOW_SECONDS), strict=True):
-            count = Count(policy=policy, quota=self.quotas[policy], used=used, resets_in=resets_in)
-            g.setdefault("counts", []).append(count)
-            if count.used > count.quota:
+        for policy in policies:
+            quota = self.quotas[policy]
+            is_within, window = self._counted(quota, caller)
+            resets_in = max(1, math.ceil(window.reset_time - time.time()))
+            g.setdefault("counts", []).append(Count(policy, quota.amount, window.remaining, resets_in))
+            if not is_within:
                 raise TooMany(
-                    f"more than {count.quota} {policy} in a minute; come back in {resets_in} seconds",
+                    f"more than {quota.amount} {policy} in a minute; come back in {resets_in} seconds",
                     code="rate_limited",
                     retry_after_seconds=resets_in,
                 )
 
-    def _one_more(self, names: list[str], minute: int) -> list[int]:
+    def _counted(self, quota: RateLimitItem, caller: str) -> tuple[bool, WindowStats]:
         if self._common is not None and time.monotonic() >= self._rest_until:
             try:
-                return _counted(self._common, [f"{name}/{minute}" for name in names])
-            except RedisError as error:
+                return self._common.hit(quota, caller), self._common.get_window_stats(quota, caller)
+            except StorageError as error:
                 self._rest_until = time.monotonic() + REST_SECONDS
                 log.warning("limits.redis_away", error=str(error))
-        with self._lock:
-            if minute != self._own_minute:
-                self._own_minute = minute
-                self._own.clear()
-            self._own.update(names)
-            return [self._own[name] for name in names]
+        return self._own.hit(quota, caller), self._own.get_window_stats(quota, caller)
 
 
-def _counted(redis: Redis, names: list[str]) -> list[int]:
-    """Of all processes together, in one round trip."""
-    with redis.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.incr(name)
-            pipe.expire(name, WINDOW_SECONDS)
-        return [int(used) for used in pipe.execute()[::2]]
+class Count(NamedTuple):
+    """How much of a policy is left in this window."""
+
+    policy: str
+    quota: int
+    remaining: int
+    resets_in: int
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -103,9 +86,9 @@ def register(app: Flask, settings: Settings) -> None:
 
 
 def count(*, submits: bool = False) -> None:
-    """Count this request: by its key, or by its address when it has shown no good one."""
+    """Count this request: for its user, or for its address when it has shown no good key."""
     limiter = cast(Limiter, current_app.extensions["bootlora.limiter"])
-    caller = context.api_key().id if g.get("api_key") else f"address {request.remote_addr}"
+    caller = context.user().id if g.get("api_key") else f"address {request.remote_addr}"
     limiter.hit(("requests", "submits") if submits else ("requests",), caller)
 
 
@@ -129,8 +112,9 @@ def _tell(answer: Response) -> Response:
     return answer
 
 
-def _connect(url: str) -> Redis | None:
-    """Redis, or None when the broker is something else."""
+def _connect(url: str) -> FixedWindowRateLimiter | None:
+    """Counts in Redis, or None when the broker is something else."""
     if not url.startswith(("redis://", "rediss://")):
         return None
-    return Redis.from_url(url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS)
+    patience: dict[str, Any] = {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS}
+    return FixedWindowRateLimiter(RedisStorage(url, wrap_exceptions=True, key_prefix="bootlora/limits", **patience))

@@ -1,8 +1,8 @@
 """Every look-up of a request by id. It finds only what belongs to the request's user: anything else does not exist.
 
 A function whose name begins with `locked_` is for writes. It begins the request's transaction and locks a row: of the
-project, whichever part of it is looked up. So writes to one project happen one after the other, and what a view has
-checked still holds when it writes.
+project, whichever part of it is looked up, or of the user for a key. So writes to one project happen one after the
+other, and what a view has checked still holds when it writes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Select, bindparam, inspect, select
 
 from api import context
+from shared import users
 from shared.errors import NotFound
 from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import ApiKey, Image, Job, Lora, Project, Round, Webhook
@@ -23,7 +24,6 @@ _PROJECT_LOCKED = _PROJECT.with_for_update()
 _WEBHOOK = select(Webhook).where(Webhook.id == bindparam("wanted"), Webhook.user_id == bindparam("owner"))
 _WEBHOOK_LOCKED = _WEBHOOK.with_for_update(key_share=True)
 _KEY = select(ApiKey).where(ApiKey.id == bindparam("wanted"), ApiKey.user_id == bindparam("owner"))
-_KEY_LOCKED = _KEY.with_for_update(of=ApiKey)
 _ROUND = select(Round).where(Round.project_id == bindparam("project_id"), Round.number == bindparam("number"))
 _MY_JOB = (Job.id == bindparam("wanted"), Project.id == Job.project_id, Project.user_id == bindparam("owner"))
 _JOB = {column.key: getattr(Job, column.key).label(column.key) for column in inspect(Job).column_attrs}
@@ -90,8 +90,8 @@ def key(key_id: str) -> ApiKey:
 
 
 def locked_key(key_id: str) -> ApiKey:
-    found = context.begin_transaction().scalar(_KEY_LOCKED, _named(key_id))
-    return _there(found, f"there is no key {key_id}")
+    users.lock_keys(context.begin_transaction(), context.user().id)
+    return key(key_id)
 
 
 def webhook(webhook_id: str) -> Webhook:

@@ -142,7 +142,8 @@ class Stack:
         if settings.database_url not in kept:
             with self._database.transaction() as session:
                 user = first_user(session)
-                _, text = users.create_key(session, user, settings.secret_key, name="first key")
+                scopes = users.scopes_of(user.role)
+                _, text = users.create_key(session, user, settings.secret_key, name="first key", scopes=scopes)
             kept[settings.database_url] = text
             write_private(self.data_dir / "secrets.json", json.dumps(self._secrets, indent=2))
         return kept[settings.database_url]

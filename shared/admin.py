@@ -8,9 +8,11 @@ import click
 from alembic import command
 from alembic.config import Config
 from environs import EnvError
+from sqlalchemy import select
 
-from shared import ownership, reconcile, users
+from shared import audit, ownership, reconcile, users
 from shared.errors import BootloraError
+from shared.models import ApiKey
 from shared.outside.db import Database
 from shared.queue import jobs
 from shared.runtime import Runtime, open_storage
@@ -58,14 +60,16 @@ def adopt_store() -> None:
 def create_user(name: str, role: str) -> None:
     """Make a user."""
     with _database().transaction() as session:
-        click.echo(users.create(session, name, role).id)
+        user = users.create(session, name, role)
+        audit.record_operator(session, "create_user", "/v1/users")
+        click.echo(user.id)
 
 
 @main.command()
 @click.argument("user_name")
 @click.option("--name", default="command line", show_default=True, help="What the key is for.")
 @click.option(
-    "--scope", "scopes", multiple=True, type=click.Choice(list(users.SCOPES)), help="Default: all of the role."
+    "--scope", "scopes", multiple=True, type=click.Choice(list(users.SCOPES)), help="Default: all but keys:write."
 )
 def create_key(user_name: str, name: str, scopes: tuple[str, ...]) -> None:
     """Make an API key and print it, this once."""
@@ -73,7 +77,46 @@ def create_key(user_name: str, name: str, scopes: tuple[str, ...]) -> None:
     with _database().transaction() as session:
         user = users.by_name(session, user_name)
         _, text = users.create_key(session, user, settings.secret_key, name=name, scopes=list(scopes) or None)
+        audit.record_operator(session, "create_user_key", f"/v1/users/{user.id}/keys")
     click.echo(text)
+
+
+@main.command()
+@click.argument("user_name")
+def disable_user(user_name: str) -> None:
+    """Refuse all keys of a user and cancel the user's jobs. The data stays."""
+    _set_enabled(user_name, False)
+
+
+@main.command()
+@click.argument("user_name")
+def enable_user(user_name: str) -> None:
+    """Take the keys of a user again."""
+    _set_enabled(user_name, True)
+
+
+@main.command()
+@click.argument("user_name", required=False)
+def list_keys(user_name: str | None) -> None:
+    """List the keys that are not revoked, of one user or of all: id, prefix, user, last use, name."""
+    query = select(ApiKey).join(ApiKey.user).where(ApiKey.revoked_at.is_(None)).order_by(ApiKey.created_at)
+    with _database().reading() as session:
+        if user_name is not None:
+            query = query.where(ApiKey.user_id == users.by_name(session, user_name).id)
+        for key in session.scalars(query):
+            used = key.last_used_at.isoformat(timespec="seconds") if key.last_used_at else "never used"
+            click.echo(f"{key.id}  {key.prefix}  {key.user.name}  {used}  {key.name}")
+
+
+@main.command()
+@click.argument("key")
+def revoke_key(key: str) -> None:
+    """Revoke a key, for good, with all keys that were made with it. KEY is its id, its prefix or the key itself."""
+    with _database().transaction() as session:
+        row = users.find_key(session, key)
+        users.revoke(session, row)
+        audit.record_operator(session, "revoke_user_key", f"/v1/users/{row.user_id}/keys/{row.id}")
+    click.echo(f"{row.id} of {row.user.name} is revoked")
 
 
 @main.command("reconcile")
@@ -105,6 +148,13 @@ def alive(worker: str) -> None:
     with Database(settings.database_url).reading() as session:
         if not jobs.is_alive(session, worker, settings.worker_seen_seconds):
             raise SystemExit(f"bootlora-admin: {worker} has not checked in for {settings.worker_seen_seconds:g} s")
+
+
+def _set_enabled(user_name: str, enabled: bool) -> None:
+    with _database().transaction() as session:
+        user = users.get_locked(session, users.by_name(session, user_name).id)
+        users.change(session, user, {"enabled": enabled})
+        audit.record_operator(session, "change_user", f"/v1/users/{user.id}")
 
 
 def _database() -> Database:

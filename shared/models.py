@@ -49,6 +49,7 @@ class User(Base):
     served_at: Mapped[datetime] = mapped_column(default=utcnow)
     in_line: Mapped[bool] = mapped_column(default=True, server_default=true())  # False: no open job, so pass them over
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    disabled_at: Mapped[datetime | None]  # since then no key of theirs is good
     __table_args__ = (Index("users_by_turn", "in_line", "served_at", "id"),)
 
 
@@ -58,6 +59,7 @@ class ApiKey(Base):
     __tablename__ = "api_keys"
     id: Mapped[str] = _id("key")
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    parent_id: Mapped[str | None] = mapped_column(index=True)  # the key that made it, and with which it is revoked
     name: Mapped[str]
     prefix: Mapped[str] = mapped_column(unique=True)
     digest: Mapped[str]
@@ -299,7 +301,7 @@ class AuditEntry(Base):
 
     __tablename__ = "audit"
     id: Mapped[str] = _id("aud")
-    user_id: Mapped[str]
+    user_id: Mapped[str]  # or audit.OPERATOR
     api_key_id: Mapped[str | None]
     action: Mapped[str]
     target: Mapped[str]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared import captions, events, images, loras, plans, rounds
+from shared import captions, events, images, loras, plans, rounds, usage
 from shared.captions import COMMA
 from shared.catalog import FRAMINGS, VIEWS, BaseModel, kinds
 from shared.catalog.kinds import KINDS, CropInputs, CropParams, GenerateInputs, UploadInputs, UploadParams
@@ -27,6 +27,17 @@ def create(session: Session, user: User, given: dict[str, Any], base_models: dic
     session.add(project)
     session.flush()
     return project
+
+
+def check_count(session: Session, user: User, settings: Settings) -> None:
+    """Raise `Conflict` (`too_many_projects`) when a user has as many projects as allowed."""
+    session.execute(select(User.id).where(User.id == user.id).with_for_update(key_share=True))  # one counts at a time
+    count = session.scalar(select(func.count()).where(Project.user_id == user.id)) or 0
+    if count >= settings.max_projects_per_user:
+        raise Conflict(
+            f"you have {count} projects, and {settings.max_projects_per_user} are allowed; delete one",
+            code="too_many_projects",
+        )
 
 
 def draft(user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
@@ -176,6 +187,7 @@ def take_in(session: Session, project: Project, key: str, params: UploadParams, 
     known = upload_of(session, project, key)
     if known is not None:
         return known
+    usage.check_stored_bytes(session, project.user_id, settings)
     images.check_upload(session, project, settings.max_images_per_project)
     return jobs.enqueue(session, project, kinds.UPLOAD, params=params, inputs=UploadInputs(key=key))
 
@@ -197,6 +209,7 @@ def crop(session: Session, project: Project, image: Image, params: CropParams, s
         raise Conflict(f"the project is {project.state}; crops are made before it starts", code="project_not_draft")
     images.check_crops(image, params)
     captions.check_allowed(*(tag for box in params.boxes for tag in box.tags))
+    usage.check_stored_bytes(session, project.user_id, settings)
     images.check_room(session, project, kinds.CROP.references(params), settings.max_images_per_project)
     inputs = CropInputs(image=images.as_input(image), base_model=project.base_model)
     return jobs.enqueue(session, project, kinds.CROP, params=params, inputs=inputs)

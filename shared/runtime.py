@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from shared import catalog, rounds
 from shared.catalog import BaseModel
-from shared.errors import Unavailable
+from shared.errors import Conflict, Unavailable
 from shared.outside.db import Database
 from shared.outside.secrets import Vault
 from shared.outside.storage import Storage, storage_from_url
@@ -134,6 +134,15 @@ class Runtime:
                 return 0
             self._lose(session, job)
         return 1
+
+    def stop_disabled(self) -> int:
+        """Cancel the open jobs of disabled users. Returns how many there were; running ones end at their next step."""
+        with self.db.reading() as session:
+            open_jobs = [job.id for job in jobs.of_disabled_users(session)]
+        for job_id in open_jobs:
+            with self.transaction() as session, suppress(Conflict):  # it has just ended by itself
+                rounds.cancel_job(session, session.get_one(jobs.Job, job_id))
+        return len(open_jobs)
 
     def bury_predecessor(self, worker: str) -> int:
         """A worker that has just started puts back what its dead predecessor of the same name held."""

@@ -57,8 +57,11 @@ class Settings:
     max_pictures_per_job: int = 200
     max_running_jobs: int = 2  # for each user
     max_queued_jobs: int = 20
-    requests_per_minute: int = 600
-    submits_per_minute: int = 60
+    max_keys_per_user: int = 100  # that are neither revoked nor expired
+    max_projects_per_user: int = 10_000
+    max_stored_bytes_per_user: int = 100_000_000_000  # of pictures and LoRAs; what runs when it is reached may add some
+    requests_per_minute: int = 600  # of all keys of a user together
+    submits_per_minute: int = 60  # requests that start work, of all keys of a user together
     download_seconds: int = 1800  # life of a presigned link
     max_held_per_user: int = 30  # streams and requests that wait, in each process
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, literal, select
 from sqlalchemy.orm import Session
 
+from shared.errors import Conflict
 from shared.lifecycle import JobState
-from shared.models import Image, Job, Project, User
+from shared.models import Image, Job, Lora, Project, User
+from shared.settings import Settings
 
 
 def of_user(session: Session, user: User) -> dict[str, Any]:
@@ -17,15 +19,45 @@ def of_user(session: Session, user: User) -> dict[str, Any]:
         Job.user_id == user.id, Job.state.in_((JobState.QUEUED, JobState.RUNNING))
     )
     by_state = dict(iter(session.execute(open_jobs.group_by(Job.state))))
-    mine = select(Project.id).where(Project.user_id == user.id)
-    images, size_bytes = session.execute(
-        select(func.count(), func.coalesce(func.sum(Image.size_bytes), 0)).where(Image.project_id.in_(mine))
-    ).one()
+    images, image_bytes = _images(session, user.id)
     return {
         "projects": session.scalar(select(func.count()).where(Project.user_id == user.id)) or 0,
         "images": images,
-        "image_bytes": int(size_bytes),
+        "image_bytes": image_bytes,
+        "stored_bytes": image_bytes + _lora_bytes(session, user.id),
         "queued_jobs": by_state.get(JobState.QUEUED, 0),
         "running_jobs": by_state.get(JobState.RUNNING, 0),
         "gpu_seconds": user.gpu_seconds,
     }
+
+
+def check_stored_bytes(session: Session, user_id: str, settings: Settings) -> None:
+    """Raise `Conflict` (`too_many_stored_bytes`) when a user has as much in the store as allowed.
+
+    What is on its way is not counted, so a user may end a little above the limit.
+    """
+    _, stored = _images(session, user_id)
+    stored += _lora_bytes(session, user_id)
+    allowed = settings.max_stored_bytes_per_user
+    if stored >= allowed:
+        raise Conflict(
+            f"your pictures and LoRAs have {stored} bytes, and {allowed} are allowed; delete projects",
+            code="too_many_stored_bytes",
+        )
+
+
+def _images(session: Session, user_id: str) -> tuple[int, int]:
+    """How many pictures a user has, and their bytes."""
+    sums = select(func.count(), func.coalesce(func.sum(Image.size_bytes), 0))
+    count, size_bytes = session.execute(sums.where(Image.project_id.in_(_projects(user_id)))).one()
+    return count, int(size_bytes)
+
+
+def _lora_bytes(session: Session, user_id: str) -> int:
+    files = (Lora.files[name, "size_bytes"].as_integer() for name in ("kohya", "diffusers"))
+    each = sum((func.coalesce(size_bytes, 0) for size_bytes in files), start=literal(0))
+    return int(session.scalar(select(func.sum(each)).where(Lora.project_id.in_(_projects(user_id)))) or 0)
+
+
+def _projects(user_id: str) -> Select[Any]:
+    return select(Project.id).where(Project.user_id == user_id)

@@ -25,7 +25,17 @@ SCOPES = {
     "keys:write": "manage one's own API keys",
     "admin": "manage users and everybody's keys",
 }
-MEMBER_SCOPES = [scope for scope in SCOPES if scope != "admin"]
+BY_REQUEST = "keys:write"  # no key has it unless it was asked for: it makes other keys
+
+
+def scopes_of(role: str) -> list[str]:
+    """All scopes that keys of a user with this role may have."""
+    return [scope for scope in SCOPES if role == "admin" or scope != "admin"]
+
+
+def default_scopes(allowed: list[str]) -> list[str]:
+    """The scopes of a key for which none were named, out of those that it may have."""
+    return [scope for scope in allowed if scope != BY_REQUEST]
 
 
 def create(session: Session, name: str, role: str = "member") -> User:
@@ -65,11 +75,14 @@ def get_locked(session: Session, user_id: str) -> User:
 
 
 def change(session: Session, user: User, changes: dict[str, Any]) -> User:
-    """Change role and caps. There is always an admin."""
-    if user.role == "admin" and changes.get("role", "admin") != "admin":
-        others = select(func.count()).where(User.role == "admin", User.id != user.id)
+    """Change role and caps, disable or enable. There is always an admin who is enabled."""
+    stays_admin = changes.get("role", "admin") == "admin" and changes.get("enabled", True)
+    if user.role == "admin" and not stays_admin:
+        others = select(func.count()).where(User.role == "admin", User.id != user.id, User.disabled_at.is_(None))
         if not session.scalar(others):
             raise Conflict(f"{user.name} is the only admin; make another one first", code="last_admin")
+    if "enabled" in changes:
+        user.disabled_at = None if changes["enabled"] else user.disabled_at or utcnow()
     for name in ("role", "max_running_jobs", "max_queued_jobs"):
         if name in changes:
             setattr(user, name, changes[name])
@@ -82,7 +95,7 @@ def within(scopes: list[str] | None, allowed: list[str]) -> list[str]:
     beyond = sorted(set(scopes or []) - set(allowed))
     if beyond:
         raise Forbidden(f"your key lacks {', '.join(beyond)}, so it can't give that on", code="missing_scope")
-    return allowed if scopes is None else scopes
+    return default_scopes(allowed) if scopes is None else scopes
 
 
 def no_longer(expires_at: datetime | None, allowed: datetime | None) -> datetime | None:
@@ -90,9 +103,46 @@ def no_longer(expires_at: datetime | None, allowed: datetime | None) -> datetime
     return min((each for each in (expires_at, allowed) if each is not None), default=None)
 
 
-def revoke(row: ApiKey) -> None:
-    """Make a key useless. Twice changes nothing."""
-    row.revoked_at = row.revoked_at or utcnow()
+def lock_keys(session: Session, user_id: str) -> None:
+    """Let nobody else make or revoke a key of this user until the transaction ends."""
+    session.execute(select(User.id).where(User.id == user_id).with_for_update(key_share=True))
+
+
+def check_key_count(session: Session, user_id: str, allowed: int) -> None:
+    """Raise `Conflict` (`too_many_keys`) when a user has as many good keys as allowed."""
+    lock_keys(session, user_id)
+    unexpired = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at >= utcnow())
+    good = select(func.count()).where(ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None), unexpired)
+    count = session.scalar(good) or 0
+    if count >= allowed:
+        raise Conflict(f"{count} keys are in use, and {allowed} are allowed; revoke one", code="too_many_keys")
+
+
+def key_of(session: Session, user_id: str, key_id: str) -> ApiKey:
+    """A user's key."""
+    row = session.scalar(select(ApiKey).where(ApiKey.id == key_id, ApiKey.user_id == user_id))
+    if row is None:
+        raise NotFound(f"the user has no key {key_id}")
+    return row
+
+
+def find_key(session: Session, text: str) -> ApiKey:
+    """Anybody's key, by its id, by its prefix or by the key itself, as it was found in a log or a repository."""
+    named = or_(ApiKey.id == text, ApiKey.prefix == (secrets.api_key_prefix(text) or text))
+    row = session.scalar(select(ApiKey).where(named))
+    if row is None:
+        raise NotFound("there is no such key; `bootlora-admin list-keys` shows ids and prefixes")
+    return row
+
+
+def revoke(session: Session, key: ApiKey) -> None:
+    """Make a key useless for good, with all keys that were made with it. Twice changes nothing."""
+    lock_keys(session, key.user_id)
+    family = select(ApiKey.id).where(ApiKey.id == key.id).cte("family", recursive=True)
+    family = family.union(select(ApiKey.id).where(ApiKey.parent_id == family.c.id))
+    live = update(ApiKey).where(ApiKey.id.in_(select(family.c.id)), ApiKey.revoked_at.is_(None))
+    session.execute(live.values(revoked_at=utcnow()), execution_options={"synchronize_session": False})
+    session.refresh(key)
 
 
 def create_key(
@@ -103,8 +153,16 @@ def create_key(
     name: str,
     scopes: list[str] | None = None,
     expires_at: datetime | None = None,
+    parent_id: str | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key and its text, which is shown this once."""
+    """A new key and its text, which is shown this once. It is revoked with its parent, the key that makes it.
+
+    Raises:
+        Unauthorized: the parent has been revoked meanwhile, or has expired.
+    """
+    lock_keys(session, user.id)
+    if parent_id is not None and not is_good(session, parent_id):
+        raise Unauthorized("this API key is no longer good; ask an admin for a new one")
     if expires_at is not None and expires_at <= utcnow():
         raise Invalid("a key can't expire in the past", code="expired_already")
     if scopes is not None and "admin" in scopes and user.role != "admin":
@@ -113,10 +171,11 @@ def create_key(
     prefix = secrets.api_key_prefix(text)
     assert prefix is not None
     if scopes is None:
-        scopes = list(SCOPES) if user.role == "admin" else MEMBER_SCOPES
+        scopes = default_scopes(scopes_of(user.role))
     row = ApiKey(
         user=user,
         user_id=user.id,
+        parent_id=parent_id,
         name=name,
         prefix=prefix,
         digest=secrets.digest(secret_key, text),
@@ -132,7 +191,8 @@ def authenticate(session: Session, text: str, secret_key: str) -> ApiKey:
     """The key's row, if the key is good now.
 
     Raises:
-        Unauthorized: not a key of this installation, revoked or expired. It doesn't say which of the first two.
+        Unauthorized: not a key of this installation, revoked, expired (`key_expired`), or its user is disabled
+            (`user_disabled`). It doesn't say which of the first two.
     """
     prefix = secrets.api_key_prefix(text)
     row = session.scalar(select(ApiKey).where(ApiKey.prefix == prefix)) if prefix else None
@@ -143,15 +203,19 @@ def authenticate(session: Session, text: str, secret_key: str) -> ApiKey:
 
 
 def check_fresh(row: ApiKey) -> None:
-    """Raises `Unauthorized` when the time of a key is over."""
+    """Raise `Unauthorized` when the key has expired or its user is disabled."""
+    if row.user.disabled_at:
+        raise Unauthorized("this user is disabled; ask an admin", code="user_disabled")
     if row.expires_at and row.expires_at < utcnow():
         raise Unauthorized("this API key has expired; make a new one", code="key_expired")
 
 
 def is_good(session: Session, key_id: str) -> bool:
     """Whether a key that was good once still is."""
-    row = session.get(ApiKey, key_id)
-    return row is not None and row.revoked_at is None and (row.expires_at is None or row.expires_at >= utcnow())
+    row = session.get(ApiKey, key_id, populate_existing=True)
+    if row is None or row.revoked_at or row.user.disabled_at:
+        return False
+    return row.expires_at is None or row.expires_at >= utcnow()
 
 
 def is_stale(row: ApiKey) -> bool:

@@ -42,6 +42,7 @@ class Keeper:
             self.check_in: settings.heartbeat_seconds,
             self.runtime.dispatch: 1.0,
             self.runtime.reap: 2.0,
+            self.runtime.stop_disabled: 2.0,
             self.sender.tick: 1.0,
             self.reroute: REROUTE_SECONDS,
         }

@@ -9,11 +9,11 @@ from typing import Any
 
 from api import owned, uploads
 from api.blueprint import Blueprint
-from api.context import begin_transaction, reading, release, runtime
+from api.context import begin_transaction, reading, release, runtime, user
 from api.pagination import list_of
 from api.schemas.datasets import ExportedSchema, ExportSchema, ImportSchema
 from api.schemas.images import ImageSchema
-from shared import archives, images, rounds
+from shared import archives, images, rounds, usage
 from shared.catalog.kinds import DatasetEntry
 from shared.errors import Conflict
 from shared.ids import new_id
@@ -35,6 +35,7 @@ def import_dataset(body: dict[str, Any], project_id: str) -> Any:
     """
     owned.project(project_id)
     limits = runtime().settings
+    usage.check_stored_bytes(reading(), user().id, limits)
     entries = archives.unpack(body["file"].stream, limits.max_pictures_per_import, limits.max_upload_bytes)
     stored = uploads.store_all([entry.content for entry in entries], project_id)
     session = begin_transaction()

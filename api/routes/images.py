@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from api import etags, filters, owned, uploads
 from api.blueprint import Blueprint
-from api.context import begin_transaction, reading, runtime
+from api.context import begin_transaction, reading, runtime, user
 from api.pagination import page, page_of
 from api.schemas.fields import address
 from api.schemas.images import (
@@ -23,7 +23,7 @@ from api.schemas.images import (
     VersionSchema,
 )
 from api.schemas.jobs import JobSchema
-from shared import images, projects, records
+from shared import images, projects, records, usage
 from shared.catalog.kinds import CropParams, UploadParams
 from shared.models import Image, Round
 
@@ -43,6 +43,7 @@ def upload_image(body: dict[str, Any], project_id: str) -> Any:
     It is decoded, turned upright, stripped of all metadata and kept as PNG. It counts as accepted.
     """
     owned.project(project_id)
+    usage.check_stored_bytes(reading(), user().id, runtime().settings)
     stored = uploads.store(body.pop("file").read(), project_id)
     session = begin_transaction()
     project = owned.locked_project(project_id)
@@ -147,6 +148,7 @@ def put_back_image(body: dict[str, Any], image_id: str) -> Any:
     original, so that two edits of one picture don't both come in.
     """
     original = owned.image(image_id)
+    usage.check_stored_bytes(reading(), user().id, runtime().settings)
     stored = uploads.store(body["file"].read(), original.project_id)
     session = begin_transaction()
     original = owned.locked_image(image_id)

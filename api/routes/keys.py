@@ -35,12 +35,14 @@ def list_keys(query: dict[str, Any]) -> Any:
 def create_key(body: dict[str, Any]) -> Any:
     """Make another key for yourself. It is shown this once
 
-    It can do no more than the key that you make it with.
+    It can do no more than the key that you make it with, lives no longer, and is revoked with it.
     """
     body["scopes"] = users.within(body.get("scopes"), api_key().scopes)
     body["expires_at"] = users.no_longer(body.get("expires_at"), api_key().expires_at)
     session = begin_transaction()
-    row, text = users.create_key(session, users.get(session, user().id), runtime().settings.secret_key, **body)
+    users.check_key_count(session, user().id, runtime().settings.max_keys_per_user)
+    mine = users.get(session, user().id)
+    row, text = users.create_key(session, mine, runtime().settings.secret_key, parent_id=api_key().id, **body)
     return FreshKeySchema.shown(row, text), {"Location": address(f"/v1/keys/{row.id}")}
 
 
@@ -58,9 +60,9 @@ def get_key(key_id: str) -> Any:
 @blp.fails(404)
 @blp.response(204)
 def revoke_key(key_id: str) -> Any:
-    """Revoke a key of yours, for good
+    """Revoke a key of yours, for good, with all keys that were made with it
 
-    Within two seconds no process takes it any more.
+    Within two seconds no process takes them any more.
     """
-    users.revoke(owned.locked_key(key_id))
+    users.revoke(begin_transaction(), owned.locked_key(key_id))
     after(auth.forget)

@@ -45,8 +45,10 @@ def create_project(query: dict[str, Any], body: dict[str, Any]) -> Any:
     It begins as a draft: add pictures, then start it. What the plan leaves open, the family of the base model fills in.
     """
     if query["dry_run"]:
+        projects.check_count(reading(), user(), runtime().settings)
         return _dry_run(projects.draft(user(), body, runtime().base_models))
     session = begin_transaction()
+    projects.check_count(session, user(), runtime().settings)
     project = projects.create(session, user(), body, runtime().base_models)
     return project, {"Location": address(f"/v1/projects/{project.id}")}
 

@@ -11,9 +11,9 @@ from api.blueprint import Blueprint
 from api.context import after, begin_transaction, reading, runtime
 from api.pagination import PageQuery, page, page_of
 from api.schemas.fields import address
-from api.schemas.users import FreshKeySchema, NewKeySchema, NewUserSchema, UserChangeSchema, UserSchema
+from api.schemas.users import FreshKeySchema, KeySchema, NewKeySchema, NewUserSchema, UserChangeSchema, UserSchema
 from shared import users
-from shared.models import User
+from shared.models import ApiKey, User
 
 blp = Blueprint("users", __name__, url_prefix="/v1", description="For admins: who may use this installation")
 
@@ -58,12 +58,27 @@ def get_user(user_id: str) -> Any:
 @blp.arguments(UserChangeSchema)
 @blp.response(200, UserSchema)
 def change_user(body: dict[str, Any], user_id: str) -> Any:
-    """Change the role or the caps of a user"""
+    """Change the role or the caps of a user, disable or enable them
+
+    The keys of a disabled user answer 401 `user_disabled`, within two seconds in every process, and worker-io cancels
+    their jobs. Their data stays. Enabled again, they have the same keys; what was cancelled can be retried.
+    """
     session = begin_transaction()
     user = users.get_locked(session, user_id)
     etags.check(UserSchema, user)
     after(auth.forget)
     return users.change(session, user, body)
+
+
+@blp.get("/users/<id:user_id>/keys")
+@blp.needs("admin")
+@blp.fails(404)
+@blp.arguments(PageQuery, location="query")
+@blp.response(200, page_of(KeySchema))
+def list_user_keys(query: dict[str, Any], user_id: str) -> Any:
+    """List the keys of a user, the newest first"""
+    user = users.get(reading(), user_id)
+    return page(reading(), select(ApiKey).where(ApiKey.user_id == user.id), ApiKey, query)
 
 
 @blp.post("/users/<id:user_id>/keys")
@@ -75,5 +90,30 @@ def change_user(body: dict[str, Any], user_id: str) -> Any:
 def create_user_key(body: dict[str, Any], user_id: str) -> Any:
     """Make a key for a user. It is shown this once"""
     session = begin_transaction()
-    row, text = users.create_key(session, users.get(session, user_id), runtime().settings.secret_key, **body)
-    return FreshKeySchema.shown(row, text), {"Location": address(f"/v1/keys/{row.id}")}
+    user, settings = users.get(session, user_id), runtime().settings
+    users.check_key_count(session, user_id, settings.max_keys_per_user)
+    row, text = users.create_key(session, user, settings.secret_key, **body)
+    return FreshKeySchema.shown(row, text), {"Location": address(f"/v1/users/{user_id}/keys/{row.id}")}
+
+
+@blp.get("/users/<id:user_id>/keys/<id:key_id>")
+@blp.needs("admin")
+@blp.fails(404)
+@blp.response(200, KeySchema)
+def get_user_key(user_id: str, key_id: str) -> Any:
+    """Show a key of a user"""
+    return users.key_of(reading(), user_id, key_id)
+
+
+@blp.delete("/users/<id:user_id>/keys/<id:key_id>")
+@blp.needs("admin")
+@blp.fails(404)
+@blp.response(204)
+def revoke_user_key(user_id: str, key_id: str) -> Any:
+    """Revoke a key of a user, for good, with all keys that were made with it
+
+    Within two seconds no process takes them any more.
+    """
+    session = begin_transaction()
+    users.revoke(session, users.key_of(session, user_id, key_id))
+    after(auth.forget)

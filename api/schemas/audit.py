@@ -6,11 +6,14 @@ from marshmallow import fields
 
 from api.pagination import PageQuery
 from api.schemas.fields import Answer, Id, Moment, Text
+from shared.audit import OPERATOR
 
 
 class AuditEntrySchema(Answer):
     id = fields.String(required=True)
-    user_id = fields.String(required=True)
+    user_id = fields.String(
+        required=True, metadata={"description": f"Who did it; `{OPERATOR}`: an operator, by that command."}
+    )
     api_key_id = fields.String(required=True, allow_none=True)
     action = fields.String(required=True, metadata={"description": "The name of the operation in the spec."})
     target = fields.String(required=True, metadata={"description": "The address that was asked."})

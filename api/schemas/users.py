@@ -7,7 +7,7 @@ from typing import Any
 from marshmallow import fields
 
 from api.schemas.choices import Role, Scope
-from api.schemas.fields import Answer, List, Moment, Name, Schema, Whole
+from api.schemas.fields import Answer, Flag, List, Moment, Name, Schema, Whole
 from shared.models import ApiKey
 from shared.users import SCOPES
 
@@ -19,6 +19,8 @@ class UserSchema(Answer):
     max_running_jobs = fields.Integer(required=True, allow_none=True)
     max_queued_jobs = fields.Integer(required=True, allow_none=True)
     gpu_seconds = fields.Float(required=True)
+    enabled = fields.Function(lambda user: user.disabled_at is None, metadata={"type": "boolean"}, required=True)
+    disabled_at = fields.AwareDateTime(required=True, allow_none=True)
     created_at = fields.AwareDateTime(required=True)
 
 
@@ -31,6 +33,7 @@ class NewUserSchema(Schema):
 
 class UserChangeSchema(Schema):
     role = Role()
+    enabled = Flag(metadata={"description": "False: no key of theirs is good, and their jobs are cancelled."})
     max_running_jobs = Whole(0, 1_000, allow_none=True, metadata={"description": "Null: the installation's own."})
     max_queued_jobs = Whole(0, 100_000, allow_none=True, metadata={"description": "Null: the installation's own."})
 
@@ -41,13 +44,19 @@ class NewKeySchema(Schema):
         Scope(),
         1,
         len(SCOPES),
-        metadata={"description": "What it may do. Left out: all that you may (for another user: all of their role)."},
+        metadata={
+            "description": "What it may do. Left out: all that you may (for another user: all of their role) but "
+            "`keys:write`."
+        },
     )
     expires_at = Moment(allow_none=True, load_default=None)
 
 
 class KeySchema(Answer):
     id = fields.String(required=True)
+    parent_id = fields.String(
+        required=True, allow_none=True, metadata={"description": "The key that made it, and with which it is revoked."}
+    )
     name = fields.String(required=True)
     prefix = fields.String(required=True, metadata={"description": "The part of the key that may be shown."})
     scopes = fields.List(fields.String(), required=True)

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from shared import events, records
+from shared import events, records, usage
 from shared.catalog import QUEUES, resolve
 from shared.catalog.kinds import KINDS, I, JobKind, P
 from shared.errors import Conflict, TooMany
@@ -94,7 +94,13 @@ def wake(session: Session, queue: str) -> None:
 
 
 def check_cap(session: Session, user: User, settings: Settings) -> None:
-    """Raise `TooMany` when the user has as many waiting jobs as allowed. Locks the user's row: one count at a time."""
+    """Raise an error if the user may not start more work. Locks the user's row: one count at a time.
+
+    Raises:
+        TooMany: as many jobs are waiting as allowed.
+        Conflict: as many bytes are stored as allowed.
+    """
+    usage.check_stored_bytes(session, user.id, settings)
     session.execute(_ONE_AT_A_TIME, {"whose": user.id})
     count, allowed = waiting(session, user), max_waiting(user, settings)
     if count >= allowed:
@@ -248,6 +254,13 @@ def lock(session: Session, job: Job) -> None:
 def overdue(session: Session, limit: int = 100) -> list[Job]:
     """Running jobs whose lease is over: their worker is lost."""
     return list(session.scalars(select(Job).where(*_is_overdue()).order_by(Job.lease_until).limit(limit)))
+
+
+def of_disabled_users(session: Session, limit: int = 100) -> list[Job]:
+    """Open jobs that nobody has asked to stop, although their users are disabled."""
+    unasked = (Job.state.in_(OPEN_STATES), Job.cancel_requested_at.is_(None))
+    query = select(Job).join(User, Job.user_id == User.id).where(User.disabled_at.is_not(None), *unasked)
+    return list(session.scalars(query.limit(limit)))
 
 
 def take_overdue(session: Session, job_id: str) -> Job | None:

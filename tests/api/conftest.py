@@ -137,7 +137,8 @@ def make_caller(app: Flask, runtime: Runtime) -> Callable[..., Caller]:
     def make(name: str, role: str = "member", scopes: list[str] | None = None) -> Caller:
         with runtime.db.transaction() as session:
             user = users.create(session, name, role)
-            _, text = users.create_key(session, user, SECRET, name="test", scopes=scopes)
+            every = users.scopes_of(role)
+            _, text = users.create_key(session, user, SECRET, name="test", scopes=scopes or every)
         return Caller(app.test_client(), text, user.id)
 
     return make

@@ -92,7 +92,8 @@ def make_things(session: Session, runtime: Runtime, admin: Caller, bob: Caller, 
     if state == "draft":
         project = make_project(session, admin.user_id)
         image, *_ = [make_image(session, project) for _ in range(4)]
-    key, _ = users.create_key(session, users.get(session, admin.user_id), SECRET, name="another")
+    holder = bob if operation.endswith("_user_key") else admin
+    key, _ = users.create_key(session, users.get(session, holder.user_id), SECRET, name="another")
     webhook, _ = webhooks.create(
         session, users.get(session, admin.user_id), HOOK, None, runtime.vault, runtime.settings
     )

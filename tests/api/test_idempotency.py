@@ -43,7 +43,7 @@ def test_a_key_counts_for_one_user_and_one_route(ada, bob):
 
 def test_another_api_key_is_not_given_the_answer(ada):
     """Which may show what that one may not see."""
-    made = ada.post("/v1/keys", {"name": "x"}, headers=KEY)
+    made = ada.post("/v1/keys", {"name": "x", "scopes": ["keys:write"]}, headers=KEY)
     other = ada.client.post(
         "/v1/keys", json={"name": "x"}, headers=KEY | {"Authorization": f"Bearer {made.json['key']}"}
     )

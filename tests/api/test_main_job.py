@@ -291,7 +291,7 @@ def test_a_key_is_made_used_and_revoked(ada, app):
 
 def test_a_key_cannot_outlive_its_maker(app, ada):
     soon, later = (f"{utcnow() + timedelta(days=days):%Y-%m-%dT00:00:00Z}" for days in (2, 20))
-    brief = ada.post("/v1/keys", {"name": "brief", "expires_at": soon}).json
+    brief = ada.post("/v1/keys", {"name": "brief", "scopes": ["keys:write"], "expires_at": soon}).json
     headers = {"Authorization": f"Bearer {brief['key']}"}
     for asked in (None, later):
         made = app.test_client().post("/v1/keys", json={"name": "x", "expires_at": asked}, headers=headers)

@@ -188,7 +188,7 @@ def test_who_hangs_up_makes_room_before_the_next_comment(ada, scene):
 def test_a_stream_ends_when_its_key_is_revoked(ada, runtime, scene):
     def revoke():
         with runtime.transaction() as session:
-            users.revoke(session.scalars(select(ApiKey).where(ApiKey.user_id == ada.user_id)).one())
+            users.revoke(session, session.scalars(select(ApiKey).where(ApiKey.user_id == ada.user_id)).one())
 
     answer = ada.get(f"/v1/projects/{scene[0].id}/events/stream")
     messages = told(heard(answer, b"id: 3", revoke))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from api import context, owned
 from shared import events, projects, rounds, users, webhooks
-from shared.errors import Conflict, TooMany
+from shared.errors import Conflict, TooMany, Unauthorized
 from shared.models import ApiKey, Image, Job, Project, User, Webhook
 from shared.outside.db import clock, utcnow
 from shared.queue import jobs, turns
@@ -151,6 +152,27 @@ def make_one_of_each(runtime: Runtime, user: User, project: Project) -> dict[str
 def ask(runtime: Runtime, user: User, look_up: Callable[..., Any], named: tuple[Any, ...]) -> Any:
     with request_of(runtime, user):
         return look_up(*named)
+
+
+def test_a_key_that_is_made_while_its_parent_is_revoked_ends_with_it(runtime: Runtime, user: User) -> None:
+    make = partial(users.create_key, secret_key=runtime.settings.secret_key, name="test")
+    with runtime.transaction() as session:
+        parent, _ = make(session, session.get_one(User, user.id))
+
+    def revoke() -> None:
+        with runtime.transaction() as session:
+            users.revoke(session, session.get_one(ApiKey, parent.id))
+
+    with ThreadPoolExecutor(1) as pool:
+        with runtime.transaction() as session:
+            child, _ = make(session, session.get_one(User, user.id), parent_id=parent.id)
+            late = pool.submit(revoke)
+            await_waiting(runtime)
+        late.result()
+    with runtime.db.reading() as session:
+        assert not users.is_good(session, child.id)
+    with runtime.transaction() as session, pytest.raises(Unauthorized):
+        make(session, session.get_one(User, user.id), parent_id=parent.id)
 
 
 @pytest.mark.parametrize("others", [[], ["gpu@two"]])
