@@ -7,59 +7,98 @@ row: the slip that goes with it is sealed by us and says all that is to be known
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from api import context
 from shared import captions
+from shared.archives import Archive
 from shared.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
 from shared.ids import new_id
 from shared.outside import pictures
 from shared.outside.db import utcnow
-from shared.settings import Settings
 
 FORM_LIFE = timedelta(minutes=15)
 COMPLETE_WITHIN = timedelta(hours=1)
-AT_ONCE = 6  # requests of this process that bring or fetch pictures; more would leave no thread for the others
+AT_ONCE = 8  # requests of this process that bring or fetch pictures; more would leave no thread for the others
+EACH = 2  # of them for one user
 
-_counter = threading.BoundedSemaphore(AT_ONCE)
+
+class Places:
+    """Requests that handle pictures: a few of each user, and a few of all."""
+
+    def __init__(self, at_once: int = AT_ONCE, each: int = EACH):
+        self._at_once, self._each = at_once, each
+        self._held: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def held(self, user_id: str) -> Iterator[None]:
+        """Hold a place.
+
+        Raises:
+            Unavailable: the user holds as many as one may, or there is none left.
+        """
+        with self._lock:
+            if self._held[user_id] >= self._each or self._held.total() >= self._at_once:
+                raise Unavailable(
+                    f"too many pictures come and go at once, and {self._each} requests of a user may; "
+                    "try again in a moment",
+                    code="busy_with_pictures",
+                )
+            self._held[user_id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held -= Counter({user_id: 1})
+
+
+_places = Places()
+
+
+def admitted() -> Any:
+    """Be one of the few requests of this user, and of this process, that handle pictures."""
+    return _places.held(context.user().id)
 
 
 def store(content: bytes, project_id: str) -> dict[str, Any]:
     """Put a picture under a key made of our own ids. What is returned are columns of its image, and `notes`."""
-    return store_all([content], project_id)[0]
-
-
-def store_all(contents: list[bytes], project_id: str) -> list[dict[str, Any]]:
-    """Put several, all or none."""
+    limits, place = context.runtime().settings, admitted()
     context.release()
-    stored = []
-    with admitted(), ThreadPoolExecutor(pictures.AT_ONCE) as pool:
-        for picture in pool.map(partial(_clean, context.runtime().settings), contents):
-            stored.append(_put(picture, project_id))
-    return stored
+    with place:
+        picture = pictures.clean(
+            content,
+            max_bytes=limits.max_upload_bytes,
+            max_pixels=limits.max_image_pixels,
+            min_side=limits.min_image_side,
+        )
+        return _put(picture, project_id)
 
 
-@contextmanager
-def admitted() -> Iterator[None]:
-    """Be one of the few requests of this process that handle many pictures."""
-    if not _counter.acquire(blocking=False):
-        raise Unavailable("too many pictures come and go at once; try again in a moment", code="busy_with_pictures")
-    try:
-        yield
-    finally:
-        _counter.release()
-
-
-def _clean(limits: Settings, content: bytes) -> pictures.Picture:
-    return pictures.clean(
-        content, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_image_pixels, min_side=limits.min_image_side
-    )
+def store_zip(file: IO[bytes], project_id: str) -> tuple[str, int]:
+    """Put a zip where its job looks for it, listed but not unpacked. Returns its key, and how many pictures it has."""
+    runtime, place = context.runtime(), admitted()
+    limits = runtime.settings
+    context.release()
+    with place, tempfile.TemporaryDirectory() as folder:
+        count = len(Archive(file, limits.max_pictures_per_import, limits.max_upload_bytes).names)
+        path = Path(folder) / "import.zip"
+        file.seek(0)
+        with path.open("wb") as target:
+            shutil.copyfileobj(file, target)
+        key = f"incoming/{project_id}/{new_id('upl')}"
+        context.undo(partial(runtime.storage.delete, key))
+        runtime.storage.put_file(key, path, "application/zip")
+    return key, count
 
 
 def _put(picture: pictures.Picture, project_id: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -247,6 +248,22 @@ def upload(
     """Add reference pictures; their ids are printed."""
     for file in files:
         click.echo(bootlora.images.upload(project, file, view=view, framing=framing, tags=tags)["id"])
+
+
+@main.command("import")
+@click.argument("project")
+@click.argument("file", type=FILE)
+@with_client
+def import_zip(bootlora: Bootlora, project: str, file: Path) -> None:
+    """Add the pictures of a zip, in the layout of kohya's scripts; what became of each file is shown."""
+    job = _watched(bootlora, bootlora.images.import_zip(project, file))
+    files = bootlora.jobs.files(job["id"])
+    table = _table("file", "outcome", "image", "remark")
+    for each in files:
+        table.add_row(each["name"], each["outcome"].replace("_", " "), each["image_id"], each["reason"])
+    console.print(table)
+    counts = Counter(each["outcome"] for each in files)
+    click.echo(f"taken {counts['taken']}, left out {counts['left_out']}, refused {counts['refused']}")
 
 
 @main.command()

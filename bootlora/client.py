@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bootlora.http import ApiError, Http, file_name
-from bootlora.types import Event, Image, Job, Lora, Project, Round, WantedLora, WantedPicture
+from bootlora.types import Event, Image, ImportedFile, Job, Lora, Project, Round, WantedLora, WantedPicture
 
 ENDED = ("succeeded", "failed", "cancelled")
 PAGE = 100
@@ -115,6 +115,10 @@ class Images(_Noun):
         form = {name: value for name, value in said.items() if value}
         return self.http.post(f"/projects/{project_id}/images", files=_part(file), data=form)
 
+    def import_zip(self, project_id: str, file: Path) -> Job:
+        """Add the pictures of a zip, each with the caption beside it; `jobs.files` says what became of each file."""
+        return self.http.post(f"/projects/{project_id}/imports", files=_part(file))
+
     def all(self, project_id: str, **where: Any) -> Iterator[Image]:
         """The images of a project; `where` may name role, decision and round."""
         return self.http.pages(f"/projects/{project_id}/images", limit=PAGE, **where)
@@ -211,6 +215,10 @@ class Jobs(_Noun):
     def images(self, job_id: str) -> list[Image]:
         """The pictures that a job has drawn or cut, in their order."""
         return list(self.http.pages(f"/jobs/{job_id}/images", limit=PAGE))
+
+    def files(self, job_id: str) -> list[ImportedFile]:
+        """What became of each file of a zip."""
+        return list(self.http.get(f"/jobs/{job_id}/files")["items"])
 
     def wait(self, job_id: str, timeout_seconds: float = 3600) -> Job:
         """The job when it has ended well.

@@ -15,7 +15,14 @@ from bootlora import types
 from bootlora.client import ENDED, Bootlora, succeeded
 from bootlora.following import Moment
 
-VERBS = {"train": "training", "generate": "generating", "score": "choosing", "crop": "cropping", "upload": "taking in"}
+VERBS = {
+    "train": "training",
+    "generate": "generating",
+    "score": "choosing",
+    "crop": "cropping",
+    "upload": "taking in",
+    "import": "taking in",
+}
 LOG_EVERY_SECONDS = 30  # where there is no terminal, and so no bar
 
 # What is worth a line. Anything else is in `bootlora events`.

@@ -30,6 +30,8 @@ class Image(TypedDict, total=False):
     view: str | None
     framing: str | None
     tags: list[str]
+    variants: list[list[str]] | None  # tags of its other captions
+    repeats: int
     prompt: str | None
     seed: int | None
     scores: dict[str, Any] | None
@@ -97,6 +99,14 @@ class Job(TypedDict, total=False):
     progress: Progress | None
     error: dict[str, Any] | None
     started_at: str | None
+
+
+class ImportedFile(TypedDict):
+    name: str
+    outcome: str  # taken, left_out or refused
+    reason: str | None
+    code: str | None  # of one that was refused
+    image_id: str | None  # of one that was taken
 
 
 class Event(TypedDict):

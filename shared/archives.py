@@ -1,117 +1,308 @@
-"""Datasets as zips, in the folder layout of kohya's scripts: `REPEATS_NAME/001.png` beside `001.txt`."""
+"""Datasets as zips, in the folder layout of kohya's scripts: `REPEATS_NAME/001.png` beside `001.txt`.
+
+A zip is listed first, and each of its files is named: as a picture, as the caption of one, or as left out and why.
+Pictures are unpacked one at a time, to a disk. See docs/datasets.md for what is read.
+"""
 
 from __future__ import annotations
 
+import errno
 import re
+import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, cast
+
+import charset_normalizer
 
 from shared.captions import CONTROLS
 from shared.errors import Invalid, TooLarge
 
-PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
+FORMATS = {  # of pictures by the ends of their names
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".avif": "AVIF",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".psd": "PSD",
+    ".jxl": "JPEG XL",
+    ".svg": "SVG",
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    **dict.fromkeys((".heic", ".heif"), "HEIF"),
+}
+READ = ("PNG", "JPEG", "WEBP", "AVIF")  # as far as our Pillow does: the decoder has the last word
+CAPTIONS = (".txt", ".caption")
+REGULARISATION = {"reg", "regs", "reg_images", "regularization", "regularisation", "regularization_images"}
+MASKS = ("-masklabel", "-condlabel")  # as OneTrainer names them
+OF_THE_SYSTEM = {"thumbs.db", "desktop.ini"}
+ENCODINGS = ["cp1252", "cp932", "gb18030"]  # of captions that are not UTF-8: Western, Japanese, Chinese
+SURE = 0.01  # by how much the mess of the best reading must be below that of the next one
 MAX_ENTRIES = 10  # for each picture that may be
+BYTES_PER_ENTRY = 512  # in the zip's own list of what it holds, at most
+LEAST_LIST_BYTES = 1 << 17  # zipfile looks for the list in the last 64 kB
 MAX_CAPTION_BYTES = 10_000
 MAX_RATIO = 100  # of one entry, unpacked to packed: text alone gets near
-MAX_TOGETHER = 5  # times of what one picture may have: all are in memory at once
+MAX_TOGETHER = 5  # times of what one picture may have
 MAX_NAME_LENGTH = 200
+MAX_REPEATS = 10_000
+CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A picture of a dataset. `caption` is None where no text lies beside it."""
+    """A picture of a dataset on its way out."""
+
+    content: bytes
+    captions: list[str]  # its variants
+    repeats: int = 1  # how often it is drawn in an epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A picture in a zip, which nobody has looked at yet."""
 
     name: str
-    content: bytes
-    caption: str | None
+    repeats: int
+    captions: list[str] | None  # None where no text lies beside it
+    remark: str | None = None  # on how its caption was read
+    fault: str | None = None  # why its caption can't be read
 
 
 def pack(path: Path, name: str, entries: Iterable[Entry]) -> int:
-    """Write a zip with one folder. Returns how many pictures are in it."""
-    folder = "1_" + (re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "dataset")
+    """Write a zip with a folder for each number of repeats. Returns how many pictures are in it."""
+    title = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "dataset"
     number = 0
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as target:
         for number, entry in enumerate(entries, 1):
+            folder = f"{entry.repeats}_{title}"
             target.writestr(f"{folder}/{number:03}.png", entry.content)
-            target.writestr(f"{folder}/{number:03}.txt", entry.caption or "")
+            target.writestr(f"{folder}/{number:03}.txt", "\n".join(entry.captions))
     return number
 
 
-def unpack(file: IO[bytes], max_pictures: int, max_picture_bytes: int) -> list[Entry]:
-    """The pictures of a zip with their captions, as bytes that nobody has looked at yet.
-
-    Nothing is written to a disk, so a path in a zip leads nowhere; those that try are refused all the same.
+class Archive:
+    """A zip from outside, listed: `names` are those of its pictures, `left_out` says why of each other file.
 
     Raises:
         Invalid: not a zip, a bad name, no picture in it.
         TooLarge: too many entries, or one that unpacks to far more than it is.
     """
+
+    def __init__(self, file: IO[bytes], max_pictures: int, max_picture_bytes: int):
+        self._max_picture_bytes = max_picture_bytes
+        most = max(LEAST_LIST_BYTES, BYTES_PER_ENTRY * MAX_ENTRIES * max_pictures)
+        with _zip_errors():
+            self._zip = zipfile.ZipFile(cast(IO[bytes], _Bounded(file, most)))
+        infos = [info for info in self._zip.infolist() if not _is_folder(info)]
+        if len(infos) > MAX_ENTRIES * max_pictures:
+            raise TooLarge(f"the zip holds {len(infos)} files; send fewer", code="zip_too_large")
+        for info in infos:
+            _check(info, max_picture_bytes)
+        if sum(info.file_size for info in infos) > MAX_TOGETHER * max_picture_bytes:
+            raise TooLarge("the zip unpacks to more than is allowed; send fewer pictures", code="zip_too_large")
+        self._infos = {_name(info): info for info in infos}
+        self.left_out = {name: reason for name in self._infos if (reason := _not_taken(name))}
+        self.names = sorted(self._infos.keys() - self.left_out.keys() - set(self._texts))
+        if not self.names:
+            raise Invalid("there is no picture in the zip that we read", code="empty_zip")
+        if len(self.names) > max_pictures:
+            raise TooLarge(f"{len(self.names)} pictures are in the zip; {max_pictures} may be", code="zip_too_large")
+        self._text_of = {name: self._beside(name) for name in self.names}
+        for name in self._texts.keys() - set(self._text_of.values()):
+            self.left_out[name] = "a caption of no picture that is taken"
+
+    def pictures(self) -> Iterator[Found]:
+        """The pictures in the order of their names, with their captions."""
+        for name in self.names:
+            repeats = _repeats(name)
+            text = self._text_of[name]
+            if text is None:
+                yield Found(name=name, repeats=repeats, captions=None)
+                continue
+            try:
+                captions, remark = self._read_caption(text)
+            except Invalid as error:
+                yield Found(name=name, repeats=repeats, captions=None, fault=f"its caption {text}: {error}")
+            else:
+                yield Found(name=name, repeats=repeats, captions=captions, remark=remark)
+
+    def unpack(self, name: str, path: Path) -> None:
+        """Write a picture to a file, however much it claims to be.
+
+        Raises:
+            Invalid: it is damaged.
+            TooLarge: it is more than it claims to be.
+        """
+        errors = _zip_errors("it is damaged in the zip", "damaged_entry")
+        with errors, path.open("wb") as target, self._zip.open(self._infos[name]) as source:
+            shutil.copyfileobj(_Limited(source, self._max_picture_bytes), target, CHUNK_BYTES)
+
+    def _beside(self, picture: str) -> str | None:
+        """The text that is a picture's caption: `1.txt`, `1.caption` or `1.png.txt`, whatever the case."""
+        stem = str(PurePosixPath(picture).with_suffix(""))
+        wanted = [f"{start}{end}" for start in (stem, picture) for end in CAPTIONS]
+        exact = (name for name in wanted if name in self._texts)
+        alike = (self._texts_by_fold[name.casefold()] for name in wanted if name.casefold() in self._texts_by_fold)
+        return next(exact, None) or next(alike, None)
+
+    @cached_property
+    def _texts(self) -> dict[str, zipfile.ZipInfo]:
+        kept = {name: info for name, info in self._infos.items() if name not in self.left_out}
+        return {name: info for name, info in kept.items() if _suffix(name) in CAPTIONS}
+
+    @cached_property
+    def _texts_by_fold(self) -> dict[str, str]:
+        return {name.casefold(): name for name in self._texts}
+
+    @cached_property
+    def _encoding(self) -> str | None:
+        """That of all captions which are not UTF-8, told from all of them together; None if it isn't sure."""
+        used = dict.fromkeys(name for name in self._text_of.values() if name)
+        odd = b"\n".join(content for content in map(self._content, used) if content and not _is_unicode(content))
+        ranked = list(charset_normalizer.from_bytes(odd, cp_isolation=ENCODINGS))
+        if not ranked or (len(ranked) > 1 and ranked[1].chaos - ranked[0].chaos < SURE):
+            return None
+        return ranked[0].encoding
+
+    def _content(self, text: str) -> bytes | None:
+        """What a caption holds; None if that can't be read."""
+        try:
+            with _zip_errors(), self._zip.open(self._texts[text]) as file:
+                return file.read(MAX_CAPTION_BYTES)
+        except Invalid:
+            return None
+
+    def _read_caption(self, text: str) -> tuple[list[str], str | None]:
+        """The variants of a caption, one a line, and a remark on how they were read."""
+        content = self._content(text)
+        if content is None:
+            raise Invalid("it is damaged in the zip", code="bad_caption")
+        remarks = []
+        encoding = "utf-16" if _is_utf16(content) else "utf-8-sig"
+        if not _is_unicode(content):
+            if self._encoding is None:
+                raise Invalid("it is not UTF-8; save it as UTF-8", code="bad_caption")
+            encoding = self._encoding
+            remarks.append(f"its caption was read as {encoding}; save it as UTF-8 if that is wrong")
+        try:
+            lines = [" ".join(line.split()) for line in content.decode(encoding).splitlines()]
+        except UnicodeDecodeError:
+            raise Invalid("it can't be read as text; save it as UTF-8", code="bad_caption") from None
+        variants = list(dict.fromkeys(line for line in lines if line))
+        if any(re.search(f"[{CONTROLS}]", line) for line in variants):
+            raise Invalid("it holds control characters; save it as UTF-8", code="bad_caption")
+        if len(variants) > 1:
+            remarks.append(f"its caption has {len(variants)} lines: each is a variant")
+        return variants or [""], "; ".join(remarks) or None
+
+
+class _Bounded:
+    """A file of which no read is large: a zip's own list of what it holds is read at once."""
+
+    def __init__(self, file: IO[bytes], most: int):
+        self._file, self._most = file, most
+
+    def read(self, size: int = -1) -> bytes:
+        if size > self._most:
+            raise TooLarge("the zip holds far too many files; send fewer", code="zip_too_large")
+        return self._file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class _Limited:
+    """Reads until it has been too much."""
+
+    def __init__(self, file: IO[bytes], most: int):
+        self._file, self._left = file, most
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size)
+        self._left -= len(content)
+        if self._left < 0:
+            raise TooLarge("it unpacks to more than is allowed", code="zip_too_large")
+        return content
+
+
+@contextmanager
+def _zip_errors(message: str = "the file can't be read as a zip", code: str = "not_a_zip") -> Iterator[None]:
     try:
-        with zipfile.ZipFile(file) as source:
-            infos = [info for info in source.infolist() if not info.is_dir()]
-            if len(infos) > MAX_ENTRIES * max_pictures:
-                raise TooLarge(f"{len(infos)} entries are far too many", code="zip_too_large")
-            for info in infos:
-                _check(info, max_picture_bytes)
-            if sum(info.file_size for info in infos) > MAX_TOGETHER * max_picture_bytes:
-                raise TooLarge("the zip unpacks to more than is allowed", code="zip_too_large")
-            return _entries(source, infos, max_pictures, max_picture_bytes)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
-        raise Invalid(f"the file can't be read as a zip ({type(error).__name__})", code="not_a_zip") from error
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise Invalid(f"{message} ({type(error).__name__})", code=code) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise Invalid(f"{message}: it points outside itself", code=code) from error
 
 
-def _entries(
-    source: zipfile.ZipFile, infos: list[zipfile.ZipInfo], max_pictures: int, max_picture_bytes: int
-) -> list[Entry]:
-    texts = {_stem(info): info for info in infos if _suffix(info) == ".txt"}
-    pictures = [info for info in infos if _suffix(info) in PICTURES]
-    if not pictures:
-        raise Invalid("there is no picture in the zip", code="empty_zip")
-    if len(pictures) > max_pictures:
-        raise TooLarge(f"{len(pictures)} pictures are in the zip; {max_pictures} may be", code="zip_too_large")
-    found = []
-    for info in sorted(pictures, key=lambda info: info.filename):
-        text = texts.get(_stem(info))
-        caption = _caption(_read(source, text, MAX_CAPTION_BYTES)) if text else None
-        found.append(Entry(name=info.filename, content=_read(source, info, max_picture_bytes), caption=caption))
-    return found
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    return info.orig_filename.endswith(("/", "\\"))
 
 
-def _caption(content: bytes) -> str:
-    """A caption on one line."""
-    caption = " ".join(content.decode("utf-8-sig", errors="replace").split())
-    if re.search(f"[{CONTROLS}]", caption):
-        raise Invalid("a caption in the zip holds control characters; write it as UTF-8", code="bad_caption")
-    return caption
+def _name(info: zipfile.ZipInfo) -> str:
+    """As a path; Windows' own packer writes backslashes."""
+    return info.filename.replace("\\", "/")
 
 
 def _check(info: zipfile.ZipInfo, max_picture_bytes: int) -> None:
-    name, parts = info.filename, PurePosixPath(info.filename).parts
-    odd = name.startswith("/") or ".." in parts or re.search(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:", name)
-    if odd or len(name) > MAX_NAME_LENGTH:
-        raise Invalid("a name in the zip is no plain relative path", code="bad_zip_name")
+    """Refuse what no honest packer writes. `orig_filename` is what the zip says; `filename` ends at a NUL."""
+    name = info.orig_filename.replace("\\", "/")
+    odd = name.startswith("/") or ".." in name.split("/") or re.search(f"[{CONTROLS}]|^[A-Za-z]:", name)
+    if odd or not name or len(name) > MAX_NAME_LENGTH:
+        raise Invalid(f"the name {name[:50]!r} in the zip is no plain relative path", code="bad_zip_name")
     if info.external_attr >> 16 & 0o170000 == 0o120000:
-        raise Invalid("there is a link in the zip", code="bad_zip_name")
-    if info.file_size > max_picture_bytes or info.file_size > MAX_RATIO * max(info.compress_size, 100):
-        raise TooLarge("an entry of the zip unpacks to far more than is allowed", code="zip_too_large")
+        raise Invalid(f"{name} in the zip is a link; pack the file itself", code="bad_zip_name")
+    if info.flag_bits & 1:
+        raise Invalid("the zip has a password; pack it without one", code="not_a_zip")
+    most = MAX_CAPTION_BYTES if _suffix(name) in CAPTIONS and not _not_taken(name) else max_picture_bytes
+    if info.file_size > most or info.file_size > MAX_RATIO * max(info.compress_size, 100):
+        raise TooLarge(f"{name} in the zip unpacks to more than is allowed", code="zip_too_large")
 
 
-def _read(source: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
-    """What an entry holds, however much it claims to."""
-    with source.open(info) as file:
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise TooLarge("an entry of the zip unpacks to more than is allowed", code="zip_too_large")
-    return content
+def _not_taken(name: str) -> str | None:
+    """Why a file of this name is left out; None for pictures that we read, and for texts."""
+    *folders, file = name.split("/")
+    if "__MACOSX" in folders or file.startswith(".") or file.lower() in OF_THE_SYSTEM:
+        return "a file of the operating system"
+    suffix = _suffix(name)
+    if suffix not in FORMATS and suffix not in CAPTIONS:
+        return "neither a picture nor a caption"
+    if REGULARISATION.intersection(folder.lower() for folder in folders):
+        return "a regularisation picture: the service draws its own (`prior_images`)"
+    if PurePosixPath(file).stem.lower().endswith(MASKS):
+        return "a mask: masks are not read"
+    if _repeats(name) == 0:
+        return "its folder says that it is drawn 0 times"
+    if suffix in FORMATS and FORMATS[suffix] not in READ:
+        return f"a picture as {FORMATS[suffix]}; save it as PNG, JPEG or WebP"
+    return None
 
 
-def _stem(info: zipfile.ZipInfo) -> str:
-    return str(PurePosixPath(info.filename).with_suffix(""))
+def _repeats(name: str) -> int:
+    """How often a picture is drawn in an epoch: the number before its folder's name."""
+    found = re.match(r"(\d{1,9})_", PurePosixPath(name).parent.name)
+    return min(int(found[1]), MAX_REPEATS) if found else 1
 
 
-def _suffix(info: zipfile.ZipInfo) -> str:
-    return PurePosixPath(info.filename).suffix.lower()
+def _is_utf16(content: bytes) -> bool:
+    return content.startswith((b"\xff\xfe", b"\xfe\xff"))
+
+
+def _is_unicode(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return _is_utf16(content)
+    return True
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()

@@ -11,7 +11,16 @@ from sqlalchemy.orm import Session
 
 from shared import captions, events, plans
 from shared.catalog import FRAMINGS, VIEWS, kinds
-from shared.catalog.kinds import KINDS, CropParams, CropResult, GenerateResult, ImageInput, UploadResult
+from shared.catalog.kinds import (
+    KINDS,
+    CropParams,
+    CropResult,
+    GenerateResult,
+    ImageInput,
+    ImportedImage,
+    ImportResult,
+    UploadResult,
+)
 from shared.errors import Conflict, Invalid
 from shared.lifecycle import TERMINAL_JOB_STATES, Decision, ProjectState, RoundState
 from shared.models import Image, Job, Project, Round
@@ -45,13 +54,20 @@ def take_upload(session: Session, job: Job, result: UploadResult) -> None:
     _added(session, project, reference, result.notes)
 
 
-def check_upload(session: Session, project: Project, max_images: int) -> None:
-    """Refuse a reference that can't be added, those on their way counted too."""
+def take_import(session: Session, job: Job, result: ImportResult) -> None:
+    """Add the pictures of a zip to the references. Whether there is room was checked when the job was made."""
+    project = session.get_one(Project, job.project_id)
+    for each in result.images:
+        _added(session, project, _imported(project, job, each), each.notes)
+
+
+def check_upload(session: Session, project: Project, max_images: int, more: int = 1) -> None:
+    """Refuse references that can't be added, those on their way counted too."""
     if project.state != ProjectState.DRAFT:
         raise Conflict(
             f"the project is {project.state}; references are added before it starts", code="project_not_draft"
         )
-    check_room(session, project, 1, max_images)
+    check_room(session, project, more, max_images)
 
 
 def arriving(session: Session, project: Project) -> dict[Job, int]:
@@ -73,23 +89,6 @@ def check_room(session: Session, project: Project, more: int, max_images: int) -
         )
 
 
-def add_captioned(
-    session: Session, project: Project, stored: dict[str, Any], caption: str | None, *, max_images: int
-) -> Image:
-    """A reference picture that comes with a caption: its tags are what the caption says, and nothing else."""
-    if caption is None:
-        return add_upload(session, project, stored, max_images=max_images)
-    said = captions.clean([caption])
-    head = captions.clean([project.trigger_word, *project.subject_tags])
-    view = next((name for name, tag in VIEWS.items() if tag in said), None)
-    framing = next((name for name, tag in FRAMINGS.items() if tag in said), None)
-    captions.check_allowed(*said)
-    image = add_upload(session, project, stored, view=view, framing=framing, max_images=max_images)
-    image.tags = [tag for tag in said if tag not in head]
-    session.flush()
-    return image
-
-
 def add_edit(session: Session, project: Project, original: Image, stored: dict[str, Any], *, max_images: int) -> Image:
     """An edited picture takes the place of the original, which stays, rejected."""
     check_open(session, original)
@@ -105,6 +104,8 @@ def add_edit(session: Session, project: Project, original: Image, stored: dict[s
         view=original.view,
         framing=original.framing,
         tags=original.tags,
+        variants=original.variants,
+        repeats=original.repeats,
         prompt=original.prompt,
         seed=original.seed,
         **columns,
@@ -168,12 +169,14 @@ def add_drawn(session: Session, job: Job, result: GenerateResult, role: str) -> 
 
 
 def change(session: Session, image: Image, changes: dict[str, Any]) -> Image:
-    """Decide about, retag or place an image, while its time lasts."""
+    """Decide about, retag or place an image, while its time lasts. New tags replace the variants of its caption."""
     if "decision" in changes and changes["decision"] != image.decision:
         decide(session, image, Decision(changes["decision"]))
     if "tags" in changes:
         captions.check_allowed(*changes["tags"])
         image.tags = captions.clean(changes["tags"])
+    if {"tags", "view", "framing"} & changes.keys():
+        image.variants = None
     if "view" in changes or "framing" in changes:
         place(session, image, changes.get("view", image.view), changes.get("framing", image.framing))
     session.flush()
@@ -247,7 +250,7 @@ def _reference(
     tags: list[str],
     *,
     source: str = "upload",
-    **made_from: str,
+    **made_from: Any,
 ) -> Image:
     return Image(
         project_id=project.id,
@@ -265,6 +268,21 @@ def _reference(
 def _parted(stored: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The columns of a stored picture, and what was ignored of its file."""
     return {name: value for name, value in stored.items() if name != "notes"}, stored.get("notes", [])
+
+
+def _imported(project: Project, job: Job, imported: ImportedImage) -> Image:
+    """A reference whose tags are what its caption says, and nothing else."""
+    stored, _ = _parted(asdict(imported))
+    captioned, repeats = stored.pop("captions"), stored.pop("repeats")
+    if captioned is None:
+        return _reference(project, stored, None, None, [], job_id=job.id, repeats=repeats)
+    head = captions.clean([project.trigger_word, *project.subject_tags])
+    tags, *variants = [[tag for tag in captions.clean([caption]) if tag not in head] for caption in captioned]
+    view = next((name for name, tag in VIEWS.items() if tag in tags), None)
+    framing = next((name for name, tag in FRAMINGS.items() if tag in tags), None)
+    image = _reference(project, stored, view, framing, [], job_id=job.id, repeats=repeats)
+    image.tags, image.variants = tags, variants or None
+    return image
 
 
 def _added(session: Session, project: Project, image: Image, notes: Sequence[str] = ()) -> Image:

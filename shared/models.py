@@ -134,6 +134,8 @@ class Image(Base):
     view: Mapped[str | None]
     framing: Mapped[str | None]
     tags: Mapped[list[str]] = mapped_column(default=list)
+    variants: Mapped[list[Any] | None]  # what else it may be captioned with: lists of tags
+    repeats: Mapped[int] = mapped_column(default=1, server_default="1")  # how often it is drawn in an epoch
     box: Mapped[list[Any] | None]  # of a crop, in pixels of its parent: left, top, right, bottom
     prompt: Mapped[str | None]
     seed: Mapped[int | None] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"))

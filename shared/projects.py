@@ -10,7 +10,16 @@ from sqlalchemy.orm import Session
 from shared import captions, events, images, loras, plans, rounds, usage
 from shared.captions import COMMA
 from shared.catalog import FRAMINGS, VIEWS, BaseModel, kinds
-from shared.catalog.kinds import KINDS, CropInputs, CropParams, GenerateInputs, UploadInputs, UploadParams
+from shared.catalog.kinds import (
+    KINDS,
+    CropInputs,
+    CropParams,
+    GenerateInputs,
+    ImportInputs,
+    ImportParams,
+    UploadInputs,
+    UploadParams,
+)
 from shared.catalog.params import RoundPlan, WantedPicture
 from shared.errors import Conflict, Invalid
 from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKind
@@ -201,6 +210,14 @@ def upload_of(session: Session, project: Project, key: str) -> Job | None:
         Job.state.not_in((JobState.FAILED, JobState.CANCELLED)),
     )
     return session.scalars(query).first()
+
+
+def import_zip(session: Session, project: Project, key: str, pictures: int, settings: Settings) -> Job:
+    """Make reference pictures of those in a zip of the store."""
+    images.check_upload(session, project, settings.max_images_per_project, pictures)
+    return jobs.enqueue(
+        session, project, kinds.IMPORT, params=ImportParams(pictures=pictures), inputs=ImportInputs(key=key)
+    )
 
 
 def crop(session: Session, project: Project, image: Image, params: CropParams, settings: Settings) -> Job:

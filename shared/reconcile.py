@@ -33,7 +33,7 @@ from shared.runtime import Runtime
 log = structlog.get_logger()
 
 JOB_KEY = re.compile(r"projects/[^/]+/jobs/(?P<job>[^/]+)/")
-_TO_BE_TAKEN_IN = (Job.kind == kinds.UPLOAD.name, Job.state.not_in(TERMINAL_JOB_STATES))
+_TO_BE_TAKEN_IN = (Job.kind.in_((kinds.UPLOAD.name, kinds.IMPORT.name)), Job.state.not_in(TERMINAL_JOB_STATES))
 AT_ONCE = 1_000  # rows in memory: there may be a million
 MISSING = "missing"  # the state of an image whose object is gone
 

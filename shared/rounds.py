@@ -458,14 +458,26 @@ def present_dataset(session: Session, project: Project, policy: str = "full") ->
     """The pictures that are accepted by now, with the captions that they would be trained with."""
     entries = []
     for image in images.dataset(session, project.id):
-        texts = captions.captions(
-            policy=policy,
-            trigger_word=project.trigger_word,
-            subject_tags=project.subject_tags,
-            feature_tags=project.feature_tags,
-            image_tags=image.tags,
+        texts = [
+            text
+            for tags in (image.tags, *(image.variants or []))
+            for text in captions.captions(
+                policy=policy,
+                trigger_word=project.trigger_word,
+                subject_tags=project.subject_tags,
+                feature_tags=project.feature_tags,
+                image_tags=tags,
+            )
+        ]
+        entries.append(
+            DatasetEntry(
+                image_id=image.id,
+                key=image.key,
+                sha256=image.sha256,
+                captions=list(dict.fromkeys(texts)),
+                repeats=image.repeats,
+            )
         )
-        entries.append(DatasetEntry(image_id=image.id, key=image.key, sha256=image.sha256, captions=texts))
     return entries
 
 

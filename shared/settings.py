@@ -54,6 +54,7 @@ class Settings:
     max_body_bytes: int = 1_000_000
     max_images_per_project: int = 1_000
     max_pictures_per_import: int = 100
+    max_pixels_per_import: int = 500_000_000  # of all pictures of a zip together
     max_pictures_per_job: int = 200
     max_running_jobs: int = 2  # for each user
     max_queued_jobs: int = 20

@@ -10,10 +10,10 @@ from typing import Any
 from api import owned, uploads
 from api.blueprint import Blueprint
 from api.context import begin_transaction, reading, release, runtime, user
-from api.pagination import list_of
 from api.schemas.datasets import ExportedSchema, ExportSchema, ImportSchema
-from api.schemas.images import ImageSchema
-from shared import archives, images, rounds, usage
+from api.schemas.fields import address
+from api.schemas.jobs import JobSchema
+from shared import archives, projects, rounds, usage
 from shared.catalog.kinds import DatasetEntry
 from shared.errors import Conflict
 from shared.ids import new_id
@@ -27,24 +27,20 @@ blp = Blueprint("datasets", __name__, url_prefix="/v1", description="Datasets in
 @blp.fails(404, 413, 415, 503)
 @blp.idempotent
 @blp.arguments(ImportSchema, location="multipart")
-@blp.response(201, list_of(ImageSchema))
+@blp.response(202, JobSchema)
 def import_dataset(body: dict[str, Any], project_id: str) -> Any:
-    """Add the pictures of a zip to a draft, all or none
+    """Add the pictures of a zip to a draft
 
-    The tags of a picture are what the `.txt` beside it says, parted by commas; views and framings are known by theirs.
+    A job takes what is good, and `/v1/jobs/ID/files` says what became of each file. The tags of a picture are what the
+    `.txt` or `.caption` beside it says, parted by commas; views and framings are known by theirs. A picture without a
+    text gets all features of the project.
     """
     owned.project(project_id)
-    limits = runtime().settings
-    usage.check_stored_bytes(reading(), user().id, limits)
-    entries = archives.unpack(body["file"].stream, limits.max_pictures_per_import, limits.max_upload_bytes)
-    stored = uploads.store_all([entry.content for entry in entries], project_id)
+    usage.check_stored_bytes(reading(), user().id, runtime().settings)
+    key, count = uploads.store_zip(body["file"].stream, project_id)
     session = begin_transaction()
-    project = owned.locked_project(project_id)
-    added = [
-        images.add_captioned(session, project, each, entry.caption, max_images=limits.max_images_per_project)
-        for entry, each in zip(entries, stored, strict=True)
-    ]
-    return {"items": added}
+    job = projects.import_zip(session, owned.locked_project(project_id), key, count, runtime().settings)
+    return job, {"Location": address(f"/v1/jobs/{job.id}")}
 
 
 @blp.post("/projects/<id:project_id>/exports")
@@ -86,4 +82,4 @@ def _exported(project: Project, dataset: list[DatasetEntry]) -> dict[str, Any]:
 def _entries(dataset: list[DatasetEntry]) -> Iterator[archives.Entry]:
     for each in dataset:
         content = runtime().storage.get_bytes(each.key)
-        yield archives.Entry(name=each.image_id, content=content, caption=each.captions[0])
+        yield archives.Entry(content=content, captions=each.captions, repeats=each.repeats)

@@ -12,11 +12,12 @@ from sqlalchemy import select
 from api import filters, owned
 from api.blueprint import Blueprint
 from api.context import begin_transaction, reading
-from api.pagination import PageQuery, page, page_of
+from api.pagination import PageQuery, list_of, page, page_of
 from api.schemas.images import ImageSchema
-from api.schemas.jobs import JobQuery, JobSchema
+from api.schemas.jobs import ImportedFileSchema, JobQuery, JobSchema
 from api.waits import Wait
 from shared import rounds
+from shared.catalog import kinds
 from shared.errors import TooMany
 from shared.lifecycle import TERMINAL_JOB_STATES, JobState
 from shared.models import Image, Job
@@ -93,6 +94,20 @@ def list_job_images(query: dict[str, Any], job_id: str) -> Any:
     job = owned.job(job_id)
     drawn = select(Image).where(Image.project_id == job.project_id, Image.job_id == job.id)  # by the project's index
     return page(reading(), drawn, Image, query, newest_first=False)
+
+
+@blp.get("/jobs/<id:job_id>/files")
+@blp.needs("projects:read")
+@blp.fails(404)
+@blp.response(200, list_of(ImportedFileSchema))
+def list_job_files(job_id: str) -> Any:
+    """List what became of each file of a zip
+
+    Of an import that has ended well; otherwise the list is empty.
+    """
+    job = owned.job(job_id)
+    is_done = job.kind == kinds.IMPORT.name and job.state == JobState.SUCCEEDED
+    return {"items": kinds.IMPORT.result_of(job).files if is_done else []}
 
 
 def _wanted_wait(prefer: str) -> int:

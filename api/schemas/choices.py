@@ -10,7 +10,7 @@ from marshmallow.validate import OneOf
 
 from api.schemas.fields import List
 from shared import catalog, lifecycle
-from shared.catalog.kinds import KINDS
+from shared.catalog.kinds import IMPORT_OUTCOMES, KINDS
 from shared.events import TYPES
 from shared.users import SCOPES
 from shared.webhooks import TEST
@@ -114,6 +114,10 @@ class Decision(Choice):
 
 class CropMode(Choice):
     words = catalog.CROP_MODES
+
+
+class ImportOutcome(Choice):
+    words = IMPORT_OUTCOMES
 
 
 class JobKind(Choice):

@@ -38,6 +38,16 @@ class ImageSchema(Answer):
     tags = fields.List(
         fields.String(), required=True, metadata={"description": "Her features that it shows among them."}
     )
+    variants = fields.List(
+        fields.List(fields.String()),
+        required=True,
+        allow_none=True,
+        metadata={"description": "Tags of its other captions, when it came with several. New tags replace them."},
+    )
+    repeats = fields.Integer(
+        required=True,
+        metadata={"description": "How much it counts in a training, beside the others; from the folders of a zip."},
+    )
     box = fields.List(fields.Integer(), required=True, allow_none=True, metadata={"description": "Of a crop."})
     prompt = fields.String(required=True, allow_none=True)
     seed = fields.Integer(required=True, allow_none=True)

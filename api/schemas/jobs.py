@@ -8,7 +8,7 @@ from marshmallow import fields, post_dump
 
 from api.context import reading, runtime
 from api.pagination import PageQuery
-from api.schemas.choices import Framing, JobKind, JobState, View
+from api.schemas.choices import Framing, ImportOutcome, JobKind, JobState, View
 from api.schemas.fields import Answer, Id, Links, List, Metadata, Moment, Query, Real, Schema, Text, Whole
 from api.schemas.plans import GenerateParamsSchema
 from shared.catalog.params import MAX_SEED
@@ -53,6 +53,7 @@ class JobSchema(Answer):
         self="/v1/jobs/{it.id}",
         project="/v1/projects/{it.project_id}",
         images="/v1/jobs/{it.id}/images",
+        files="/v1/jobs/{it.id}/files",
         cancel="/v1/jobs/{it.id}/cancel",
         events="/v1/projects/{it.project_id}/events",
         stream="/v1/jobs/{it.id}/events/stream",
@@ -66,6 +67,16 @@ class JobSchema(Answer):
             place = turns.place(reading(), job)
             wait = speeds.wait(reading(), job, place, runtime().settings)
         return shown | {"place": place, "seconds_to_start": wait.to_start, "seconds_to_finish": wait.to_finish}
+
+
+class ImportedFileSchema(Answer):
+    name = fields.String(required=True)
+    outcome = ImportOutcome(required=True)
+    reason = fields.String(
+        required=True, allow_none=True, metadata={"description": "Why. Of a file that was taken, a remark."}
+    )
+    code = fields.String(required=True, allow_none=True, metadata={"description": "Of one that was refused."})
+    image_id = fields.String(required=True, allow_none=True, metadata={"description": "Of one that was taken."})
 
 
 class JobQuery(PageQuery, Query):

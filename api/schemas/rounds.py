@@ -19,6 +19,7 @@ class DatasetEntrySchema(Answer):
     captions = fields.List(
         fields.String(), required=True, metadata={"description": "Exactly what it was trained with."}
     )
+    repeats = fields.Integer(required=True, metadata={"description": "How often it is drawn, beside the others."})
 
 
 class CountsSchema(Answer):

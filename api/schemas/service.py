@@ -26,6 +26,7 @@ class LimitsSchema(Answer):
     max_body_bytes = fields.Integer(required=True)
     max_images_per_project = fields.Integer(required=True)
     max_pictures_per_import = fields.Integer(required=True)
+    max_pixels_per_import = fields.Integer(required=True)
     max_pictures_per_job = fields.Integer(required=True)
     max_running_jobs = fields.Integer(required=True)
     max_queued_jobs = fields.Integer(required=True)

@@ -22,6 +22,7 @@ I = TypeVar("I")  # inputs  # noqa: E741
 R = TypeVar("R")  # result
 
 MAX_CROPS = 16
+IMPORT_OUTCOMES = ("taken", "left_out", "refused")
 CROPS_WITHOUT_BOXES = 4
 
 
@@ -141,6 +142,59 @@ UPLOAD = JobKind(
 )
 
 
+# --- import: take in the pictures of a zip ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportParams:
+    pictures: int = field(bounds=(1, 10_000), help="How many the zip lists.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportInputs:
+    key: str  # of the zip; the job deletes it
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedImage(StoredImage):
+    id: str  # that the image will have
+    captions: list[str] | None  # its variants; None where no text lay beside it
+    repeats: int  # how often it is drawn in an epoch
+    notes: list[str] = field(factory=list)  # what was ignored of the file
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedFile:
+    """What became of a file of a zip."""
+
+    name: str
+    outcome: str = field(one_of=IMPORT_OUTCOMES)
+    reason: str | None = None  # why; of one that was taken, a remark
+    code: str | None = None  # of one that was refused
+    image_id: str | None = None  # of one that was taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportResult:
+    images: list[ImportedImage]
+    files: list[ImportedFile]
+
+
+IMPORT = JobKind(
+    name="import",
+    verb="importing",
+    queue="cpu",
+    timeout_seconds=1200,
+    handler="workers.handlers.imports:run",
+    taken_by="shared.images:take_import",
+    params=ImportParams,
+    inputs=ImportInputs,
+    result=ImportResult,
+    size=lambda params, inputs: params.pictures,
+    references=lambda params: params.pictures,
+)
+
+
 # --- crop: make several reference pictures out of one ------------------------------------------------------------
 
 
@@ -239,6 +293,7 @@ class DatasetEntry:
     key: str
     sha256: str
     captions: list[str]
+    repeats: int = 1  # how often it is drawn in an epoch, beside the others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,4 +378,4 @@ GENERATE = JobKind(
 )
 
 
-KINDS: dict[str, JobKind[Any, Any, Any]] = {kind.name: kind for kind in (UPLOAD, CROP, SCORE, TRAIN, GENERATE)}
+KINDS: dict[str, JobKind[Any, Any, Any]] = {kind.name: kind for kind in (UPLOAD, IMPORT, CROP, SCORE, TRAIN, GENERATE)}

@@ -12,11 +12,12 @@ import requests
 
 from api import uploads
 from shared import reconcile
+from shared.errors import Unavailable
 from shared.models import Job
 from shared.outside.storage import FolderStorage, PresignedPost
 from shared.queue import jobs
 from shared.runtime import open_storage
-from tests.api.bodies import PROJECT
+from tests.api.bodies import PROJECT, upload
 from tests.api.conftest import Caller
 from tests.factories import png
 from workers.runner import run_job
@@ -144,8 +145,8 @@ def test_pictures_on_their_way_take_up_room(ada, runtime, folder, project_id, co
     assert complete({"slip": posted(ada, folder, project_id, png())[0]}).json["code"] == "too_many_images"
 
 
-def test_many_pictures_at_once_leave_room_for_other_requests(app, ada, project_id):
-    """Some are taken in, a few at a time; the others are told to come back."""
+def test_many_pictures_of_one_user_leave_room_for_other_users(app, ada, bob, project_id):
+    """A few of her requests are served at a time; the others are told to come back. Nobody else is."""
     large = png(4000, 3000)
     address = f"/v1/projects/{project_id}/images"
 
@@ -153,12 +154,27 @@ def test_many_pictures_at_once_leave_room_for_other_requests(app, ada, project_i
         sent = {"file": (io.BytesIO(large), "x.png")}
         return Caller(app.test_client(), ada.key, ada.user_id).post(address, data=sent)
 
-    with ThreadPoolExecutor(3 * uploads.AT_ONCE) as pool:
-        answers = list(pool.map(send, range(3 * uploads.AT_ONCE)))
+    with ThreadPoolExecutor(3 * uploads.EACH + 1) as pool:
+        others = pool.submit(lambda: upload(bob, bob.post("/v1/projects", PROJECT).json["id"]))
+        answers = list(pool.map(send, range(3 * uploads.EACH)))
     busy = [answer for answer in answers if answer.status_code == 503]
     assert {answer.status_code for answer in answers} == {201, 503}
     assert {(answer.json["code"], answer.headers["Retry-After"]) for answer in busy} == {("busy_with_pictures", "5")}
-    assert len(answers) - len(busy) >= uploads.AT_ONCE
+    assert len(answers) - len(busy) >= uploads.EACH
+    assert others.result().status_code == 201
+
+
+def test_a_user_holds_a_few_places_and_leaves_the_others_to_others():
+    places = uploads.Places(at_once=3, each=2)
+    with places.held("ada"), places.held("ada"):
+        with pytest.raises(Unavailable), places.held("ada"):
+            pass
+        with places.held("bob"), pytest.raises(Unavailable), places.held("cleo"):
+            pass
+        with places.held("cleo"):
+            pass
+    with places.held("ada"):
+        pass
 
 
 def test_a_slip_is_good_for_its_project_alone(ada, bob, folder, project_id):

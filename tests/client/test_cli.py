@@ -75,6 +75,27 @@ def test_a_project_is_created_with_her_tags(service: Service) -> None:
     assert sent["base_model"] == "chibi"
 
 
+def test_an_import_says_what_became_of_each_file(service: Service, tmp_path: Path) -> None:
+    file = tmp_path / "fox.zip"
+    file.write_bytes(b"a zip")
+    files = [
+        {"name": "a.png", "outcome": "taken", "reason": None, "code": None, "image_id": "img_1"},
+        {"name": "b.png", "outcome": "refused", "reason": "too small", "code": "picture_too_small", "image_id": None},
+        {"name": "c.gif", "outcome": "left_out", "reason": "a picture as GIF", "code": None, "image_id": None},
+    ]
+    service.script = [
+        Answer({"id": "job_1", "kind": "import", "state": "queued"}, 202),
+        Answer({"id": "job_1", "kind": "import", "state": "succeeded"}),
+        Answer({"items": files}),
+    ]
+    done = run(service, "import", "prj_1", str(file))
+    assert done.exit_code == 0, done.output
+    assert "taken 1, left out 1, refused 1" in done.output
+    for file_ in files:
+        assert all(str(file_[name] or "").replace("_", " ") in done.output for name in ("name", "outcome", "reason"))
+    assert b"a zip" in service.requests[0].body
+
+
 def test_an_error_is_one_sentence_and_exit_1(service: Service) -> None:
     service.script = [Answer({"code": "not_found", "detail": "there is no project prj_9"}, 404)]
     done = run(service, "projects", "start", "prj_9")

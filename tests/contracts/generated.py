@@ -9,6 +9,7 @@ import hashlib
 import json
 import sys
 import time
+import zipfile
 from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Any
 
 import httpx
 from bootlora_client import AuthenticatedClient
+from bootlora_client.api.datasets import import_dataset
 from bootlora_client.api.events import list_events
 from bootlora_client.api.images import crop_image, get_image, put_back_image, upload_image
-from bootlora_client.api.jobs import get_job
+from bootlora_client.api.jobs import get_job, list_job_files
 from bootlora_client.api.loras import list_loras
 from bootlora_client.api.projects import create_project, generate_pictures, get_project, start_project
 from bootlora_client.api.rounds import decide_candidates, finish_round, get_round, list_candidates
@@ -31,6 +33,8 @@ from bootlora_client.models import (
     Framing,
     GenerateParams,
     Generation,
+    Import,
+    ImportOutcome,
     JobState,
     NewProject,
     NewProjectMetadata,
@@ -58,6 +62,7 @@ def main(url: str, key: str, picture: Path) -> dict[str, Any]:
     again = good(create_project.sync_detailed(client=client, body=wanted(), idempotency_key="fox-1"))
     assert again.id == project.id
 
+    taken_in(client, picture)
     upload = Upload(file=file(picture), view=View.FRONT, framing=Framing.FULL_BODY, tags="smile, sword")
     image = good(upload_image.sync_detailed(project.id, client=client, body=upload))
     crop = good(crop_image.sync_detailed(image.id, client=client, body=Crops(mode=CropMode.QUADRANTS)))
@@ -83,6 +88,24 @@ def main(url: str, key: str, picture: Path) -> dict[str, Any]:
         "seqs": [event.data["seq"] for event in events],
         "refused": refused.code,
     }
+
+
+def taken_in(client: AuthenticatedClient, picture: Path) -> None:
+    """Another project gets its references in a zip, of which one file is no picture."""
+    project = good(create_project.sync_detailed(client=client, body=wanted()))
+    content = BytesIO()
+    with zipfile.ZipFile(content, "w") as target:
+        target.write(picture, "3_fox/a.png")
+        target.writestr("3_fox/a.txt", "eiei21girl, fox ears, sword")
+        target.writestr("3_fox/b.png", "no picture")
+    content.seek(0)
+    sent = File(payload=content, file_name="fox.zip", mime_type="application/zip")
+    job = good(import_dataset.sync_detailed(project.id, client=client, body=Import(file=sent)))
+    done(client, job.id)
+    first, second = good(list_job_files.sync_detailed(job.id, client=client)).items
+    assert (first.outcome, second.outcome) == (ImportOutcome.TAKEN, ImportOutcome.REFUSED)
+    image = good(get_image.sync_detailed(first.image_id, client=client))
+    assert (image.repeats, image.tags) == (3, ["fox ears", "sword"])
 
 
 def wanted() -> NewProject:

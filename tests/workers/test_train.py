@@ -26,7 +26,7 @@ from tests.diffusion.tiny import RESOLUTION, make_base_model
 from tests.domain import claim, make_project, make_runtime, make_user
 from tests.factories import png
 from workers.diffusion import families, generate, train
-from workers.handlers.train import slug
+from workers.handlers.train import slug, weights
 from workers.runner import work_on
 
 FULL, HALF = 1e-3, 0.5e-3
@@ -273,3 +273,11 @@ def test_nothing_is_told_of_prompts_that_fit(runtime: Runtime, job: Job) -> None
 )
 def test_a_title_names_a_file_and_leads_nowhere(title: str, name: str) -> None:
     assert slug(title) == name
+
+
+def test_a_picture_counts_by_its_repeats_beside_the_others() -> None:
+    def entry(repeats: int) -> DatasetEntry:
+        return DatasetEntry(image_id="", key="", sha256="", captions=[], repeats=repeats)
+
+    assert weights([entry(10), entry(10), entry(1)]) == pytest.approx([10 / 7, 10 / 7, 1 / 7])
+    assert weights([entry(5), entry(5)]) == [1.0, 1.0]

@@ -11,7 +11,7 @@ import structlog
 import torch
 
 from shared import plans
-from shared.catalog.kinds import StoredFile, TrainInputs, TrainMetrics, TrainResult
+from shared.catalog.kinds import DatasetEntry, StoredFile, TrainInputs, TrainMetrics, TrainResult
 from shared.catalog.params import DEFAULT_FRAMINGS, GenerateParams, TrainParams
 from shared.errors import JobFailed
 from workers.checkpoints import StoredCheckpoints
@@ -35,7 +35,10 @@ def run(work: Work[TrainParams, TrainInputs]) -> TrainResult:
     params, inputs = work.params, work.inputs
     family = base.load(work)
     most = ENOUGH * (params.resolution or work.base_model.resolution)
-    examples = [Example(work.image(entry, most), entry.captions) for entry in inputs.dataset]
+    examples = [
+        Example(work.image(entry, most), entry.captions, weight)
+        for entry, weight in zip(inputs.dataset, weights(inputs.dataset), strict=True)
+    ]
     base.report_cut_texts(work, family, (text for example in examples for text in example.captions))
     prior = prior_examples(family, inputs, params, on_step=lambda done, total: work.step("drawing others", done, total))
     lora = _train(work, family, examples, prior, params)
@@ -93,6 +96,12 @@ def _train(
             log.warning("train.less_memory", **less)
             checkpoints.save_memory(less)
             params = replace(params, **less)
+
+
+def weights(dataset: list[DatasetEntry]) -> list[float]:
+    """How much each picture counts: its repeats, beside the mean of all. So the step stays as large as without them."""
+    total = sum(entry.repeats for entry in dataset)
+    return [entry.repeats * len(dataset) / total for entry in dataset]
 
 
 def too_small() -> JobFailed:
