@@ -254,7 +254,7 @@ def test_a_wait_counts_as_one_request(ada, session_of, waiting):
 def test_a_wait_ends_with_its_key(ada, runtime, session_of, waiting):
     job, client = waiting
     with runtime.transaction() as session:
-        users.revoke(session.scalars(select(ApiKey).where(ApiKey.user_id == ada.user_id)).one())
+        users.revoke(session, session.scalars(select(ApiKey).where(ApiKey.user_id == ada.user_id)).one())
     auth.forget()
     with session_of() as session:
         session.get_one(Job, job.id).state = "succeeded"
