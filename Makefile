@@ -30,7 +30,7 @@ $(STAMP): $(REQUIREMENTS) pyproject.toml
 demo: setup  ## Make a character LoRA from one picture, on this machine; results in demo-output/
 	@$(BIN)/python -m embedded demo
 
-serve: setup  ## Run the whole service here until Ctrl-C; prints its URL and a first API key
+serve: setup  ## Run the whole service here until Ctrl-C; prints its URL and an API key
 	@$(BIN)/python -m embedded serve
 
 test: setup  ## Run all tests, with real servers

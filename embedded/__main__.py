@@ -39,8 +39,8 @@ def serve(data: Path, port: int | None) -> None:
     try:
         with Stack(data, port=port, report=say) as stack:
             say(f"the API is at      {stack.url}")
-            say(f"the first API key  {stack.api_key}")
-            say(f"logs and data      {stack.data_dir}")
+            say(f"an API key          {stack.api_key}")
+            say(f"logs and data       {stack.data_dir}")
             say("Ctrl-C stops everything")
             watch(stack)
     except KeyboardInterrupt:

@@ -28,7 +28,8 @@ from shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 BUCKET = "bootlora"
-USER = "local"
+FIRST_USERS = {"local": "member", "local admin": "admin"}
+ADMIN_KEY = "admin-key"  # a file, readable by its owner only
 # The settings that say where things are: what is needed to make the tables, the bucket and the first key.
 PLACES = (
     *("database_url", "broker_url", "storage_url", "secret_key"),
@@ -98,7 +99,7 @@ class Stack:
         broker_port, api_port, *s3_ports = servers.free_ports(7)
         api_port = self._port or api_port
         self.url = f"http://{servers.HOST}:{api_port}"
-        self.environment = self._environment(broker_port, s3_ports[0])
+        self.environment = self._environment(broker_port, s3_ports)
         self.report("starting valkey and seaweedfs")
         self.supervisor.start(
             servers.valkey(self.data_dir / "valkey", broker_port, self._secrets["broker_password"]),
@@ -111,12 +112,13 @@ class Stack:
         settings = Settings(**places)
         upgrade(settings.database_url)
         open_storage(settings).prepare()
-        self.api_key = self._first_key(settings)
+        self.api_key = self._member_key(settings)
         self.report("starting the workers and the api")
         self.supervisor.start(self._gpu_worker(), self._cpu_worker(), self._io_worker(), self._api(api_port))
 
-    def _environment(self, broker_port: int, s3_port: int) -> dict[str, str]:
-        endpoint = f"http://{servers.HOST}:{s3_port}"
+    def _environment(self, broker_port: int, s3_ports: list[int]) -> dict[str, str]:
+        endpoint = f"http://{servers.HOST}:{s3_ports[0]}"
+        ours = [port + twin for port in (broker_port, *s3_ports) for twin in (0, servers.GRPC_OFFSET)]
         named = {
             "DATABASE_URL": self.database_url,
             "BROKER_URL": f"redis://:{self._secrets['broker_password']}@{servers.HOST}:{broker_port}/0",
@@ -133,19 +135,29 @@ class Stack:
             # Who tries webhooks here has the receiver on the same machine.
             "WEBHOOK_ALLOW_HTTP": "true",
             "WEBHOOK_ALLOW_NETWORKS": "127.0.0.1/32,::1/128",  # localhost is both
+            "WEBHOOK_DENY_PORTS": ",".join(map(str, ours)),
         }
         return {**{f"BOOTLORA_{name}": value for name, value in named.items()}, **self._settings}
 
-    def _first_key(self, settings: Settings) -> str:
-        """The API key of this folder's first user, made when the database is new."""
-        kept = self._secrets["api_keys"]
+    def _member_key(self, settings: Settings) -> str:
+        """The API key of this folder's member, made when the database is new. The admin's is written to a file then."""
+        kept = self._secrets.setdefault("member_keys", {})
         if settings.database_url not in kept:
             with self._database.transaction() as session:
-                user = first_user(session)
-                scopes = users.scopes_of(user.role)
-                _, text = users.create_key(session, user, settings.secret_key, name="first key", scopes=scopes)
-            kept[settings.database_url] = text
+                member_key, admin_key = (
+                    users.create_key(
+                        session,
+                        first_user(session, name, role),
+                        settings.secret_key,
+                        name="first key",
+                        scopes=users.scopes_of(role),
+                    )[1]
+                    for name, role in FIRST_USERS.items()
+                )
+            kept[settings.database_url] = member_key
+            write_private(self.data_dir / ADMIN_KEY, f"{admin_key}\n")
             write_private(self.data_dir / "secrets.json", json.dumps(self._secrets, indent=2))
+            self.report(f"the admin's key is in {self.data_dir / ADMIN_KEY}")
         return kept[settings.database_url]
 
     def _gpu_worker(self) -> Program:
@@ -205,12 +217,12 @@ class Stack:
             return jobs.is_alive(session, f"{short_name}@{socket.gethostname()}", age)
 
 
-def first_user(session: Session) -> User:
-    """The local user; there already, if an earlier start was interrupted between the two."""
+def first_user(session: Session, name: str, role: str) -> User:
+    """Finds the user if an earlier start was interrupted, or if an earlier version made it."""
     try:
-        return users.by_name(session, USER)
+        return users.by_name(session, name)
     except NotFound:
-        return users.create(session, USER, "admin")
+        return users.create(session, name, role)
 
 
 def known_secrets(file: Path) -> dict[str, Any]:
@@ -222,7 +234,7 @@ def known_secrets(file: Path) -> dict[str, Any]:
         "broker_password": secrets.token_hex(24),
         "s3_access_key": secrets.token_hex(10),
         "s3_secret_key": secrets.token_hex(24),
-        "api_keys": {},  # of the first user, by database
+        "member_keys": {},  # by database
     }
     write_private(file, json.dumps(made, indent=2))
     return made

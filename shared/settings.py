@@ -69,6 +69,7 @@ class Settings:
     # webhooks
     webhook_allow_http: bool = False
     webhook_allow_networks: tuple[str, ...] = ()  # networks that are private and yet allowed, as CIDR
+    webhook_deny_ports: tuple[int, ...] = ()  # in these networks: those of the store and the broker, if they are there
     webhook_connect_seconds: float = 5.0
     webhook_timeout_seconds: float = 15.0  # for one request, all in all
     webhook_retry_seconds: tuple[int, ...] = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
@@ -100,7 +101,7 @@ class Settings:
                 if name in values:
                     continue
                 if isinstance(default, tuple):
-                    subcast = int if name == "webhook_retry_seconds" else str
+                    subcast = str if name == "webhook_allow_networks" else int
                     values[name] = tuple(env.list(name.upper(), list(default), subcast=subcast))
                 elif isinstance(default, bool):  # which is an int, too
                     values[name] = env.bool(name.upper(), default)

@@ -253,7 +253,7 @@ class Request:
     def _connect(self, destination: Destination) -> http.client.HTTPConnection:
         give_up = min(self._deadline, time.monotonic() + self._connect_seconds)
         found = resolve(destination.host, destination.port, _left(give_up))
-        if not all(self._destinations.allows(str(address[0])) for _, address in found):
+        if not all(self._destinations.allows(str(address[0]), destination.port) for _, address in found):
             raise Blocked("the host has an address that is not on the open internet")
         sock = self._open(found, give_up)
         with self._lock:
@@ -282,7 +282,8 @@ class Request:
             try:
                 sock.settimeout(_left(give_up))
                 sock.connect(address)
-                if not self._destinations.allows(str(sock.getpeername()[0])):
+                host, port, *_ = sock.getpeername()
+                if not self._destinations.allows(str(host), port):
                     raise Blocked("the connection led to an address that is not on the open internet")
                 return sock
             except OSError as error:

@@ -45,11 +45,12 @@ class Destinations:
 
     allow_http: bool = False
     networks: tuple[IPv4Network | IPv6Network, ...] = ()  # private, and yet allowed
+    closed_ports: tuple[int, ...] = ()  # of addresses in these networks
 
     @staticmethod
     def from_settings(settings: Settings) -> Destinations:
         networks = tuple(ipaddress.ip_network(each, strict=False) for each in settings.webhook_allow_networks)
-        return Destinations(settings.webhook_allow_http, networks)
+        return Destinations(settings.webhook_allow_http, networks, settings.webhook_deny_ports)
 
     def check(self, url: str) -> Destination:
         """The parts of a URL that may be sent to, as far as can be told without asking for its addresses.
@@ -63,16 +64,16 @@ class Destinations:
         if not destination.port >= 1024 and destination.port not in (80, 443):
             raise _refused(f"port {destination.port} belongs to another protocol; use 443, or one from 1024 up")
         literal = _literal(destination.host)
-        if literal and not self.allows(literal):
+        if literal and not self.allows(literal, destination.port):
             raise _refused(
-                f"{destination.host} is not an address on the open internet; use a public one, or ask the operator "
-                "to allow its network (BOOTLORA_WEBHOOK_ALLOW_NETWORKS)",
+                f"port {destination.port} of {destination.host} is closed to webhooks; use a public one, or ask the "
+                "operator to allow its network (BOOTLORA_WEBHOOK_ALLOW_NETWORKS, BOOTLORA_WEBHOOK_DENY_PORTS)",
                 code="blocked_address",
             )
         return destination
 
-    def allows(self, text: str) -> bool:
-        """Whether a connection may go to this address."""
+    def allows(self, text: str, port: int = 443) -> bool:
+        """Whether a connection may go to this address and port."""
         try:
             address = ipaddress.ip_address(text)
         except ValueError:
@@ -82,7 +83,7 @@ class Destinations:
                 return False
             address = address.ipv4_mapped or address
         if any(address in network for network in self.networks):
-            return True
+            return port not in self.closed_ports
         if isinstance(address, IPv6Address) and address not in GLOBAL_UNICAST:
             return False
         return address.is_global and not address.is_multicast and not any(address in network for network in DENIED)

@@ -12,7 +12,8 @@ import pytest
 import requests
 from requests import Session
 
-from embedded.stack import Stack, known_secrets
+from embedded.stack import ADMIN_KEY, Stack, known_secrets
+from shared import users
 from tests.factories import png
 from tests.waiting import eventually
 
@@ -61,6 +62,29 @@ def test_a_second_run_on_the_folder_has_the_same_key_and_tables(tmp_path: Path) 
         key = stack.api_key
     with Stack(tmp_path) as stack:
         assert stack.api_key == key
+
+
+def test_the_printed_key_is_a_members_and_the_admins_is_in_a_private_file(tmp_path: Path) -> None:
+    with Stack(tmp_path) as stack:
+        member, admin = (signed_in(key) for key in (stack.api_key, (tmp_path / ADMIN_KEY).read_text().strip()))
+        me = member.get(f"{stack.url}/v1/me").json()
+        assert me["user"]["role"] == "member"
+        assert me["scopes"] == users.scopes_of("member")
+        assert member.get(f"{stack.url}/v1/users").status_code == 403
+        assert admin.get(f"{stack.url}/v1/users").status_code == 200
+        assert stat.S_IMODE((tmp_path / ADMIN_KEY).stat().st_mode) == 0o600
+        store = stack.environment["BOOTLORA_S3_ENDPOINT"]
+        refused = member.post(f"{stack.url}/v1/webhooks", json={"url": store, "event_types": []}).json()
+        assert refused["code"] == "blocked_address"
+    (tmp_path / ADMIN_KEY).unlink()
+    with Stack(tmp_path):
+        assert not (tmp_path / ADMIN_KEY).exists(), "it is written only once"
+
+
+def signed_in(key: str) -> Session:
+    client = Session()
+    client.headers["Authorization"] = f"Bearer {key}"
+    return client
 
 
 def test_it_runs_on_postgres(tmp_path: Path, postgres_url: str) -> None:

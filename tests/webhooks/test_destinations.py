@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 
 import pytest
@@ -53,6 +54,15 @@ def test_a_network_of_the_list_is_allowed_and_nothing_beside_it() -> None:
     assert not studio.allows("fd00::2")
     assert not studio.allows("64:ff9b::a01:203")  # the same behind NAT64
     assert studio.check("https://10.1.2.3/x").host == "10.1.2.3"
+
+
+def test_a_closed_port_is_closed_in_the_allowed_networks_alone() -> None:
+    local = ipaddress.ip_network("127.0.0.0/8")
+    studio = Destinations(allow_http=True, networks=(local,), closed_ports=(9000,))
+    assert studio.check("http://127.0.0.1:9001/x").port == 9001
+    assert code("http://127.0.0.1:9000/x", studio) == code("http://localhost:9000/x", studio) == "blocked_address"
+    assert not studio.allows("::ffff:127.0.0.1", 9000)
+    assert studio.allows("1.1.1.1", 9000)
 
 
 @pytest.mark.parametrize(
