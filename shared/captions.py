@@ -6,10 +6,10 @@ The one pure function that the whole method turns on. See docs/captions.md for e
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 
-from shared.catalog import CAPTION_POLICIES, DENIED_TAGS
+from shared import denied
+from shared.catalog import CAPTION_POLICIES
 from shared.errors import Invalid
 from shared.texts import COMMAS, UNSEEN, UNSEEN_BEYOND, normal
 
@@ -24,9 +24,6 @@ MAX_LAYERS = 8  # of brackets, one around the other
 # A face on either side of an underscore: one letter or digit, a few signs, or an eye in brackets.
 SIDE = r"(?:\([^()\s]\)|<[^<>\s]>|[^\w\s]{1,3}|[^\W_])"
 KAOMOJI = re.compile(f"{SIDE}_{SIDE}")
-
-WORDS = re.compile(r"[^\W_]+")
-DENIED = re.compile(f" ({'|'.join(sorted(DENIED_TAGS))}) ")  # in words with a space around each
 
 
 def clean(texts: Iterable[str]) -> list[str]:
@@ -73,11 +70,9 @@ def _end(tag: str) -> int:
 
 
 def check_allowed(*texts: str) -> None:
-    """Refuse what a generator must not be asked for, wherever in a tag or prompt it stands, however it is written."""
-    for text in texts:
-        words = f" {' '.join(WORDS.findall(unicodedata.normalize('NFKC', text).lower()))} "
-        if denied := DENIED.search(words):
-            raise Invalid(f"the tag {denied[1]!r} is not allowed here", code="denied_tag")
+    """Refuse what a generator must not be asked for, in tags, prompts and what joins them, however written."""
+    if word := denied.found(texts):
+        raise Invalid(f"{word!r} is not allowed here; leave it out", code="denied_tag")
 
 
 def join(tags: Iterable[str]) -> str:

@@ -41,10 +41,15 @@ def add_upload(
     max_images: int,
 ) -> Image:
     """A reference picture that a client sent. `stored` has key, sha256, size_bytes, width, height and `notes`."""
-    captions.check_allowed(*tags or [])
+    check_words(project, tags or [])
     check_upload(session, project, max_images)
     columns, notes = _parted(stored)
     return _added(session, project, _reference(project, columns, view, framing, tags or []), notes)
+
+
+def check_words(project: Project, tags: Sequence[str]) -> None:
+    """Refuse tags that must not be said of a picture, by themselves or joined with the project's in its captions."""
+    captions.check_allowed(project.trigger_word, *project.subject_tags, *project.feature_tags, *tags)
 
 
 def take_upload(session: Session, job: Job, result: UploadResult) -> None:
@@ -173,7 +178,7 @@ def change(session: Session, image: Image, changes: dict[str, Any]) -> Image:
     if "decision" in changes and changes["decision"] != image.decision:
         decide(session, image, Decision(changes["decision"]))
     if "tags" in changes:
-        captions.check_allowed(*changes["tags"])
+        check_words(session.get_one(Project, image.project_id), changes["tags"])
         image.tags = captions.clean(changes["tags"])
     if {"tags", "view", "framing"} & changes.keys():
         image.variants = None

@@ -198,6 +198,7 @@ def take_in(session: Session, project: Project, key: str, params: UploadParams, 
         return known
     usage.check_stored_bytes(session, project.user_id, settings)
     images.check_upload(session, project, settings.max_images_per_project)
+    images.check_words(project, params.tags)
     return jobs.enqueue(session, project, kinds.UPLOAD, params=params, inputs=UploadInputs(key=key))
 
 
@@ -225,7 +226,8 @@ def crop(session: Session, project: Project, image: Image, params: CropParams, s
     if project.state != ProjectState.DRAFT:
         raise Conflict(f"the project is {project.state}; crops are made before it starts", code="project_not_draft")
     images.check_crops(image, params)
-    captions.check_allowed(*(tag for box in params.boxes for tag in box.tags))
+    for box in params.boxes:
+        images.check_words(project, box.tags)
     usage.check_stored_bytes(session, project.user_id, settings)
     images.check_room(session, project, kinds.CROP.references(params), settings.max_images_per_project)
     inputs = CropInputs(image=images.as_input(image), base_model=project.base_model)
@@ -321,7 +323,7 @@ def _check_prompts(project: Project, plan: RoundPlan, base: BaseModel) -> None:
         seed=0,
         name_features=plan.kind == RoundKind.STYLE,
     )
-    captions.check_allowed(*plan.prompt_tags)
+    captions.check_allowed(picture.prompt)
     plans.check_prompt(picture.prompt, base, "/feature_tags")
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import structlog
 from sqlalchemy.orm import Session
 
-from shared import catalog, rounds
+from shared import catalog, denied, rounds
 from shared.catalog import BaseModel
 from shared.errors import Conflict, Unavailable
 from shared.outside.db import Database
@@ -53,6 +53,9 @@ class Runtime:
     broker: JobSender
     vault: Vault
     base_models: dict[str, BaseModel]
+
+    def __post_init__(self) -> None:
+        denied.use(self.settings)
 
     @staticmethod
     def from_settings(settings: Settings) -> Runtime:

@@ -66,6 +66,26 @@ class Settings:
     download_seconds: int = 1800  # life of a presigned link
     max_held_per_user: int = 30  # streams and requests that wait, in each process
 
+    # what must not be drawn: a courtesy that stops the careless, no filter
+    denied_words: tuple[str, ...] = (
+        "loli",
+        "shota",
+        "lolicon",
+        "shotacon",
+        "nsfw",
+        "nude",
+        "naked",
+        "sex",
+        "child porn",
+    )
+    denied_words_except: tuple[str, ...] = (
+        "nude lipstick",
+        "nude heels",
+        "nude nail polish",
+        "naked eye",
+        "naked sword",
+    )
+
     # webhooks
     webhook_allow_http: bool = False
     webhook_allow_networks: tuple[str, ...] = ()  # networks that are private and yet allowed, as CIDR

@@ -11,7 +11,6 @@ from shared.catalog.queues import FORMER_QUEUES, QUEUES, Queue
 from shared.catalog.vocabulary import (
     CAPTION_POLICIES,
     CROP_MODES,
-    DENIED_TAGS,
     DISCRETE_SAMPLERS,
     FLOW_SAMPLERS,
     FRAMINGS,
@@ -30,7 +29,6 @@ __all__ = [
     "BASE_MODELS",
     "CAPTION_POLICIES",
     "CROP_MODES",
-    "DENIED_TAGS",
     "DISCRETE_SAMPLERS",
     "FAMILIES",
     "FLOW_SAMPLERS",

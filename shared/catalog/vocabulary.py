@@ -38,9 +38,6 @@ VIEWS_FROM = ("style_lora",)
 
 CROP_MODES = ("quadrants", "boxes", "auto")
 
-# What a generator must not be asked for, whatever the client's rights: whole words of tags and prompts.
-DENIED_TAGS = frozenset({"loli", "shota", "lolicon", "shotacon", "nsfw", "nude", "naked", "sex", "child porn"})
-
 # Which code judges candidates.
 SCORERS = {
     "plain": "workers.scorers.plain:PlainScorer",  # colours and where they lie: for pictures of any kind

@@ -259,7 +259,9 @@ def test_generations_are_bounded(ada, session_of):
     assert int(refused.headers["Retry-After"]) > 0
 
 
-@pytest.mark.parametrize("word", ["nude", "(NUDE:1.2)", "nude.", "x; nude, y", "she is nude", "child_porn", "ｎｕｄｅ"])
+@pytest.mark.parametrize(
+    "word", ["nude", "(NUDE:1.2)", "nude.", "x; nude, y", "she is nude", "child_porn", "ｎｕｄｅ", "n.u.d.e", "nudеs"]
+)
 def test_what_must_not_be_drawn_is_refused_at_every_door(ada, session_of, word):
     with session_of() as session:
         project = make_project(session, ada.user_id)

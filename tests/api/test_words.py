@@ -108,3 +108,23 @@ def test_what_is_drawn_has_the_tags_of_its_prompt(ada: Any, session_of: Any) -> 
         images.add_drawn(session, job, GenerateResult(images=[drawn]), "output")
         (image,) = session.query(Image).all()
         assert image.tags == ["long hair", "fox (animal)", "o_o"]
+
+
+def test_two_tags_of_a_caption_say_nothing_denied_together(ada: Any) -> None:
+    made = ada.post("/v1/projects", PROJECT | {"feature_tags": ["child", "fox ears"]}).json
+    path = f"/v1/projects/{made['id']}"
+    problem(ada.post("/v1/projects", PROJECT | {"feature_tags": ["porn", "fox", "child"]}), 422, "denied_tag")
+    problem(upload(ada, made["id"], tags="porn"), 422, "denied_tag")
+    problem(ada.post(f"{path}/generations", {"pictures": [{"prompt": "child, porn"}]}), 422, "denied_tag")
+    rounds = [{"kind": "style", "target": 16, "prompt_tags": ["porn"]}, {"kind": "character"}]
+    problem(ada.patch(path, {"plan": {"rounds": rounds}}), 422, "denied_tag")
+    image = upload(ada, made["id"]).json["id"]
+    problem(ada.patch(f"/v1/images/{image}", {"tags": ["porn"]}), 422, "denied_tag")
+    box = {"box": [0, 0, 64, 64], "tags": ["porn"]}
+    problem(ada.post(f"/v1/images/{image}/crops", {"mode": "boxes", "boxes": [box]}), 422, "denied_tag")
+
+
+@pytest.mark.parametrize("settings", [{"denied_words": ("kaiju",), "denied_words_except": ()}])
+def test_an_installation_denies_its_own_words(ada: Any) -> None:
+    problem(ada.post("/v1/projects", PROJECT | {"feature_tags": ["kaiju"]}), 422, "denied_tag")
+    assert ada.post("/v1/projects", PROJECT | {"feature_tags": ["nude"]}).status_code == 201

@@ -1,0 +1,101 @@
+"""Words that a generator must not be asked for. A courtesy that stops the careless, not a filter of pictures."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
+
+from shared.settings import Settings
+from shared.texts import COMMAS
+
+# Letters that look like a Latin one and that NFKD leaves alone: Cyrillic, Greek, and a few of Latin's own.
+LOOK_ALIKE = {
+    "a": "аαɑ", "b": "ьʙ", "c": "сϲ", "d": "ԁɗ", "e": "еҽєɛε", "g": "ɡց", "h": "һհ", "i": "іıιɩ", "j": "јϳ", "k": "кκ",
+    "l": "ӏⅼʟ", "m": "мм", "n": "ոпη", "o": "оοօσ", "p": "рρ", "q": "ԛ", "r": "гʀ", "s": "ѕꜱ", "t": "тτ", "u": "υսц",
+    "v": "ѵν", "w": "ԝωш", "x": "хχ", "y": "уүγ", "z": "ᴢ",
+}  # fmt: skip
+LATIN = str.maketrans({other: latin for latin, others in LOOK_ALIKE.items() for other in others})
+# Digits and signs that are written for letters.
+WRITTEN_FOR = {
+    "a": "4@", "b": "8", "e": "3", "g": "9", "i": "1!|", "l": "1!|", "o": "0", "s": "5$", "t": "7+", "z": "2"
+}  # fmt: skip
+
+COMMA = re.compile(f"[{COMMAS}]")
+WORD = re.compile(r"[^\W_]+")
+DROPPED = {"Mn", "Me", "Cf", "Cc"}  # accents and what nobody sees
+
+
+class Denied:
+    """A list of words, and of phrases with one of them that mean no harm."""
+
+    def __init__(self, words: Iterable[str], innocent: Iterable[str]):
+        self._phrases = {word: WORD.findall(plain(word)) for word in words if WORD.search(plain(word))}
+        self._patterns = {word: re.compile(_pattern(letters)) for word, letters in self._phrases.items()}
+        allowed = "|".join(_spaced(WORD.findall(plain(phrase))) for phrase in innocent)
+        self._innocent = re.compile(rf"(?<![^\W_])(?:{allowed})(?![^\W_])") if allowed else None
+
+    def found(self, texts: Iterable[str]) -> str | None:
+        """The first denied word in tags, prompts or captions, or across two tags: a caption may join any two."""
+        tags = [tag for text in texts for tag in COMMA.split(self._without_innocent(plain(text)))]
+        for word, pattern in self._patterns.items():
+            if any(_has_letters(match[0]) for tag in tags for match in pattern.finditer(tag)):
+                return word
+        said = [WORD.findall(tag) for tag in tags]
+        for word, phrase in self._phrases.items():
+            if any(_is_joined(said, phrase[:cut], phrase[cut:]) for cut in range(1, len(phrase))):
+                return word
+        return None
+
+    def _without_innocent(self, text: str) -> str:
+        return self._innocent.sub(",", text) if self._innocent else text
+
+
+def plain(text: str) -> str:
+    """Small Latin letters for all that looks like them, without accents and without what nobody sees."""
+    letters = unicodedata.normalize("NFKD", text).lower()
+    return "".join(each for each in letters if unicodedata.category(each) not in DROPPED).translate(LATIN)
+
+
+def found(texts: Iterable[str]) -> str | None:
+    """The first word in these texts that this installation denies."""
+    return _denied.found(texts)
+
+
+def use(settings: Settings) -> None:
+    """Take the words of an installation, once for the process."""
+    global _denied  # noqa: PLW0603  (one process serves one installation)
+    _denied = _made(settings.denied_words, settings.denied_words_except)
+
+
+@cache
+def _made(words: tuple[str, ...], innocent: tuple[str, ...]) -> Denied:
+    return Denied(words, innocent)
+
+
+def _pattern(words: list[str]) -> str:
+    """Words with signs between some letters, or with signs and spaces between all of them; in the plural too."""
+    tight = r"[\W_]+".join(r"[^\w\s,]{0,3}".join(map(_letter, word)) for word in words)
+    spread = r"[\W_]{1,3}".join(_letter(letter) for word in words for letter in word)
+    return rf"(?<![^\W\d_])(?:{tight}|{spread})(?:e?[s5$])?(?![^\W\d_])"
+
+
+def _spaced(words: list[str]) -> str:
+    return r"[\W_]+".join(map(re.escape, words))
+
+
+def _letter(letter: str) -> str:
+    return f"[{re.escape(letter + WRITTEN_FOR.get(letter, ''))}]"
+
+
+def _has_letters(text: str) -> bool:
+    return any(letter.isalpha() for letter in text)
+
+
+def _is_joined(tags: list[list[str]], head: list[str], tail: list[str]) -> bool:
+    ends = any(tag[-len(head) :] == head for tag in tags)
+    return ends and any(tag[: len(tail)] == tail for tag in tags)
+
+
+_denied = _made(Settings.denied_words, Settings.denied_words_except)
