@@ -80,6 +80,7 @@ def store(content: bytes, project_id: str) -> dict[str, Any]:
             max_bytes=limits.max_upload_bytes,
             max_pixels=limits.max_image_pixels,
             min_side=limits.min_image_side,
+            unwanted=partial(context.is_closed, context.connection()),
         )
         return _put(picture, project_id)
 

@@ -11,6 +11,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]  # where `shared` can be imported fro
 READABLE = "PNG, JPEG, WebP or AVIF"
 MAX_ASPECT = 8  # narrower ones would grow without bounds when their shorter side is brought to what a model draws
 WALL_SECONDS = 40
+LOOK_EVERY_SECONDS = 0.25  # for whether somebody still waits
 AT_ONCE = 2  # children of one process: each may take half a GB
 
 _children = threading.BoundedSemaphore(AT_ONCE)
@@ -36,19 +40,21 @@ class Picture:
     notes: tuple[str, ...] = ()  # what was ignored of the file: sentences for whoever sent it
 
 
-def clean(content: bytes, *, max_bytes: int, max_pixels: int, min_side: int) -> Picture:
-    """The picture in these bytes.
+def clean(
+    content: bytes, *, max_bytes: int, max_pixels: int, min_side: int, unwanted: Callable[[], bool] = lambda: False
+) -> Picture:
+    """The picture in these bytes. `unwanted` is asked now and then; once it is true, the child is killed.
 
     Raises:
         TooLarge: more bytes or pixels than the limits allow.
-        Invalid: no picture that we read, or one that is too small.
+        Invalid: no picture that we read, or one that is too small, or that nobody waits for.
     """
     if len(content) > max_bytes:
         raise TooLarge(f"the file has more than the {max_bytes} bytes allowed", code="picture_too_large")
-    with _children:
-        done = _decoded(content, max_pixels, min_side)
+    with _child(unwanted):
+        done = _decoded(content, max_pixels, min_side, unwanted)
         if done.returncode == -signal.SIGTERM:  # meant for all processes of ours, which end what they have begun
-            done = _decoded(content, max_pixels, min_side)
+            done = _decoded(content, max_pixels, min_side, unwanted)
     head, _, png = done.stdout.partition(b"\n")
     if done.returncode != 0 or not head:
         raise _unreadable("its decoder gave up")
@@ -65,20 +71,46 @@ def clean(content: bytes, *, max_bytes: int, max_pixels: int, min_side: int) -> 
     )
 
 
-def _decoded(content: bytes, max_pixels: int, min_side: int) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "shared.outside.decoder", str(max_pixels), str(min_side)]
+@contextmanager
+def _child(unwanted: Callable[[], bool]) -> Iterator[None]:
+    """Wait for one of the few places of children."""
+    while not _children.acquire(timeout=LOOK_EVERY_SECONDS):
+        _check_wanted(unwanted)
     try:
-        return subprocess.run(  # noqa: S603  (our own program and two numbers)
-            command,
-            check=False,
-            input=content,
-            capture_output=True,
-            timeout=WALL_SECONDS,
-            cwd=ROOT,
-            env={"LC_ALL": "C.UTF-8"},
-        )
-    except subprocess.TimeoutExpired:
-        raise _unreadable("it takes too long to decode") from None
+        yield
+    finally:
+        _children.release()
+
+
+def _check_wanted(unwanted: Callable[[], bool]) -> None:
+    if unwanted():
+        raise Invalid("the client has hung up; send the picture again", code="hung_up")
+
+
+def _decoded(
+    content: bytes, max_pixels: int, min_side: int, unwanted: Callable[[], bool]
+) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "shared.outside.decoder", str(max_pixels), str(min_side)]
+    deadline, given = time.monotonic() + WALL_SECONDS, content
+    with subprocess.Popen(  # noqa: S603  (our own program and two numbers)
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env={"LC_ALL": "C.UTF-8"},
+    ) as child:
+        try:
+            while time.monotonic() < deadline:
+                try:
+                    stdout, stderr = child.communicate(given, LOOK_EVERY_SECONDS)
+                    return subprocess.CompletedProcess(command, child.returncode, stdout, stderr)
+                except subprocess.TimeoutExpired:
+                    given = b""  # it goes on with what it was given
+                    _check_wanted(unwanted)
+        finally:
+            child.kill()  # one that has ended doesn't mind
+    raise _unreadable("it takes too long to decode")
 
 
 def _unreadable(reason: str) -> Invalid:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
+import psutil
 import pytest
 import requests
 
@@ -162,6 +164,18 @@ def test_many_pictures_of_one_user_leave_room_for_other_users(app, ada, bob, pro
     assert {(answer.json["code"], answer.headers["Retry-After"]) for answer in busy} == {("busy_with_pictures", "5")}
     assert len(answers) - len(busy) >= uploads.EACH
     assert others.result().status_code == 201
+
+
+def test_a_picture_that_nobody_waits_for_is_not_decoded_to_its_end(ada, project_id):
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours:
+        sent = {"file": (io.BytesIO(png(6300, 6300)), "x.png")}
+        gone = {"gunicorn.socket": ours}
+        answer = ada.post(f"/v1/projects/{project_id}/images", data=sent, environ_overrides=gone)
+    assert answer.json["code"] == "hung_up"
+    assert not [child for child in psutil.Process().children() if "shared.outside" in " ".join(child.cmdline())]
+    assert ada.get(f"/v1/projects/{project_id}/images").json["items"] == []
 
 
 def test_a_user_holds_a_few_places_and_leaves_the_others_to_others():

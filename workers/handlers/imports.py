@@ -53,8 +53,9 @@ def _taken_in(work: Work[ImportParams, ImportInputs]) -> dict[str, Any]:
             except (Invalid, TooLarge) as error:
                 files.append(ImportedFile(name=found.name, outcome=REFUSED, reason=error.message, code=error.code))
             else:
-                image_id = done[found.name]["id"]
-                files.append(ImportedFile(name=found.name, outcome=TAKEN, reason=found.remark, image_id=image_id))
+                image = done[found.name]
+                remarks = "; ".join([*filter(None, [found.remark]), *image["notes"]]) or None
+                files.append(ImportedFile(name=found.name, outcome=TAKEN, reason=remarks, image_id=image["id"]))
             work.step(IMPORT.verb, number, len(archive.names))
     if not done:
         first = next(each for each in files if each.outcome == REFUSED)
