@@ -57,9 +57,15 @@ def write(record: Any) -> dict[str, Any]:
     Raises:
         TypeError: a value is not of its field's type. So a row never holds what `read` would refuse.
     """
-    written = dataclasses.asdict(record)
+    written = shown(record)
     read(type(record), written)
     return written
+
+
+def shown(record: Any) -> dict[str, Any]:
+    """A record as JSON values, unchecked. `dataclasses.asdict` gives the same, but takes a hundred times as long."""
+    plain: dict[str, Any] = msgspec.to_builtins(record)
+    return plain
 
 
 def read(type_: type[R], written: Any) -> R:

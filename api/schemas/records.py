@@ -53,7 +53,7 @@ class RecordField(fields.Nested):
     """A record in an answer, as its table keeps it; the schema only describes it."""
 
     def _serialize(self, nested_obj: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        return dataclasses.asdict(nested_obj)
+        return records.shown(nested_obj)
 
 
 def _field(hint: Any, about: FieldInfo, **options: Any) -> fields.Field[Any]:
