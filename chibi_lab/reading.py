@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
+from torch.nn.functional import avg_pool2d, cross_entropy, interpolate, pad
 
 from models.chibi.reader import Reader
 from models.chibi.reader.network import mirrored
@@ -18,6 +18,16 @@ from .data import PictureSet
 from .labels import HEADS, UNKNOWN, labels
 from .loop import Loop, learning_rate
 from .muon import Muon
+
+SHIFT = 6  # pixels, at most
+
+
+def shifted(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """Each picture moved by a few pixels, so that no picture is learned by heart by where its edges lie."""
+    padded = pad(x, (SHIFT,) * 4, mode="replicate")
+    size = x.shape[-1]
+    corners = rng.integers(0, 2 * SHIFT + 1, (len(x), 2))
+    return torch.stack([p[:, i : i + size, j : j + size] for p, (i, j) in zip(padded, corners, strict=True)])
 
 
 def soften(x: Tensor, rng: np.random.Generator) -> Tensor:
@@ -79,7 +89,8 @@ def train_reader(kind: type[Reader], config: ReaderConfig, pictures: PictureSet,
         rows = rng.integers(0, len(pictures), config.batch)
         x = to_tensor(pictures.pictures(rows)).to(place)
         flipped = rng.random() < 0.5
-        x, wanted = soften(x.flip(3) if flipped else x, rng), turned if flipped else truth
+        x = soften(shifted(x.flip(3) if flipped else x, rng), rng)
+        wanted = turned if flipped else truth
         with machine.autocast():
             logits = reader(x)
         loss = torch.stack([weighed(logits[head], wanted[head][rows].to(place)) for head in HEADS]).sum()
