@@ -153,8 +153,8 @@ def save_checkpoint(session: Session, held: ClaimedJob, checkpoint: dict[str, An
     _guarded(session, held, checkpoint=checkpoint)
 
 
-def tell(session: Session, held: ClaimedJob, type_: str, **data: Any) -> None:
-    """Record an event about a job, while it is ours."""
+def record_event(session: Session, held: ClaimedJob, type_: str, **data: Any) -> None:
+    """Record an event about a job. Raises `LostLease` if another worker has it."""
     _lock_project(session, held.id)
     job = session.scalar(select(Job).where(*_mine(held)).with_for_update())
     if job is None:

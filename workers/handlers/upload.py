@@ -1,4 +1,4 @@
-"""Take in a picture that a client has posted to the store."""
+"""Check, re-encode and store a picture that a client has uploaded to the store."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from workers.work import Work
 
 
 def run(work: Work[UploadParams, UploadInputs]) -> UploadResult:
-    """Returns where the picture is stored, re-encoded. What the client posted is deleted."""
+    """Store the re-encoded picture, return its object, and delete the client's upload."""
     key = work.inputs.key
     done: dict[str, Any] = (work.job.checkpoint or {}).get("images", {})
     if not done:
-        done = {"0": asdict(_taken_in(work, key))}
-        work.save_checkpoint({"images": done})  # before what it was made of is deleted
+        done = {"0": asdict(_cleaned(work, key))}
+        work.save_checkpoint({"images": done})  # before the upload is deleted
     work.forget(key)
     return UploadResult(image=StoredImage(**done["0"]))
 
 
-def _taken_in(work: Work[UploadParams, UploadInputs], key: str) -> StoredImage:
+def _cleaned(work: Work[UploadParams, UploadInputs], key: str) -> StoredImage:
     limits = work.runtime.settings
     picture = pictures.clean(
         work.fetch(key).read_bytes(),
