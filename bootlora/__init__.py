@@ -1,4 +1,4 @@
-"""A client for Bootlora: typed Python, and the `bootlora` command line. It speaks public HTTP and nothing else."""
+"""A client for Bootlora: typed Python, and the `bootlora` command line. It uses the public HTTP API only."""
 
 from bootlora.client import Bootlora
 from bootlora.http import ApiError

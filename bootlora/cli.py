@@ -23,13 +23,13 @@ from bootlora.following import follow
 from bootlora.http import ApiError
 from bootlora.types import Image, Job
 
-# Names and tags may hold brackets; what goes into a pipe must not be wrapped.
+# Names and tags may contain brackets, so no markup. Output to a pipe must not be wrapped.
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class Commands(click.Group):
-    """Commands whose errors are one sentence and exit 1."""
+    """Commands that print an error as one sentence and exit with status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -37,7 +37,7 @@ class Commands(click.Group):
         except ApiError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
-            if error.errno == errno.EPIPE:  # click ends quietly when nobody reads on
+            if error.errno == errno.EPIPE:  # click exits silently when the pipe's reader has closed it
                 raise
             raise click.ClickException(
                 f"{error.filename}: {error.strerror}" if error.filename else str(error)
@@ -45,7 +45,7 @@ class Commands(click.Group):
 
 
 class Folder(click.Path):
-    """A folder that is there, or can be made: seen before any work is done for it."""
+    """A folder that exists or can be created. It is checked before the command starts any work."""
 
     def __init__(self) -> None:
         super().__init__(file_okay=False, writable=True, path_type=Path)
@@ -57,17 +57,17 @@ class Folder(click.Path):
 
 
 class JsonFile(click.File):
-    """What a file of JSON says."""
+    """A JSON file; the command gets its parsed content."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             return json.load(super().convert(value, param, ctx))
         except (ValueError, RecursionError) as error:
-            return self.fail(f"{value} is no JSON: {error}", param, ctx)
+            return self.fail(f"{value} is not valid JSON: {error}", param, ctx)
 
 
 class TagList(click.ParamType):
-    """Tags with commas between them."""
+    """Comma-separated tags."""
 
     name = "tags"
 
@@ -76,7 +76,7 @@ class TagList(click.ParamType):
 
 
 class LoraWeight(click.ParamType):
-    """A LoRA and how strongly it is laid on."""
+    """A LoRA's id and the weight at which it is applied."""
 
     name = "id:weight"
 
@@ -85,11 +85,11 @@ class LoraWeight(click.ParamType):
         try:
             return {"lora_id": lora_id, "weight": float(weight or 1)}
         except ValueError:
-            return self.fail(f"{weight!r} is no weight; write for example {lora_id}:0.8", param, ctx)
+            return self.fail(f"{weight!r} is not a number; write for example {lora_id}:0.8", param, ctx)
 
 
 class Numbers(click.ParamType):
-    """Numbers of candidates: 1,4,7-9, or all, or rest."""
+    """Candidate numbers: 1,4,7-9, or all, or rest."""
 
     name = "numbers"
 
@@ -102,14 +102,14 @@ class Numbers(click.ParamType):
 
 
 def with_client(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command its client. Not earlier: `--help` needs no key."""
+    """Create the client when the command runs, so that `--help` works without a key."""
 
     @click.pass_obj
     @wraps(command)
     def called(connection: tuple[str, str | None], **given: Any) -> None:
         url, key = connection
         if not key:
-            raise click.UsageError("an API key is needed: give --key or set BOOTLORA_KEY")
+            raise click.UsageError("the API key is missing; pass --key or set BOOTLORA_KEY")
         command(Bootlora(url, key), **given)
 
     return called
@@ -121,19 +121,19 @@ def with_client(command: Callable[..., None]) -> Callable[..., None]:
 @click.version_option(package_name="bootlora")
 @click.pass_context
 def main(ctx: click.Context, url: str, key: str | None) -> None:
-    """From one picture of a character to a LoRA that draws her from any side."""
+    """Train a LoRA that draws a character from any side, starting from one picture."""
     ctx.obj = (url, key)
 
 
 @main.group()
 def projects() -> None:
-    """Make, start and end projects: one for each character."""
+    """Create, start and cancel projects. One project makes one character's LoRA."""
 
 
 @projects.command("list")
 @with_client
 def list_projects(bootlora: Bootlora) -> None:
-    """Show your projects."""
+    """List your projects."""
     table = _table("project", "name", "trigger", "state", "curation", "base model")
     for project in bootlora.projects.all():
         names = ("id", "name", "trigger_word", "state", "curation", "base_model")
@@ -143,13 +143,13 @@ def list_projects(bootlora: Bootlora) -> None:
 
 @projects.command("create")
 @click.argument("name", required=False)
-@click.option("--trigger", required=True, help="A word that means nothing yet, such as eiei21girl.")
-@click.option("--features", type=TagList(), default="", help="What she is: 'fox ears, blonde hair, ...'.")
+@click.option("--trigger", required=True, help="A word that the base model does not know, such as eiei21girl.")
+@click.option("--features", type=TagList(), default="", help="The character's features: 'fox ears, blonde hair, ...'.")
 @click.option("--subject", type=TagList(), default="1girl, solo", show_default=True)
-@click.option("--base-model", help="The service's first one, if you name none.")
+@click.option("--base-model", help="Default: the first base model of the service.")
 @click.option("--curation", type=click.Choice(["manual", "auto"]), default="manual", show_default=True)
 @click.option("--plan", type=JsonFile(), help="A JSON file with the rounds; the default is 4 -> 16 -> 40.")
-@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Your own ids; they come back in every event.")
+@click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Your own ids; every event carries them.")
 @with_client
 def create_project(
     bootlora: Bootlora,
@@ -162,7 +162,7 @@ def create_project(
     plan: Any,
     metadata: Sequence[str],
 ) -> None:
-    """Make a draft called NAME, or like its trigger word; its id is printed."""
+    """Create a draft and print its id. NAME defaults to the trigger word."""
     more: dict[str, Any] = {"subject_tags": subject, "curation": curation}
     more["base_model"] = base_model or bootlora.base_models()[0]["name"]
     if plan is not None:
@@ -202,16 +202,16 @@ def show_project(bootlora: Bootlora, project: str) -> None:
 @click.argument("project")
 @with_client
 def start_project(bootlora: Bootlora, project: str) -> None:
-    """Begin the first round."""
+    """Start the first round."""
     bootlora.projects.start(project)
-    click.echo(f"started; `bootlora watch {project}` shows how it goes")
+    click.echo(f"started; `bootlora watch {project}` shows the progress")
 
 
 @projects.command("cancel")
 @click.argument("project")
 @with_client
 def cancel_project(bootlora: Bootlora, project: str) -> None:
-    """End a project for good; what it has made stays."""
+    """Cancel a project for good. Its images and LoRAs are kept."""
     bootlora.projects.cancel(project)
     click.echo("cancelled")
 
@@ -220,17 +220,17 @@ def cancel_project(bootlora: Bootlora, project: str) -> None:
 @click.argument("project")
 @with_client
 def retry_project(bootlora: Bootlora, project: str) -> None:
-    """Do the failed stage again, from its last checkpoint."""
+    """Run the failed stage again, from its last checkpoint."""
     bootlora.projects.retry(project)
-    click.echo(f"retrying; `bootlora watch {project}` shows how it goes")
+    click.echo(f"retrying; `bootlora watch {project}` shows the progress")
 
 
 @projects.command("delete")
 @click.argument("project")
-@click.confirmation_option(prompt="Forget the project with all its images and LoRAs?")
+@click.confirmation_option(prompt="Delete the project with all its images and LoRAs?")
 @with_client
 def delete_project(bootlora: Bootlora, project: str) -> None:
-    """Forget a project and all that it has made."""
+    """Delete a project with all its images and LoRAs."""
     bootlora.projects.delete(project)
     click.echo("deleted")
 
@@ -240,12 +240,12 @@ def delete_project(bootlora: Bootlora, project: str) -> None:
 @click.argument("files", nargs=-1, required=True, type=FILE)
 @click.option("--view", help="front, three-quarter, side, behind, above or below.")
 @click.option("--framing", help="full_body, upper_body or portrait.")
-@click.option("--tags", type=TagList(), default="", help="What else these pictures show.")
+@click.option("--tags", type=TagList(), default="", help="Other tags for these pictures.")
 @with_client
 def upload(
     bootlora: Bootlora, project: str, files: Sequence[Path], view: str | None, framing: str | None, tags: list[str]
 ) -> None:
-    """Add reference pictures; their ids are printed."""
+    """Upload reference pictures and print their ids."""
     for file in files:
         click.echo(bootlora.images.upload(project, file, view=view, framing=framing, tags=tags)["id"])
 
@@ -269,10 +269,10 @@ def import_zip(bootlora: Bootlora, project: str, file: Path) -> None:
 @main.command()
 @click.argument("image")
 @click.option("--mode", type=click.Choice(["auto", "quadrants"]), default="auto", show_default=True)
-@click.option("--keep-source", is_flag=True, help="Keep the whole picture among the references too.")
+@click.option("--keep-source", is_flag=True, help="Also keep the whole picture as a reference.")
 @with_client
 def crop(bootlora: Bootlora, image: str, mode: str, keep_source: bool) -> None:
-    """Make references out of one picture: four, or two of a portrait."""
+    """Crop one picture into several references: four, or two if it is a portrait."""
     job = _watched(bootlora, bootlora.images.crop(image, mode, keep_source=keep_source))
     console.print(_image_table(bootlora.jobs.images(job["id"])))
 
@@ -280,10 +280,10 @@ def crop(bootlora: Bootlora, image: str, mode: str, keep_source: bool) -> None:
 @main.command()
 @click.argument("thing", metavar="PROJECT|IMAGE")
 @click.argument("tags", nargs=-1, required=True)
-@click.option("--subject", type=TagList(), help="Of a project: what stays in every caption.")
+@click.option("--subject", type=TagList(), help="A project's subject tags, which stay in every caption.")
 @with_client
 def tags(bootlora: Bootlora, thing: str, tags: Sequence[str], subject: list[str] | None) -> None:
-    """Say what she is (of a project), or what one picture shows (of an image)."""
+    """Set the feature tags of a project, or the tags of one image."""
     given = selection.tags(", ".join(tags))
     if thing.startswith("img_"):
         now = bootlora.images.change(thing, tags=given)["tags"]
@@ -297,12 +297,12 @@ def tags(bootlora: Bootlora, thing: str, tags: Sequence[str], subject: list[str]
 @click.argument("project")
 @with_client
 def watch(bootlora: Bootlora, project: str) -> None:
-    """Show how a project goes, until it ends or waits for you."""
+    """Show a project's progress until it ends or waits for you."""
     with Display(console) as display:
         for moment in follow(bootlora, project):
             display.show(moment)
     if moment.waits_for:
-        console.print(f"it waits for you: {moment.waits_for}", style="yellow")
+        console.print(f"the project waits for you: {moment.waits_for}", style="yellow")
         if moment.round:
             number = moment.round["number"]
             console.print(f"next: bootlora candidates {project} {number} --out round-{number}")
@@ -318,20 +318,18 @@ def watch(bootlora: Bootlora, project: str) -> None:
 @click.option("--out", type=Folder(), required=True)
 @with_client
 def candidates(bootlora: Bootlora, project: str, number: int, out: Path) -> None:
-    """Download a round's candidates, and a sheet with the numbers that `curate` takes."""
+    """Download a round's candidates and a contact sheet with the numbers for `curate`."""
     found = bootlora.rounds.candidates(project, number)
     files = saving.pictures(bootlora, found, out)
     sheet = saving.sheet(found, files, out / "sheet.png", title=f"round {number}: candidates", numbered=True)
-    click.echo(f"{len(files)} candidates in {out}; their numbers are on {sheet}")
+    click.echo(f"saved {len(files)} candidates in {out}; {sheet} shows their numbers")
 
 
 @main.command()
 @click.argument("project")
 @click.argument("number", metavar="ROUND", type=int)
-@click.option("--accept", type=Numbers(), default="none", help="Such as 1,4,7-9, or all.")
-@click.option(
-    "--reject", type=Numbers(), default="none", help="Such as 2-3, or rest: all that nobody has decided about."
-)
+@click.option("--accept", type=Numbers(), default="none", help="For example 1,4,7-9, or all.")
+@click.option("--reject", type=Numbers(), default="none", help="For example 2-3, or rest: every undecided candidate.")
 @with_client
 def curate(bootlora: Bootlora, project: str, number: int, accept: str, reject: str) -> None:
     """Accept and reject candidates by their numbers on the sheet."""
@@ -344,7 +342,7 @@ def curate(bootlora: Bootlora, project: str, number: int, accept: str, reject: s
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     if both := sorted(set(accepted) & set(rejected)):
-        raise click.ClickException(f"{', '.join(map(str, both))}: accepted and rejected at once")
+        raise click.ClickException(f"candidates {', '.join(map(str, both))} are both accepted and rejected; choose one")
     ids = {place: image["id"] for place, image in enumerate(found, 1)}
     bootlora.rounds.decide(
         project, number, accepted=[ids[place] for place in accepted], rejected=[ids[place] for place in rejected]
@@ -357,7 +355,7 @@ def curate(bootlora: Bootlora, project: str, number: int, accept: str, reject: s
 @click.argument("file", type=FILE)
 @with_client
 def put_back(bootlora: Bootlora, image: str, file: Path) -> None:
-    """Put an edited picture in the place of an image; the new image's id is printed."""
+    """Replace an image with an edited version and print the new image's id."""
     click.echo(bootlora.images.put_back(image, file)["id"])
 
 
@@ -365,21 +363,21 @@ def put_back(bootlora: Bootlora, image: str, file: Path) -> None:
 @click.argument("project")
 @click.argument("number", metavar="ROUND", type=int)
 @click.option("--count", type=int, required=True)
-@click.option("--views", type=TagList(), default="", help="Only these views, such as 'behind, side'.")
+@click.option("--views", type=TagList(), default="", help="Only these views, for example 'behind, side'.")
 @with_client
 def more(bootlora: Bootlora, project: str, number: int, count: int, views: list[str]) -> None:
-    """Have more candidates drawn."""
+    """Draw more candidates."""
     _watched(bootlora, bootlora.rounds.more(project, number, count, views))
-    click.echo("they are there; see `bootlora candidates`")
+    click.echo("done; download them with `bootlora candidates`")
 
 
 @main.command()
 @click.argument("project")
 @click.argument("number", metavar="ROUND", type=int)
-@click.option("--accept-fewer", is_flag=True, help="Also with fewer pictures than the round's target.")
+@click.option("--accept-fewer", is_flag=True, help="Finish with fewer pictures than the round's target.")
 @with_client
 def finish(bootlora: Bootlora, project: str, number: int, accept_fewer: bool) -> None:
-    """End a round's curation; the next round begins."""
+    """End a round's curation and start the next round."""
     bootlora.rounds.finish(project, number, accept_fewer=accept_fewer)
     click.echo(f"round {number} is finished")
 
@@ -387,17 +385,17 @@ def finish(bootlora: Bootlora, project: str, number: int, accept_fewer: bool) ->
 @main.command()
 @click.argument("project")
 @click.option("--out", type=Folder(), required=True)
-@click.option("--round", "number", type=int, help="That round's LoRA and dataset, instead of the last's.")
+@click.option("--round", "number", type=int, help="Take this round's LoRA and dataset. Default: the last round.")
 @with_client
 def download(bootlora: Bootlora, project: str, out: Path, number: int | None) -> None:
-    """Download the LoRA in both formats, and the dataset with its captions."""
+    """Download the LoRA in both formats and the dataset with its captions."""
     rounds = bootlora.rounds.all(project)
     if number is None:
         lora = saving.latest_lora(bootlora, project)
         number = next(each["number"] for each in rounds if each["id"] == lora["round_id"])
     round_ = bootlora.rounds.get(project, number)
     if not round_.get("lora_id"):
-        raise click.ClickException(f"round {number} has no LoRA yet; `bootlora watch {project}` shows how far it is")
+        raise click.ClickException(f"round {number} has no LoRA yet; `bootlora watch {project}` shows the progress")
     for file in saving.lora(bootlora, bootlora.loras.get(str(round_["lora_id"])), out / "lora"):
         click.echo(file)
     click.echo(saving.dataset(bootlora, project, round_, out / "dataset"))
@@ -405,13 +403,13 @@ def download(bootlora: Bootlora, project: str, out: Path, number: int | None) ->
 
 @main.command()
 @click.argument("project")
-@click.option("--prompt", "prompts", multiple=True, required=True, help="May be given many times.")
+@click.option("--prompt", "prompts", multiple=True, required=True, help="May be given several times.")
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option(
-    "--count", type=int, default=1, show_default=True, help="Pictures of each prompt, each with the next seed."
+    "--count", type=int, default=1, show_default=True, help="Pictures per prompt; the seed grows by one for each."
 )
-@click.option("--lora", "loras", type=LoraWeight(), multiple=True, help="The latest one's if you name none.")
-@click.option("--base", is_flag=True, help="No LoRA at all: what the base model draws.")
+@click.option("--lora", "loras", type=LoraWeight(), multiple=True, help="Default: the latest LoRA of the project.")
+@click.option("--base", is_flag=True, help="Draw with the base model alone, without a LoRA.")
 @click.option("--out", type=Folder(), required=True)
 @with_client
 def generate(
@@ -424,7 +422,7 @@ def generate(
     base: bool,
     out: Path,
 ) -> None:
-    """Draw pictures with LoRAs of a project."""
+    """Draw pictures with a project's LoRAs."""
     if not loras and not base:
         loras = [{"lora_id": saving.latest_lora(bootlora, project)["id"], "weight": 1.0}]
     wanted: list[Any] = [{"prompt": prompt, "seed": seed, "count": count} for prompt in prompts]
@@ -435,10 +433,10 @@ def generate(
 
 @main.command()
 @click.argument("project")
-@click.option("--after", type=int, default=0, help="Only what came after this number.")
+@click.option("--after", type=int, default=0, help="Only events after this sequence number.")
 @with_client
 def events(bootlora: Bootlora, project: str, after: int) -> None:
-    """Show what has happened to a project, one event a line."""
+    """List a project's events, one per line."""
     for event in bootlora.projects.events(project, after):
         data = {name: value for name, value in event["data"].items() if name not in ("id", "project_id", "seq")}
         click.echo(f"{event['data']['seq']:4} {event['timestamp'][:19]} {event['type']:26} {json.dumps(data)}")
@@ -450,7 +448,7 @@ def _watched(bootlora: Bootlora, job: Job) -> Job:
 
 
 def _table(id_: str, *columns: str) -> Table:
-    """A table whose first column is an id: to be copied whole."""
+    """A table whose first column is an id, which is never wrapped, so that you can copy it."""
     return Table(Column(id_, no_wrap=True), *columns, box=None, pad_edge=False)
 
 

@@ -1,4 +1,4 @@
-"""The service's nouns and their verbs, as `/v1` has them.
+"""The resources of `/v1` and what you can do with them.
 
 bootlora = Bootlora("http://127.0.0.1:8000", "bl_...")
 project = bootlora.projects.create(name="Eiei", trigger_word="eiei21girl", feature_tags=["fox ears"])
@@ -16,11 +16,11 @@ from bootlora.types import Event, Image, ImportedFile, Job, Lora, Project, Round
 
 ENDED = ("succeeded", "failed", "cancelled")
 PAGE = 100
-WAIT_SECONDS = 20.0  # for how long one request may wait for a job
+WAIT_SECONDS = 20.0  # the longest that one request waits for a job
 
 
 class Bootlora:
-    """One service, seen with one API key."""
+    """A connection to one service with one API key."""
 
     def __init__(self, url: str, api_key: str):
         self.http = Http(url.strip().rstrip("/").removesuffix("/v1") + "/v1", api_key)
@@ -40,28 +40,28 @@ class Bootlora:
         return list(self.http.pages("/base-models"))
 
 
-class _Noun:
+class _Resource:
     def __init__(self, http: Http):
         self.http = http
 
 
-class Projects(_Noun):
-    """Characters on their way from a picture to a LoRA."""
+class Projects(_Resource):
+    """Projects. Each makes the LoRA of one character."""
 
     def create(self, *, name: str, trigger_word: str, feature_tags: Sequence[str] = (), **more: Any) -> Project:
-        """A new draft. `more`: subject_tags, base_model, curation, plan, metadata."""
+        """Create a draft. `more`: subject_tags, base_model, curation, plan, metadata."""
         body = {"name": name, "trigger_word": trigger_word, "feature_tags": list(feature_tags), **more}
         return self.http.post("/projects", body)
 
     def all(self, **where: Any) -> Iterator[Project]:
-        """Your projects, the newest first; `where` may name their state, or a label as `metadata.NAME`."""
+        """Your projects, newest first. `where` filters by `state` or by a label as `metadata.NAME`."""
         return self.http.pages("/projects", limit=PAGE, **where)
 
     def get(self, project_id: str) -> Project:
         return self.http.get(f"/projects/{project_id}")
 
     def change(self, project_id: str, *, etag: str | None = None, **changes: Any) -> Project:
-        """Change fields of a project: what she is only while it is a draft."""
+        """Change fields of a project. Its tags and trigger word can change only in a draft."""
         return self.http.change("PATCH", f"/projects/{project_id}", changes, etag=etag)
 
     def delete(self, project_id: str) -> None:
@@ -74,11 +74,11 @@ class Projects(_Noun):
         return self.http.post(f"/projects/{project_id}/cancel")
 
     def retry(self, project_id: str) -> Project:
-        """Do the failed stage again, from its last checkpoint."""
+        """Run the failed stage again, from its last checkpoint."""
         return self.http.post(f"/projects/{project_id}/retry")
 
     def events(self, project_id: str, after: int = 0) -> Iterator[Event]:
-        """All that has happened since `after`, oldest first."""
+        """The events after the sequence number `after`, oldest first."""
         while True:
             page = self.http.get(f"/projects/{project_id}/events", after=after, limit=PAGE)
             yield from page["items"]
@@ -93,13 +93,13 @@ class Projects(_Noun):
         loras: Sequence[WantedLora] = (),
         params: dict[str, Any] | None = None,
     ) -> Job:
-        """Draw pictures with LoRAs of the project; with none, it's the base model that draws."""
+        """Draw pictures with the project's LoRAs, or with the base model alone if `loras` is empty."""
         body = {"pictures": list(pictures), "loras": list(loras), "params": params or {}}
         return self.http.post(f"/projects/{project_id}/generations", body)
 
 
-class Images(_Noun):
-    """Pictures: references, candidates, outputs."""
+class Images(_Resource):
+    """Images: references, candidates, evaluations, outputs."""
 
     def upload(
         self,
@@ -110,9 +110,9 @@ class Images(_Noun):
         framing: str | None = None,
         tags: Sequence[str] = (),
     ) -> Image:
-        """Add a reference picture, with what it shows of her."""
-        said = {"view": view, "framing": framing, "tags": ",".join(tags)}
-        form = {name: value for name, value in said.items() if value}
+        """Upload a reference picture. `view`, `framing` and `tags` say what it shows."""
+        described = {"view": view, "framing": framing, "tags": ",".join(tags)}
+        form = {name: value for name, value in described.items() if value}
         return self.http.post(f"/projects/{project_id}/images", files=_part(file), data=form)
 
     def import_zip(self, project_id: str, file: Path) -> Job:
@@ -120,23 +120,23 @@ class Images(_Noun):
         return self.http.post(f"/projects/{project_id}/imports", files=_part(file))
 
     def all(self, project_id: str, **where: Any) -> Iterator[Image]:
-        """The images of a project; `where` may name role, decision and round."""
+        """The images of a project. `where` filters by role, decision and round."""
         return self.http.pages(f"/projects/{project_id}/images", limit=PAGE, **where)
 
     def get(self, image_id: str) -> Image:
         return self.http.get(f"/images/{image_id}")
 
     def change(self, image_id: str, *, etag: str | None = None, **changes: Any) -> Image:
-        """Decide about an image, retag it, or say what it shows."""
+        """Set an image's decision, tags, view or framing."""
         return self.http.change("PATCH", f"/images/{image_id}", changes, etag=etag)
 
     def put_back(self, image_id: str, file: Path, *, etag: str | None = None) -> Image:
-        """An edited picture takes the place of this one."""
+        """Replace an image with an edited version."""
         path = f"/images/{image_id}"
         return self.http.change("POST", f"{path}/versions", etag=etag, read=path, files=_part(file))
 
     def crop(self, image_id: str, mode: str, boxes: Sequence[dict[str, Any]] = (), *, keep_source: bool = False) -> Job:
-        """Make several references out of one: `auto`, `quadrants` or `boxes`."""
+        """Crop one image into several references. `mode`: `auto`, `quadrants` or `boxes`."""
         body = {"mode": mode, "boxes": list(boxes), "keep_source": keep_source}
         return self.http.post(f"/images/{image_id}/crops", body)
 
@@ -144,8 +144,8 @@ class Images(_Noun):
         return self.http.save(image["url"], path, image["sha256"])
 
 
-class Rounds(_Noun):
-    """Laps of training, generating and curating."""
+class Rounds(_Resource):
+    """Rounds of training, generating and curating."""
 
     def all(self, project_id: str) -> list[Round]:
         return list(self.http.pages(f"/projects/{project_id}/rounds"))
@@ -154,16 +154,16 @@ class Rounds(_Noun):
         return self.http.get(f"/projects/{project_id}/rounds/{number}")
 
     def add(self, project_id: str, kind: str, **plan: Any) -> Round:
-        """Reopen a completed project with another round: `style` or `character`."""
+        """Add a round to a completed project and start it. `kind`: `style` or `character`."""
         return self.http.post(f"/projects/{project_id}/rounds", {"kind": kind, **plan})
 
     def candidates(self, project_id: str, number: int) -> list[Image]:
-        """All candidates of a round, oldest first: their places in this list never change."""
+        """All candidates of a round, oldest first. The order never changes, so positions can serve as numbers."""
         path = f"/projects/{project_id}/rounds/{number}/candidates"
         return sorted(self.http.pages(path, limit=PAGE), key=lambda image: (image["created_at"], image["id"]))
 
     def more(self, project_id: str, number: int, count: int, views: Sequence[str] = ()) -> Job:
-        """Have more candidates drawn, of some views, or of those that are still wanted."""
+        """Draw more candidates, of the given views or else of the views that still lack pictures."""
         body: dict[str, Any] = {"count": count} | ({"views": list(views)} if views else {})
         return self.http.post(f"/projects/{project_id}/rounds/{number}/candidates", body)
 
@@ -176,19 +176,19 @@ class Rounds(_Noun):
         rejected: Sequence[str] = (),
         etag: str | None = None,
     ) -> Round:
-        """Accept and reject candidates, all or none."""
+        """Accept and reject candidates. Either all decisions are taken or none."""
         path = f"/projects/{project_id}/rounds/{number}"
         body = {"accepted": list(accepted), "rejected": list(rejected)}
         return self.http.change("PUT", f"{path}/decisions", body, etag=etag, read=path)
 
     def finish(self, project_id: str, number: int, *, accept_fewer: bool = False, etag: str | None = None) -> Round:
-        """End the curation; what is undecided counts as rejected."""
+        """End the curation. Undecided candidates count as rejected."""
         path = f"/projects/{project_id}/rounds/{number}"
         return self.http.change("POST", f"{path}/finish", {"accept_fewer": accept_fewer}, etag=etag, read=path)
 
 
-class Loras(_Noun):
-    """What trainings leave behind."""
+class Loras(_Resource):
+    """Trained LoRAs."""
 
     def all(self, project_id: str) -> list[Lora]:
         """The LoRAs of a project, oldest first."""
@@ -203,8 +203,8 @@ class Loras(_Noun):
         return self.http.save(file["url"], folder / file_name(file["filename"]), file["sha256"])
 
 
-class Jobs(_Noun):
-    """Work that is waiting, going on, or done."""
+class Jobs(_Resource):
+    """Jobs: queued, running or ended."""
 
     def get(self, job_id: str, *, wait_seconds: float = 0) -> Job:
         return self.http.get(f"/jobs/{job_id}", wait_seconds=wait_seconds)
@@ -213,7 +213,7 @@ class Jobs(_Noun):
         return self.http.post(f"/jobs/{job_id}/cancel")
 
     def images(self, job_id: str) -> list[Image]:
-        """The pictures that a job has drawn or cut, in their order."""
+        """The images that a job has drawn or cropped, in order."""
         return list(self.http.pages(f"/jobs/{job_id}/images", limit=PAGE))
 
     def files(self, job_id: str) -> list[ImportedFile]:
@@ -221,10 +221,10 @@ class Jobs(_Noun):
         return list(self.http.get(f"/jobs/{job_id}/files")["items"])
 
     def wait(self, job_id: str, timeout_seconds: float = 3600) -> Job:
-        """The job when it has ended well.
+        """Wait until the job has succeeded and return it.
 
         Raises:
-            ApiError: it has failed or was cancelled, or the time is up.
+            ApiError: the job failed, was cancelled, or took longer than `timeout_seconds`.
         """
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
@@ -232,7 +232,7 @@ class Jobs(_Noun):
             if job["state"] in ENDED:
                 return succeeded(job)
             time.sleep(0.2)
-        raise ApiError(0, "timeout", f"job {job_id} has not ended within {timeout_seconds:.0f} s")
+        raise ApiError(0, "timeout", f"job {job_id} has not ended in {timeout_seconds:.0f} s; wait again or cancel it")
 
 
 def succeeded(job: Job) -> Job:
@@ -243,5 +243,5 @@ def succeeded(job: Job) -> Job:
 
 
 def _part(file: Path) -> dict[str, tuple[str, bytes]]:
-    """Read at once: a file that is already at its end can't be sent a second time."""
+    """A multipart file part, read into memory, so that a retry can send it again."""
     return {"file": (file.name, file.read_bytes())}

@@ -1,4 +1,4 @@
-"""Progress on a terminal: a bar for the job under way, a line for each thing that has happened."""
+"""Progress on a terminal: a bar for the running job and a line for each important event."""
 
 from __future__ import annotations
 
@@ -15,44 +15,36 @@ from bootlora import types
 from bootlora.client import ENDED, Bootlora, succeeded
 from bootlora.following import Moment
 
-VERBS = {
-    "train": "training",
-    "generate": "generating",
-    "score": "choosing",
-    "crop": "cropping",
-    "upload": "taking in",
-    "import": "taking in",
-}
-LOG_EVERY_SECONDS = 30  # where there is no terminal, and so no bar
+LOG_EVERY_SECONDS = 30  # without a terminal there is no bar, so progress is printed as lines
 
-# What is worth a line. Anything else is in `bootlora events`.
+# The events that are printed. `bootlora events` lists all.
 LINES: dict[str, Callable[[dict[str, Any]], str]] = {
     "round.training_started": lambda data: (
-        f"round {data['number']}: trains a {data['kind']} LoRA on {data['images']} images"
+        f"round {data['number']}: training a {data['kind']} LoRA on {data['images']} images"
     ),
-    "round.generating_started": lambda data: f"round {data['number']}: draws {data['images']} candidates",
+    "round.generating_started": lambda data: f"round {data['number']}: drawing {data['images']} candidates",
     "round.candidates_ready": lambda data: (
-        f"round {data['number']}: {data['candidates']} candidates are there, {data['missing']} are to be chosen"
+        f"round {data['number']}: {data['candidates']} candidates are ready, {data['missing']} are still to be accepted"
     ),
     "round.attention_needed": lambda data: (
-        f"round {data['number']}: [yellow]needs a person[/]: {escape(data['reason'])}"
+        f"round {data['number']}: [yellow]needs attention[/]: {escape(data['reason'])}"
     ),
-    "round.evaluating_started": lambda data: f"round {data['number']}: tries the character LoRA from every side",
+    "round.evaluating_started": lambda data: f"round {data['number']}: testing the character LoRA from every side",
     "round.completed": lambda data: f"round {data['number']}: [green]done[/], the dataset has {data['images']} images",
     "round.failed": lambda data: f"round {data['number']}: [red]failed[/]: {escape(data['error']['message'])}",
     "prompt.cut": lambda data: (
-        f"[yellow]the base model reads only part of {data['texts']} prompts[/], not: {escape(data['unread'][0])}"
+        f"[yellow]{data['texts']} prompts are too long for the base model[/]; cut off: {escape(data['unread'][0])}"
     ),
     "job.requeued": lambda data: (
-        f"[yellow]{escape(data['reason'])}[/]: the {data['kind']} job goes on from its checkpoint"
+        f"[yellow]{escape(data['reason'])}[/]: the {data['kind']} job was requeued and resumes from its checkpoint"
     ),
-    "project.completed": lambda data: "[green]the character LoRA is there[/]",
+    "project.completed": lambda data: "[green]the character LoRA is ready[/]",
     "project.cancelled": lambda data: "[yellow]cancelled[/]",
 }
 
 
 class Display:
-    """Shows moments of a project, or a single job. Use it as a context manager."""
+    """Shows the progress of a project or of a single job. Use it as a context manager."""
 
     def __init__(self, console: Console | None = None):
         self.console = console or Console()
@@ -93,14 +85,18 @@ class Display:
             self.show_job(moment.job, place)
 
     def wait(self, bootlora: Bootlora, job: types.Job) -> types.Job:
-        """The job at its good end, with a bar until then."""
+        """Show a bar until the job ends, and return it.
+
+        Raises:
+            ApiError: the job failed or was cancelled.
+        """
         while job["state"] not in ENDED:
             self.show_job(job)
             job = bootlora.jobs.get(job["id"], wait_seconds=1)
         return succeeded(job)
 
     def show_job(self, job: types.Job, place: str = "") -> None:
-        """One bar: that of the job under way."""
+        """Show the job's bar in place of the previous job's."""
         if job["id"] != self._shown:
             if self._task is not None:
                 self._progress.remove_task(self._task)
@@ -109,7 +105,7 @@ class Display:
         assert self._task is not None
         progress = job.get("progress") or {}
         done, total = amounts(progress)
-        stage = progress.get("stage") or VERBS.get(job["kind"], job["kind"])
+        stage = progress.get("stage") or job.get("verb") or job["kind"]
         what = place + (stage if job["state"] != "queued" else "waiting for a worker")
         much, left = amount(progress), time_left(progress)
         self._progress.update(self._task, description=what, completed=done, total=total, amount=much, left=left)
@@ -118,7 +114,7 @@ class Display:
 
 
 def amounts(progress: types.Progress) -> tuple[int, int | None]:
-    """How much is done of how much: steps where they are counted, else images."""
+    """Done and total: steps if the job counts them, otherwise images."""
     if progress.get("total_steps"):
         return progress.get("step") or 0, progress["total_steps"]
     return progress.get("images_done") or 0, progress.get("images_total")
@@ -141,7 +137,7 @@ def time_left(progress: types.Progress) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """A duration in words, such as `3 min 20 s`."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

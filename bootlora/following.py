@@ -1,4 +1,4 @@
-"""Following a project by its events, until it ends or waits for a person."""
+"""Follow a project by its events until it ends or waits for a person."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bootlora.client import Bootlora
 from bootlora.types import Event, Job, Project, Round
 
 EVERY_SECONDS = 0.5
-# What a round does from this event on, until its next one.
+# The stage that each of these events begins. It lasts until the round's next event.
 STAGES = {
     "round.training_started": "training",
     "round.generating_started": "drawing",
@@ -22,16 +22,16 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Moment:
-    """How a project stands, and what has happened since the moment before."""
+    """A project's state and the events since the previous moment."""
 
     project: Project
-    round: Round | None  # the one that is under way, or else the last
-    job: Job | None  # the round's latest
+    round: Round | None  # the open round, or else the last
+    job: Job | None  # the latest job of a round
     news: list[Event]
 
     @property
     def waits_for(self) -> str | None:
-        """Why nothing goes on without a person, if that is so."""
+        """What the project waits for a person to do; None if it does not wait."""
         if self.project["state"] == "draft":
             return "it is a draft; start it"
         if self.round is None or self.round["state"] != "curating":
@@ -39,7 +39,7 @@ class Moment:
         if self.round.get("needs_attention"):
             return f"round {self.round['number']}: {self.round['needs_attention']}"
         if self.project["curation"] == "manual":
-            return f"round {self.round['number']}: its candidates want to be curated"
+            return f"round {self.round['number']}: accept or reject its candidates"
         return None
 
     @property
@@ -50,9 +50,9 @@ class Moment:
 def follow(
     bootlora: Bootlora, project_id: str, *, after: int = 0, every_seconds: float = EVERY_SECONDS
 ) -> Iterator[Moment]:
-    """A moment every so often. The last one is where the project has ended, or waits for a person.
+    """Yield a moment every `every_seconds`, until the project has ended or waits for a person.
 
-    Its news begin with the event that follows `after`.
+    The first moment's news start after the sequence number `after`.
     """
     seq, job_id = after, None
     project, round_ = _standing(bootlora, project_id)
@@ -64,7 +64,7 @@ def follow(
             job_id = _latest_job(news) or job_id
         moment = Moment(project, round_, bootlora.jobs.get(job_id) if job_id else None, news)
         if moment.is_last:
-            news += bootlora.projects.events(project_id, after=seq)  # what came between the two questions
+            news += bootlora.projects.events(project_id, after=seq)  # events recorded since the first request
         yield moment
         if moment.is_last:
             return
@@ -73,7 +73,7 @@ def follow(
 
 @dataclass(frozen=True)
 class Stage:
-    """What a round did for a while."""
+    """One stage of a round and how long it took."""
 
     number: int
     kind: str
@@ -82,7 +82,7 @@ class Stage:
 
 
 def stages(events: Iterable[Event]) -> list[Stage]:
-    """How long each stage of each round took, in order."""
+    """The finished stages of all rounds, in order."""
     done: list[Stage] = []
     begun: Event | None = None
     for event in events:

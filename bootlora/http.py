@@ -1,4 +1,4 @@
-"""HTTP as the service likes to be spoken to: one key for all tries of a write, patience when it is busy, one error."""
+"""HTTP with retries: all tries of a write share an idempotency key, and a busy service is retried after a pause."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ import requests.auth
 from requests.exceptions import ChunkedEncodingError, ContentDecodingError
 
 BROKEN_OFF = (ChunkedEncodingError, ContentDecodingError)
-UNHEARD = (requests.ConnectionError, requests.Timeout, *BROKEN_OFF)
-BUSY = {429, 502, 503, 504}  # the same request may succeed later
-LOST = {0, 502, 504}  # nobody answered, but the request may have been heard
-CAP = "too_many"  # so begin the codes of a 429 that is no rate limit: it lasts until jobs have run
-IN_PROGRESS = "idempotency_in_progress"  # an earlier try of this very request is still being worked on
+UNANSWERED = (requests.ConnectionError, requests.Timeout, *BROKEN_OFF)
+BUSY = {429, 502, 503, 504}  # a retry may succeed
+LOST = {0, 502, 504}  # no answer came, but the service may have done the request
+CAP = "too_many"  # prefix of a 429's code when it is a cap, not a rate limit; waiting does not help until jobs have run
+IN_PROGRESS = "idempotency_in_progress"  # an earlier try of this request is still running
 TRIES = 6
-LONGEST_PAUSE_SECONDS = 61.0  # the minute of a rate limit; a service that says more is not waited for
-FIRST_PAUSE_SECONDS = 0.5  # doubled after each try that nobody answered
+LONGEST_PAUSE_SECONDS = 61.0  # one window of the rate limit; a longer Retry-After is an error at once
+FIRST_PAUSE_SECONDS = 0.5  # doubled after each unanswered try
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 CHUNK_BYTES = 1 << 16
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class ApiError(Exception):
-    """The service said no, or could not be heard (then `status` is 0). `code` is stable: branch on it."""
+    """The service refused a request or did not answer (then `status` is 0). `code` is stable: branch on it."""
 
     def __init__(self, status: int, code: str, detail: str, errors: list[dict[str, Any]] | None = None):
         super().__init__(detail)
@@ -43,7 +43,7 @@ class ApiError(Exception):
         self.code = code
         self.detail = detail
         self.errors = errors or []
-        self.after_lost_try = False  # what was asked may have been done by an earlier try
+        self.after_lost_try = False  # an earlier try may have done the request
 
     def __str__(self) -> str:
         if len(self.errors) < 2:
@@ -53,7 +53,7 @@ class ApiError(Exception):
 
 
 class Bearer(requests.auth.AuthBase):
-    """The API key. As `auth` rather than a header, because a .netrc replaces a mere header."""
+    """Sends the API key. It is `auth`, not a plain header, because a .netrc file would replace a plain header."""
 
     def __init__(self, api_key: str):
         self.api_key = api_key
@@ -69,14 +69,14 @@ class Http:
     def __init__(self, url: str, api_key: str):
         self.url, api_key = url.strip().rstrip("/"), api_key.strip()
         if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", self.url, re.IGNORECASE):
-            raise ApiError(0, "bad_url", f"{url!r} is no URL of a service; write for example http://127.0.0.1:8000")
+            raise ApiError(0, "bad_url", f"{url!r} is not a service's URL; write for example http://127.0.0.1:8000")
         if not re.fullmatch(r"[\x21-\x7e]+", api_key):
-            raise ApiError(0, "bad_key", "an API key is visible ASCII characters without a space; copy it again")
+            raise ApiError(0, "bad_key", "the API key is empty or has characters that no key has; copy it again")
         self._session = requests.Session()
         self._key = Bearer(api_key)
 
     def get(self, path: str, *, wait_seconds: float = 0, **params: Any) -> Any:
-        """What is at a path. `wait_seconds`: for how long the service may hold the answer back until there is news."""
+        """GET a path. The service may hold its answer for up to `wait_seconds`, until the resource has changed."""
         wait = {"Prefer": f"wait={int(wait_seconds)}"} if wait_seconds >= 1 else {}
         return _body(self._call("GET", path, headers=wait, params=params, patience=wait_seconds))
 
@@ -96,14 +96,14 @@ class Http:
     def change(
         self, method: str, path: str, body: Any = None, *, etag: str | None = None, read: str | None = None, **form: Any
     ) -> Any:
-        """Change what is at a path, as it was when `etag` was read; without one, as it is now (read from `read`)."""
+        """Change a resource if it still has the given `etag`. Without one, the current ETag is read from `read`."""
         etag = etag or self.etag(read or path)
         try:
             return _body(self._call(method, path, headers={"If-Match": etag}, **(form or {"json": body})))
         except ApiError as problem:
             if problem.status == 412 and problem.after_lost_try:
                 problem.detail = (
-                    "the answer to a first try was lost, so this change may have been made already; look again"
+                    "the answer to the first try was lost, so this change may have been made; read the resource again"
                 )
             raise
 
@@ -120,32 +120,32 @@ class Http:
                 raise
 
     def save(self, url: str | None, path: Path, sha256: str) -> Path:
-        """Download a presigned link to a file, which appears only when it is whole and as it should be."""
-        if url is None:  # so the service shows it to who may not download
-            detail = "this API key lacks the scope 'artifacts:read', without which nothing is downloaded"
+        """Download a presigned link. The file appears only when it is complete and its SHA-256 matches."""
+        if url is None:  # the service sends null to keys that may not download
+            detail = "this API key lacks the scope 'artifacts:read'; download with a key that has it"
             raise ApiError(403, "missing_scope", detail)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
         try:
-            return _patiently(lambda: self._receive(url, part, sha256)).replace(path)
+            return _with_retries(lambda: self._receive(url, part, sha256)).replace(path)
         finally:
             part.unlink(missing_ok=True)
 
     def _call(self, method: str, path: str, *, patience: float = 0, **request: Any) -> requests.Response:
         headers = {"Accept": "application/json", **request.pop("headers", {})}
         if method != "GET":
-            headers["Idempotency-Key"] = str(uuid.uuid4())  # the same for every try: it is done once
+            headers["Idempotency-Key"] = str(uuid.uuid4())  # the same for every try, so the service acts once
         request |= {"auth": self._key, "headers": headers, "timeout": (CONNECT_SECONDS, READ_SECONDS + patience)}
-        request["allow_redirects"] = False  # the key is for this service, and a POST would arrive as a GET
-        return _patiently(lambda: self._send(method, self.url + path, **request))
+        request["allow_redirects"] = False  # a redirect could leak the key to another host and turns a POST into a GET
+        return _with_retries(lambda: self._send(method, self.url + path, **request))
 
     def _send(self, method: str, url: str, **request: Any) -> requests.Response:
         try:
             answer = self._session.request(method, url, **request)
-        except UNHEARD as error:
-            raise _Again(_unheard(url, error)) from error
+        except UNANSWERED as error:
+            raise _Again(_unanswered(url, error)) from error
         except (requests.RequestException, ValueError) as error:
-            raise ApiError(0, "unsendable", f"the request can't be sent: {error}") from error
+            raise ApiError(0, "unsendable", f"can't send the request; check the URL: {error}") from error
         if answer.is_redirect:
             raise _moved(answer)
         if answer.ok:
@@ -160,29 +160,29 @@ class Http:
         found = hashlib.sha256()
         timeout = (CONNECT_SECONDS, READ_SECONDS)
         try:
-            # without the API key: the link itself is the right to read
+            # no API key: the presigned link grants the access
             with self._send("GET", url, stream=True, timeout=timeout) as answer, part.open("wb") as file:
                 for chunk in answer.iter_content(CHUNK_BYTES):
                     found.update(chunk)
                     file.write(chunk)
         except requests.RequestException as error:
-            raise _Again(_unheard(url, error)) from error
+            raise _Again(_unanswered(url, error)) from error
         if found.hexdigest() != sha256:
             name = part.name.removesuffix(".part")
-            raise _Again(ApiError(0, "sha256_mismatch", f"{name} did not arrive as it was sent; download it again"))
+            raise _Again(ApiError(0, "sha256_mismatch", f"{name} arrived damaged (wrong SHA-256); download it again"))
         return part
 
 
 class _Again(Exception):
-    """Worth another try, after a pause."""
+    """Retry after a pause."""
 
     def __init__(self, problem: ApiError, retry_after: str | None = None):
         self.problem = problem
         self.retry_after = retry_after
 
 
-def _patiently(attempt: Callable[[], T]) -> T:
-    """What an attempt gives, at one of its tries."""
+def _with_retries(attempt: Callable[[], T]) -> T:
+    """The result of `attempt`, retried up to `TRIES` times with pauses."""
     lost = False
     for number in range(TRIES):
         try:
@@ -200,7 +200,7 @@ def _patiently(attempt: Callable[[], T]) -> T:
 
 
 def _pause(retry_after: str | None, number: int) -> float:
-    """As long as the service asks for, else longer each time. Others wait too, so never exactly as long as they do."""
+    """Retry-After if the service sent it, otherwise exponential backoff. Jitter spreads the retries of clients."""
     seconds = _seconds((retry_after or "").strip())
     if seconds is None:
         return random.uniform(0.5, 1) * FIRST_PAUSE_SECONDS * 2**number
@@ -208,7 +208,7 @@ def _pause(retry_after: str | None, number: int) -> float:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """The seconds of a Retry-After that is a number or a date, as it should be."""
+    """Retry-After in seconds, from a number or an HTTP date; None if it is neither."""
     if re.fullmatch("[0-9]+", retry_after):
         return float(retry_after)
     try:
@@ -218,11 +218,12 @@ def _seconds(retry_after: str) -> float | None:
 
 
 def _problem(answer: requests.Response) -> ApiError:
-    said = _object(answer) or {}
-    detail = said.get("detail") or said.get("title") or f"the service answered {answer.status_code} {answer.reason}"
-    errors = said.get("errors")
-    told = [each for each in errors if isinstance(each, dict) and "detail" in each] if isinstance(errors, list) else []
-    return ApiError(answer.status_code, str(said.get("code", "unknown")), str(detail), told)
+    body = _object(answer) or {}
+    detail = body.get("detail") or body.get("title") or f"the service answered {answer.status_code} {answer.reason}"
+    errors = body.get("errors")
+    errors = errors if isinstance(errors, list) else []
+    listed = [each for each in errors if isinstance(each, dict) and "detail" in each]
+    return ApiError(answer.status_code, str(body.get("code", "unknown")), str(detail), listed)
 
 
 def _moved(answer: requests.Response) -> ApiError:
@@ -231,40 +232,40 @@ def _moved(answer: requests.Response) -> ApiError:
     base = f"{parts.scheme}://{parts.netloc}{parts.path.partition('/v1/')[0]}"
     asked = answer.url.partition("?")[0]
     return ApiError(
-        answer.status_code, "moved", f"{asked} points to {there}; if the service is there, set the URL to {base}"
+        answer.status_code, "moved", f"{asked} redirects to {there}; if the service is there, set the URL to {base}"
     )
 
 
 def file_name(text: str) -> str:
-    """The service's name for something, as the name of a file: on no system does it lead anywhere else."""
+    """A safe file name made of a name from the service: no path separators, drive letters or control characters."""
     return re.sub(r"[\x00-\x1f/\\:]", "_", text).strip(". ") or "_"
 
 
-def _unheard(url: str, error: Exception) -> ApiError:
+def _unanswered(url: str, error: Exception) -> ApiError:
     host = _host(url)
     if isinstance(error, BROKEN_OFF):
-        return ApiError(0, "unreachable", f"the answer of {host} broke off; try again ({type(error).__name__})")
-    return ApiError(0, "unreachable", f"nothing answers at {host}; is the service running? ({type(error).__name__})")
+        return ApiError(0, "unreachable", f"the connection to {host} broke off; try again ({type(error).__name__})")
+    return ApiError(0, "unreachable", f"{host} does not answer; is the service running? ({type(error).__name__})")
 
 
 def _host(url: str) -> str:
-    """Whom a URL names, without a password."""
+    """The host and port of a URL, without user and password."""
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _body(answer: requests.Response) -> Any:
     if answer.status_code == 204:
         return None
-    said = _object(answer)
-    if said is None:
-        detail = f"{_host(answer.url)} answers, but not as Bootlora does; is the URL right, or is it a proxy?"
+    body = _object(answer)
+    if body is None:
+        detail = f"{_host(answer.url)} answers, but it is not Bootlora; check the URL and any proxy"
         raise ApiError(answer.status_code, "not_bootlora", detail)
-    return said
+    return body
 
 
 def _object(answer: requests.Response) -> dict[str, Any] | None:
     try:
-        said = answer.json()
+        body = answer.json()
     except ValueError:
         return None
-    return said if isinstance(said, dict) else None
+    return body if isinstance(body, dict) else None

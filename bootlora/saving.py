@@ -1,4 +1,4 @@
-"""Bringing a project's results home: LoRA files, datasets that other trainers read, sheets of candidates."""
+"""Save a project's results: LoRA files, datasets for other trainers, contact sheets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bootlora.types import Image, Lora, Round
 
 
 def lora(bootlora: Bootlora, found: Lora, folder: Path) -> list[Path]:
-    """All formats of a LoRA, each in a folder of its name."""
+    """Save all formats of a LoRA, each in a folder named after the format."""
     return [bootlora.loras.save(found, format_, folder / file_name(format_)) for format_ in sorted(found["files"])]
 
 
@@ -20,13 +20,13 @@ def latest_lora(bootlora: Bootlora, project_id: str) -> Lora:
     """The character LoRA if there is one, else the latest style LoRA."""
     loras = bootlora.loras.all(project_id)
     if not loras:
-        raise ApiError(0, "no_lora", "the project has no LoRA yet; `bootlora watch` shows how far it is")
+        raise ApiError(0, "no_lora", "the project has no LoRA yet; `bootlora watch` shows its progress")
     characters = [each for each in loras if each["kind"] == "character"]
     return (characters or loras)[-1]
 
 
 def dataset(bootlora: Bootlora, project_id: str, round_: Round, folder: Path) -> Path:
-    """What a round was trained on, as kohya's trainers read it: `1_trigger/001.png` with `001.txt`."""
+    """Save a round's dataset in the layout of kohya's trainers: `1_trigger/001.png` with `001.txt`."""
     project = bootlora.projects.get(project_id)
     images = {image["id"]: image for image in bootlora.images.all(project_id)}
     place = folder / file_name(f"1_{project['trigger_word']}")
@@ -37,7 +37,7 @@ def dataset(bootlora: Bootlora, project_id: str, round_: Round, folder: Path) ->
 
 
 def pictures(bootlora: Bootlora, images: Iterable[Image], folder: Path) -> list[Path]:
-    """Each picture under its number and id."""
+    """Save images as `NUMBER_ID.png`."""
     return [
         bootlora.images.save(image, folder / file_name(f"{number:03d}_{image['id']}.png"))
         for number, image in enumerate(images, 1)
@@ -45,7 +45,7 @@ def pictures(bootlora: Bootlora, images: Iterable[Image], folder: Path) -> list[
 
 
 def sheet(images: list[Image], files: list[Path], path: Path, *, title: str, numbered: bool = False) -> Path:
-    """A contact sheet of pictures that have been saved."""
+    """Save a contact sheet of images that are already downloaded."""
     cells = [
         sheets.Cell(file, caption(image), number if numbered else None, image["decision"])
         for number, (image, file) in enumerate(zip(images, files, strict=True), 1)
@@ -56,6 +56,6 @@ def sheet(images: list[Image], files: list[Path], path: Path, *, title: str, num
 
 
 def caption(image: Image) -> str:
-    """What a picture is said to show, in few words."""
+    """A short caption: view and framing, or else the tags."""
     shown = [image.get("view"), (image.get("framing") or "").replace("_", " ")]
     return ", ".join(each for each in shown if each) or ", ".join(image.get("tags") or [])

@@ -1,4 +1,4 @@
-"""What people type: tags with commas, numbers with ranges."""
+"""Parse what people type: comma-separated tags, numbers and ranges."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ def tags(text: str) -> list[str]:
 
 
 def numbers(text: str, allowed: Container[int], rest: Sequence[int]) -> list[int]:
-    """`1,4,7-9` as numbers; `rest` and `all` are what is given as the rest, `none` is nothing.
+    """Parse `1,4,7-9`. The words `rest` and `all` stand for the given `rest`; `none` is empty.
 
     Raises:
-        ValueError: something else, or a number that isn't allowed.
+        ValueError: the text is none of these, or a number is not in `allowed`.
     """
     chosen: list[int] = []
     for part in text.replace(" ", "").split(","):
@@ -24,8 +24,8 @@ def numbers(text: str, allowed: Container[int], rest: Sequence[int]) -> list[int
             first, last = int(match[1]), int(match[2] or match[1])
             outside = next((each for each in (first, last) if each not in allowed), None)
             if outside is not None:
-                raise ValueError(f"there is no candidate {outside}")
+                raise ValueError(f"there is no candidate {outside}; choose a number from the sheet")
             chosen += range(first, last + 1)
         elif part not in ("", "none"):
-            raise ValueError(f"{part!r} is no number; write for example 1,4,7-9, or all, rest or none")
+            raise ValueError(f"{part!r} is not a number; write for example 1,4,7-9, or all, rest or none")
     return list(dict.fromkeys(chosen))

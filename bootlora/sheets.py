@@ -1,4 +1,4 @@
-"""Contact sheets: many small pictures on one, with their numbers, captions and what was decided."""
+"""Contact sheets: many small pictures in one, with their numbers, captions and decisions."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Cell:
     file: Path
     caption: str = ""
     number: int | None = None
-    decision: str = "pending"  # accepted is framed, rejected is dimmed
+    decision: str = "pending"  # accepted gets a frame, rejected is dimmed
 
 
 def contact_sheet(cells: Sequence[Cell], *, title: str = "", columns: int = 8, cell: int = CELL) -> Image.Image:
-    """Pictures in rows, in their order."""
+    """A sheet of pictures in rows, in the given order."""
     columns = max(1, min(columns, len(cells)))
     captions = [_wrapped(each.caption, cell) for each in cells]
     caption_height = max((len(lines) for lines in captions), default=0) * (CAPTION_SIZE + 4)
@@ -51,7 +51,7 @@ def contact_sheet(cells: Sequence[Cell], *, title: str = "", columns: int = 8, c
 
 
 def comparison(rows: Sequence[tuple[str, Sequence[Path]]], columns: Sequence[str], *, cell: int = CELL) -> Image.Image:
-    """A table of pictures: what is compared runs down, the same prompt and seed stand in one column."""
+    """A table of pictures: one row per thing compared, one column per prompt and seed."""
     label_width = 130
     top = TITLE_SIZE + 2 * GAP
     width = label_width + len(columns) * (cell + GAP) + GAP
@@ -69,7 +69,7 @@ def comparison(rows: Sequence[tuple[str, Sequence[Path]]], columns: Sequence[str
 
 
 def fit(picture: Image.Image, size: int) -> Image.Image:
-    """As large as fits into a square, on white."""
+    """Scale a picture to fit into a white square."""
     picture = picture.convert("RGBA")
     scale = size / max(picture.size)
     wanted = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
@@ -97,7 +97,7 @@ def _put(sheet: Image.Image, each: Cell, x: int, y: int, cell: int) -> None:
 
 
 def _wrapped(caption: str, width: int) -> list[str]:
-    """A caption in a few lines of at most so many pixels."""
+    """Wrap a caption to at most `CAPTION_LINES` lines of `width` pixels."""
     letter = _font(CAPTION_SIZE).getlength("n")
     lines = textwrap.wrap(caption, int(width / letter))
     if len(lines) > CAPTION_LINES:

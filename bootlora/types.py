@@ -1,4 +1,4 @@
-"""What the service answers, as far as this client reads it. Unknown fields are there too, and to be ignored."""
+"""The parts of the service's responses that this client reads. Responses may have more fields; ignore them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Image(TypedDict, total=False):
     prompt: str | None
     seed: int | None
     scores: dict[str, Any] | None
-    url: str | None  # presigned: read it without the API key; none without the scope `artifacts:read`
+    url: str | None  # presigned: needs no API key; null without the scope `artifacts:read`
     sha256: str
     width: int
     height: int
@@ -94,6 +94,7 @@ class Progress(TypedDict, total=False):
 class Job(TypedDict, total=False):
     id: str
     kind: str
+    verb: str  # what the job is doing, such as `training`
     state: str  # queued, running, succeeded, failed or cancelled
     attempt: int
     progress: Progress | None
@@ -112,7 +113,7 @@ class ImportedFile(TypedDict):
 class Event(TypedDict):
     type: str
     timestamp: str
-    data: dict[str, Any]  # `seq` counts without a gap within a project
+    data: dict[str, Any]  # `seq` counts up within a project, without gaps
 
 
 class WantedPicture(TypedDict, total=False):

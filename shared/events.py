@@ -1,4 +1,4 @@
-"""Events: one table for polling, streams and webhooks, written in the transaction of what happened."""
+"""Events: one table for polling, streams and webhooks. An event is written in the transaction of its change."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sqlalchemy.orm.attributes import set_committed_value
 from shared.models import Delivery, Event, Job, Project, Round, Webhook
 from shared.outside.db import clock, utcnow
 
-LAST_SEQ = 2**31 - 1  # the most that the column holds
+LAST_SEQ = 2**31 - 1  # the column's maximum
 
-# Every type, and what it says. Clients are told to ignore types that they don't know.
+# Every event type with its meaning. The API's contract tells clients to ignore unknown types.
 TYPES = {
     "project.started": "The first round has begun.",
     "project.completed": "The character LoRA is there: `data.lora_id`.",
@@ -43,7 +43,7 @@ _NEXT = (
     .values(seq=_projects.c.seq + 1)
     .returning(_projects.c.seq)
 )
-# Locked, so that none is deleted before its delivery is written: that would roll the whole transaction back.
+# Locks the webhooks: if one were deleted before its delivery is written, the whole transaction would be rolled back.
 _LISTENING = (
     select(Webhook)
     .where(
@@ -56,10 +56,10 @@ _LISTENING = (
 
 
 def record(session: Session, project: Project, type_: str, **data: Any) -> Event:
-    """Append an event to a project, with a delivery for each webhook that wants it."""
+    """Append an event to a project, and a delivery for each webhook that subscribes to it."""
     if type_ not in TYPES:
         raise ValueError(f"unknown event type {type_!r}")
-    session.flush()  # for _NEXT, in case the project is new
+    session.flush()  # a new project must exist before _NEXT updates it
     now = utcnow()
     seq = session.scalar(_NEXT, {"of": project.id, "updated_at": now})
     set_committed_value(project, "seq", seq)
@@ -74,7 +74,7 @@ def record(session: Session, project: Project, type_: str, **data: Any) -> Event
 
 
 def of_job(session: Session, job: Job, type_: str, **data: Any) -> Event:
-    """An event about a job, in its project."""
+    """Record an event about a job in its project."""
     project = session.get_one(Project, job.project_id)
     return record(
         session,
@@ -90,7 +90,7 @@ def of_job(session: Session, job: Job, type_: str, **data: Any) -> Event:
 
 
 def of_round(session: Session, round_: Round, type_: str, **data: Any) -> Event:
-    """An event about a round, in its project."""
+    """Record an event about a round in its project."""
     return record(session, round_.project, type_, round_id=round_.id, number=round_.number, kind=round_.kind, **data)
 
 
@@ -102,13 +102,13 @@ def after(session: Session, project_id: str, seq: int, limit: int) -> list[Event
 
 
 def latest(session: Session, project_id: str, type_: str) -> Event:
-    """The last event of a type, by `seq`: what hosts call the time is no order."""
+    """The last event of a type, ordered by `seq` because hosts' clocks may differ."""
     query = select(Event).where(Event.project_id == project_id, Event.type == type_).order_by(Event.seq.desc())
     return session.scalars(query.limit(1)).one()
 
 
 def payload(event: Event) -> dict[str, Any]:
-    """An event as clients see it, in every view of the table."""
+    """An event as clients get it from polling, streams and webhooks."""
     return {
         "type": event.type,
         "timestamp": event.created_at.isoformat(),

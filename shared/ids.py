@@ -1,4 +1,4 @@
-"""Ids: unguessable, sortable by time of birth, and readable in a log."""
+"""Ids: unguessable, sortable by creation time, readable in logs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _last = 0
 def new_id(prefix: str) -> str:
     """`prefix_` and 26 characters: 48 bits of milliseconds, then 82 random bits (the layout of a ULID).
 
-    Of two made by one process the later is greater, even within a millisecond: jobs go by the order of their ids.
+    Ids of one process increase, even within a millisecond, because jobs run in the order of their ids.
     """
-    global _last  # noqa: PLW0603  (the one that was given out before)
+    global _last  # noqa: PLW0603  (the previous id)
     fresh = (int(time.time() * 1000) << 82) | secrets.randbits(82)
     with _lock:
         number = _last = fresh if fresh >> 82 > _last >> 82 else _last + 1 + secrets.randbits(64)
@@ -28,7 +28,7 @@ def new_id(prefix: str) -> str:
 
 
 def youngest_birth(text: str) -> float:
-    """When the youngest id that a text names was made, as seconds since the epoch; 0 if it names none."""
+    """The creation time of the newest id in a text, in seconds since the epoch; 0 if it contains none."""
     return max((_born_at(digits) for digits in ID.findall(text)), default=0.0)
 
 

@@ -1,4 +1,4 @@
-"""JSON as text: answers, ETags and rows are full of it. It takes a tenth of the standard library's time."""
+"""JSON by orjson, ten times as fast as the standard library. Responses, ETags and rows use it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 import orjson
 
-# What the standard library refuses is refused here too.
+# Refuse the types that the standard library refuses.
 STRICT = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 SORTED = STRICT | orjson.OPT_SORT_KEYS
 
 
 def write(value: Any, *, sort_keys: bool = False, default: Callable[[Any], Any] | None = None) -> str:
-    """A value as JSON. What is no number (NaN) is null; what JSON doesn't know is what `default` makes of it."""
+    """A value as JSON. NaN becomes null. `default` converts values that JSON has no type for."""
     try:
         return orjson.dumps(value, default, SORTED if sort_keys else STRICT).decode()
-    except TypeError:  # half a surrogate pair, more than 64 bits, keys that are no text
+    except TypeError:  # a lone surrogate, an integer over 64 bits, or keys that are not strings
         return json.dumps(value, sort_keys=sort_keys, default=default)
 
 
 def read(text: str | bytes) -> Any:
-    """What a row holds; one of former times may hold a NaN."""
+    """Parse JSON. Old rows may contain NaN, which only the standard library accepts."""
     try:
         return orjson.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""States, who may move them, and what comes next. Pure: tables and functions, no database."""
+"""States and their legal moves, as tables. No database."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from enum import StrEnum
 
 
 class ProjectState(StrEnum):
-    DRAFT = "draft"  # being prepared: images, tags, plan
+    DRAFT = "draft"  # images, tags and plan are being prepared
     RUNNING = "running"  # its rounds are under way
-    COMPLETED = "completed"  # the character LoRA is there; another round may reopen it
-    FAILED = "failed"  # a job failed for good; retry goes on from there
+    COMPLETED = "completed"  # the character LoRA is ready; another round may reopen the project
+    FAILED = "failed"  # a job failed for good; a retry resumes from there
     CANCELLED = "cancelled"
 
 
 class RoundKind(StrEnum):
     STYLE = "style"  # features stay in the captions; makes candidates
-    CHARACTER = "character"  # features are taken out of the captions; makes the LoRA that is the aim
+    CHARACTER = "character"  # features are removed from the captions; makes the character LoRA
 
 
 class RoundState(StrEnum):
     PENDING = "pending"  # waits for the round before it
     TRAINING = "training"
     GENERATING = "generating"  # style rounds: candidates are being drawn
-    CURATING = "curating"  # holds no worker and no message; ends when a client or the scorer has chosen
-    EVALUATING = "evaluating"  # character rounds: the LoRA is being tried from every side
+    CURATING = "curating"  # uses no worker; ends when a client or the scorer has chosen
+    EVALUATING = "evaluating"  # character rounds: test pictures from every side are being drawn
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
 class JobState(StrEnum):
-    QUEUED = "queued"  # a row that waits; a worker claims it, a client cancels it
+    QUEUED = "queued"  # waits for a worker to claim it or a client to cancel it
     RUNNING = "running"  # one worker holds its lease
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -44,7 +44,7 @@ class Decision(StrEnum):
 
 
 class Curation(StrEnum):
-    MANUAL = "manual"  # waits for a person, for as long as it takes
+    MANUAL = "manual"  # waits for a person, without a time limit
     AUTO = "auto"  # the scorer chooses
 
 
@@ -81,10 +81,10 @@ OPEN_ROUND_STATES = frozenset({RoundState.TRAINING, RoundState.GENERATING, Round
 
 
 def after_training(kind: RoundKind) -> RoundState:
-    """A style LoRA draws candidates; a character LoRA is tried out."""
+    """The state after training: a style LoRA draws candidates, a character LoRA is evaluated."""
     return RoundState.GENERATING if kind == RoundKind.STYLE else RoundState.EVALUATING
 
 
 def caption_policy(kind: RoundKind) -> str:
-    """Features stay in the captions of a style round. They leave those of a character round."""
+    """Captions keep the features in a style round (`full`) and drop them in a character round (`prune`)."""
     return "full" if kind == RoundKind.STYLE else "prune"

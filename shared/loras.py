@@ -1,4 +1,4 @@
-"""LoRAs: what trainings leave behind."""
+"""Trained LoRAs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shared.models import Job, Lora, Project, Round
 
 
 def add(session: Session, job: Job, round_: Round, result: TrainResult) -> Lora:
-    """Add the LoRA that a training has made; its round draws with it from now on."""
+    """Add a trained LoRA and assign it to its round, which draws with it."""
     params = kinds.TRAIN.params_of(job)
     lora = Lora(
         project_id=round_.project_id,
@@ -37,13 +37,18 @@ def add(session: Session, job: Job, round_: Round, result: TrainResult) -> Lora:
 
 
 def of_project(session: Session, project: Project, wanted: list[dict[str, Any]]) -> list[LoraInput]:
-    """LoRAs with weights as a job's inputs name them. Every one must belong to the project's owner and fit its base."""
+    """LoRAs with weights, as job inputs.
+
+    Raises:
+        NotFound: the project's owner has no such LoRA.
+        Conflict: a LoRA is for another base model.
+    """
     chosen = []
     for each in wanted:
         query = select(Lora, Project).join(Project, Project.id == Lora.project_id)
         row = session.execute(query.where(Lora.id == each["lora_id"], Project.user_id == project.user_id)).one_or_none()
         if row is None:
-            raise NotFound(f"there is no LoRA {each['lora_id']}")
+            raise NotFound(f"there is no LoRA {each['lora_id']}; list yours with GET /v1/projects/ID/loras")
         lora = row[0]
         if lora.base_model != project.base_model:
             raise Conflict(
@@ -55,6 +60,6 @@ def of_project(session: Session, project: Project, wanted: list[dict[str, Any]])
 
 
 def as_input(lora: Lora, weight: float) -> LoraInput:
-    """A LoRA as a job's inputs name it."""
+    """A LoRA as a job input."""
     file = lora.files["diffusers"]
     return LoraInput(id=lora.id, key=file["key"], sha256=file["sha256"], weight=weight)

@@ -1,8 +1,8 @@
-"""Rows and objects, compared: what rows name and the store lacks, and what the store keeps and no row names.
+"""Compare rows with objects: find objects that are missing, and orphans, which no row names.
 
-An object is put before the row that names it is written, and nothing undoes a put. So an attempt that was lost
-leaves objects behind, which are collected once nobody can be at work on them any more. After a backup has been
-restored, rows and objects may be of different days; then an operator looks, and repairs.
+An object is stored before its row is written, and a rollback does not delete it. So a lost attempt leaves orphans.
+They are deleted when no worker can still be using them. After a restore of a backup, rows and objects may come from
+different times; then an operator checks and repairs them.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ log = structlog.get_logger()
 
 JOB_KEY = re.compile(r"projects/[^/]+/jobs/(?P<job>[^/]+)/")
 _TO_BE_TAKEN_IN = (Job.kind.in_((kinds.UPLOAD.name, kinds.IMPORT.name)), Job.state.not_in(TERMINAL_JOB_STATES))
-AT_ONCE = 1_000  # rows in memory: there may be a million
+AT_ONCE = 1_000  # rows fetched at a time; there may be a million
 MISSING = "missing"  # the state of an image whose object is gone
 
 
 @dataclass(frozen=True)
 class Reference:
-    """An object that a row counts on."""
+    """An object that a row names."""
 
     key: str
     sha256: str
@@ -50,19 +50,19 @@ class Reference:
 
 @dataclass
 class Differences:
-    """What a comparison has found."""
+    """The result of a comparison."""
 
     objects: int = 0
     missing: list[Reference] = field(default_factory=list)
     damaged: list[Reference] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)  # older than the grace time
-    young: int = 0  # objects that no row names yet, but may soon
+    young: int = 0  # objects without a row that may still get one
 
 
 def compare(runtime: Runtime, *, grace_seconds: float, read: bool = False) -> Differences:
-    """Compare rows and objects. With `read`, every object is read and its SHA-256 checked as well.
+    """Compare rows and objects. With `read`, also read every object and check its SHA-256.
 
-    The objects are listed before the rows are read: what is put and named in between is then no orphan.
+    Lists the objects before it reads the rows, so that an object stored in between is not taken for an orphan.
     """
     stored = {found.key for folder in FOLDERS for found in runtime.storage.list(f"{folder}/")}
     with runtime.db.reading() as session:
@@ -74,9 +74,9 @@ def compare(runtime: Runtime, *, grace_seconds: float, read: bool = False) -> Di
     named = {reference.key for reference in references} | results | awaited
     found = Differences(objects=len(stored))
     for reference in references:
-        if reference.key not in stored and not _is_there(runtime, reference.key):
+        if reference.key not in stored and not _exists(runtime, reference.key):
             found.missing.append(reference)
-        elif read and not _is_whole(runtime, reference):
+        elif read and not _is_intact(runtime, reference):
             found.damaged.append(reference)
     for key in sorted(stored - named):
         if _may_be_named_soon(key, at_work, grace_seconds):
@@ -87,9 +87,9 @@ def compare(runtime: Runtime, *, grace_seconds: float, read: bool = False) -> Di
 
 
 def collect(runtime: Runtime, *, grace_seconds: float) -> int:
-    """Delete the objects that no row names and nobody is at work on. Returns how many there were.
+    """Delete orphans that no worker can still be using. Returns how many there were.
 
-    In a store that is not known to be this installation's, nothing is deleted, and one line of the log says why.
+    Deletes nothing in a store that may belong to another installation, and logs why.
     """
     try:
         ownership.ensure(runtime)
@@ -105,13 +105,13 @@ def collect(runtime: Runtime, *, grace_seconds: float) -> int:
 
 
 def repair(runtime: Runtime, found: Differences) -> int:
-    """Take lost pictures out of every dataset, and delete orphans. Returns how many rows were changed.
+    """Reject lost pictures and delete orphans. Returns how many rows were changed.
 
-    What can't be mended is left as it is, and stays in the report: a LoRA without its file must be trained again;
-    a checkpoint that is gone is passed over by itself.
+    Other damage stays in the report. A LoRA without its file must be trained again. A missing checkpoint is skipped
+    when its job resumes.
 
     Raises:
-        WrongStore: the store is not known to be this installation's; nothing was changed.
+        WrongStore: the store may belong to another installation; nothing was changed.
     """
     ownership.ensure(runtime)
     lost = {each.row_id for each in (*found.missing, *found.damaged) if each.table == Image.__tablename__}
@@ -130,7 +130,7 @@ def _references(session: Session) -> Iterator[Reference]:
     for lora in session.scalars(select(Lora)):
         for file in lora.files.values():
             yield Reference(file["key"], file["sha256"], Lora.__tablename__, lora.id)
-    # A retry goes on from the last checkpoint and pictures of the job that failed, or was cancelled.
+    # A retry resumes from the last checkpoint and pictures of the failed or cancelled job.
     can_be_retried = and_(Job.state.in_((JobState.FAILED, JobState.CANCELLED)), Project.state == ProjectState.FAILED)
     kept = select(Job).join(Project).where(Job.checkpoint.is_not(None), or_(Job.state.in_(OPEN_STATES), can_be_retried))
     for job in session.scalars(kept):
@@ -140,7 +140,7 @@ def _references(session: Session) -> Iterator[Reference]:
 
 
 def _keys(value: Any) -> Iterator[str]:
-    """Every `key` in a result, whatever its shape: what a job has published is never an orphan."""
+    """Every `key` anywhere in a result: objects that a job has published are never orphans."""
     if isinstance(value, dict):
         if isinstance(value.get("key"), str):
             yield value["key"]
@@ -151,7 +151,7 @@ def _keys(value: Any) -> Iterator[str]:
 
 
 def _at_work(session: Session, grace_seconds: float) -> set[str]:
-    """Jobs that are open, or that ended so lately that a lost worker may still be putting objects for them."""
+    """Jobs that are open or ended so recently that a lost worker may still store objects for them."""
     late = Job.finished_at > clock(-grace_seconds)
     return set(session.scalars(select(Job.id).where(Job.state.not_in(TERMINAL_JOB_STATES) | late)))
 
@@ -163,8 +163,8 @@ def _may_be_named_soon(key: str, at_work: set[str], grace_seconds: float) -> boo
     return time.time() - ids.youngest_birth(key) < grace_seconds
 
 
-def _is_there(runtime: Runtime, key: str) -> bool:
-    """Asked again: the row may have been written after the objects were listed."""
+def _exists(runtime: Runtime, key: str) -> bool:
+    """Check a single object again: it may have been stored after the listing."""
     try:
         runtime.storage.stat(key)
     except NotFound:
@@ -172,7 +172,7 @@ def _is_there(runtime: Runtime, key: str) -> bool:
     return True
 
 
-def _is_whole(runtime: Runtime, reference: Reference) -> bool:
+def _is_intact(runtime: Runtime, reference: Reference) -> bool:
     try:
         digest = hashlib.sha256()
         for piece in runtime.storage.open(reference.key):

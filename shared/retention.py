@@ -1,6 +1,6 @@
-"""What is kept for a time only: deliveries that have ended, and idempotency keys. Events and the audit log stay.
+"""Delete old rows: ended deliveries and idempotency keys. Events and the audit log are kept.
 
-A call deletes a batch, so that a million old rows never hold a lock for long: the clock calls again.
+Each call deletes one batch, so that a million old rows don't hold a lock for long. The clock calls it repeatedly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ENDED = ("delivered", "failed")
 
 
 def forget(session: Session, settings: Settings) -> int:
-    """Delete a batch of each sort that has been kept long enough. Returns how many rows there were."""
+    """Delete a batch of old rows from each table. Returns how many were deleted."""
     gone = _forget(session, IdempotencyKey, IdempotencyKey.created_at, settings.keep_idempotency_keys_days)
     for state in ENDED:
         gone += _forget(session, Delivery, Delivery.due_at, settings.keep_deliveries_days, Delivery.state == state)
@@ -28,8 +28,10 @@ def forget(session: Session, settings: Settings) -> int:
 
 
 def _forget(session: Session, model: type[Base], age: InstrumentedAttribute[Any], days: int, *which: Any) -> int:
-    """The oldest first, along an index. `SKIP LOCKED`: several workers may be at it."""
-    until = session.scalar(select(clock(-days * DAY)))  # asked before: a volatile function can't be looked up
+    """Delete the oldest rows, along an index. `SKIP LOCKED`, because several workers may run this."""
+    until = session.scalar(
+        select(clock(-days * DAY))
+    )  # computed first: an index can't be used with a volatile function
     key = tuple_(*inspect(model).primary_key)
     old = select(*key).where(*which, age < until).order_by(age).limit(BATCH).with_for_update(skip_locked=True)
     found = [tuple(row) for row in session.execute(old)]

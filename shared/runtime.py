@@ -1,4 +1,4 @@
-"""The one place that wires: settings to database, store and broker."""
+"""Connects settings, database, store and broker; commits transactions, dispatches jobs and requeues lost ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 class JobSender(Protocol):
-    """What wakes workers: Celery over Redis, or a list in a unit test."""
+    """Sends messages that wake workers: Celery over Redis, or a list in unit tests."""
 
     def send(self, queue: str, job_id: str, attempt: int) -> None: ...
 
@@ -45,7 +45,7 @@ def open_storage(settings: Settings) -> Storage:
 
 @dataclass(kw_only=True)
 class Runtime:
-    """What both doors stand on."""
+    """What the API and the workers share: settings and connections."""
 
     settings: Settings
     db: Database
@@ -70,24 +70,24 @@ class Runtime:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """All of it or nothing. What can be handed out now is, as its last act; the messages follow the commit."""
+        """A transaction that ends by dispatching the jobs that can run; messages follow after the commit."""
         with self.db.transaction() as session:
             yield session
             handed_out = {queue: self._turns(session, queue, patient=False) for queue in session.info.get("awake", ())}
         for queue, taken in handed_out.items():
-            self._send_or_leave_it(queue, taken)
+            self._try_to_send(queue, taken)
 
     def dispatch(self) -> int:
         """Send a message for each job that a live worker can take now. Returns how many were sent.
 
-        Just in time: the backlog stays in the table, where it can be ordered fairly, counted and cancelled.
+        At most one per free slot. The rest waits in the table, where it can be ordered, counted and cancelled.
         """
         return sum(self._dispatch_queue(queue) for queue in catalog.QUEUES)
 
-    def _send_or_leave_it(self, queue: str, taken: list[Turn] | None) -> None:
-        """What has been committed is done, whatever happens to the message: the clock sends it again."""
+    def _try_to_send(self, queue: str, taken: list[Turn] | None) -> None:
+        """Send messages after a commit. A failure is only logged, because the clock sends the messages again."""
         try:
-            if taken is None:  # somebody else was handing out: now we may wait for them
+            if taken is None:  # another dispatcher had the locks; wait for it now, after the commit
                 self._dispatch_queue(queue)
             else:
                 self._send(taken)
@@ -124,13 +124,13 @@ class Runtime:
             return turns.anything_waits(session, queue, self.settings)
 
     def reap(self) -> int:
-        """Put back, or fail, the jobs whose workers are lost. Returns how many there were."""
+        """Requeue or fail the jobs whose workers are lost. Returns how many there were."""
         with self.db.reading() as session:
             overdue = [job.id for job in jobs.overdue(session)]
         return sum(self._reap_one(job_id) for job_id in overdue)
 
     def _reap_one(self, job_id: str) -> int:
-        """Each in a transaction of its own: one that can't be put back must not keep the others."""
+        """Requeue or fail one job in its own transaction, so that an error does not affect the others."""
         with self.transaction() as session:
             job = jobs.take_overdue(session, job_id)
             if job is None:
@@ -148,7 +148,7 @@ class Runtime:
         return len(open_jobs)
 
     def bury_predecessor(self, worker: str) -> int:
-        """A worker that has just started puts back what its dead predecessor of the same name held."""
+        """Requeue the jobs that a dead worker of the same name held. Called when a worker starts."""
         with self.transaction() as session:
             lost = jobs.held_by(session, worker)
             for job in lost:

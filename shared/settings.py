@@ -15,16 +15,16 @@ from shared import addresses
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All that differs between one installation and another. Times in seconds or as named, sizes in bytes."""
+    """The settings of an installation. Times are in seconds unless the name says otherwise, sizes in bytes."""
 
     # where things are
-    database_url: str = field(repr=False)  # may have a password in it, which no log may show
+    database_url: str = field(repr=False)  # may contain a password, so it is never logged
     broker_url: str = field(repr=False)
-    storage_url: str  # s3://bucket or s3://bucket/prefix, of one installation alone; file:///folder in unit tests
+    storage_url: str  # s3://bucket or s3://bucket/prefix, used by this installation alone; file:///folder in unit tests
     secret_key: str = field(repr=False)  # 32 characters or more: peppers API keys, encrypts webhook secrets
     public_url: str = "http://127.0.0.1:8000"
     s3_endpoint: str = "http://127.0.0.1:9000"
-    s3_public_endpoint: str = ""  # what clients can reach; presigned links are signed for it
+    s3_public_endpoint: str = ""  # the address that clients use; presigned links are signed for it
     s3_access_key: str = ""
     s3_secret_key: str = field(default="", repr=False)
     s3_region: str = "us-east-1"
@@ -32,20 +32,22 @@ class Settings:
     models_file: Path | None = None  # a TOML file with more base models
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
 
-    # how sure we are that a worker lives
+    # when a worker counts as lost
     lease_seconds: float = 90.0
     heartbeat_seconds: float = 5.0
-    redispatch_seconds: float = 60.0  # a message not claimed by then is sent again
-    worker_seen_seconds: float = 30.0  # a worker silent for longer gets nothing new
+    redispatch_seconds: float = 60.0  # a message that is not claimed in this time is sent again
+    worker_seen_seconds: float = 30.0  # a worker that is silent for longer gets no jobs
     max_lost_attempts: int = 3
-    kill_after_seconds: float = 60.0  # from a cancel that a running job ignores to SIGKILL; SIGTERM after half of it
-    max_worker_bytes: int = 16_000_000_000  # of memory; a worker that has grown beyond is replaced. 0: it may grow
-    store_patience_seconds: float = 300.0  # a job waits so long for a store that is down
-    orphan_grace_seconds: float = 86_400.0  # objects that no row names are kept so long; an hour at least
+    kill_after_seconds: float = (
+        60.0  # a running job that ignores its cancel for so long gets SIGKILL; SIGTERM after half of it
+    )
+    max_worker_bytes: int = 16_000_000_000  # of memory; a worker that uses more is replaced. 0: no limit
+    store_patience_seconds: float = 300.0  # how long a job waits for a store that is down
+    orphan_grace_seconds: float = 86_400.0  # how long objects that no row names are kept; at least an hour
 
-    # what is kept for a time only; events and the audit log stay
-    keep_deliveries_days: int = 30  # once they are delivered or failed; 7 at least
-    keep_idempotency_keys_days: int = 1  # at least that
+    # how long rows are kept; events and the audit log are kept for ever
+    keep_deliveries_days: int = 30  # after they are delivered or failed; at least 7
+    keep_idempotency_keys_days: int = 1  # at least 1
 
     # limits, shown by GET /v1/limits
     max_upload_bytes: int = 20_000_000
@@ -91,9 +93,9 @@ class Settings:
     webhook_allow_networks: tuple[str, ...] = ()  # networks that are private and yet allowed, as CIDR
     webhook_deny_ports: tuple[int, ...] = ()  # in these networks: those of the store and the broker, if they are there
     webhook_connect_seconds: float = 5.0
-    webhook_timeout_seconds: float = 15.0  # for one request, all in all
+    webhook_timeout_seconds: float = 15.0  # for a whole request
     webhook_retry_seconds: tuple[int, ...] = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
-    webhook_disable_seconds: float = 432_000.0  # an endpoint at which every attempt fails for so long is disabled
+    webhook_disable_seconds: float = 432_000.0  # an endpoint is disabled if every attempt fails for so long
     webhook_threads: int = 16  # requests at once; endpoints that fail or are slow get half of them at most
     max_webhooks_per_user: int = 20
 
@@ -101,7 +103,7 @@ class Settings:
 
     @staticmethod
     def from_env() -> Settings:
-        """Read `BOOTLORA_*`. All that is missing or wrong is told at once."""
+        """Read `BOOTLORA_*`. One error lists everything that is missing or wrong."""
         env = Env(eager=False)
         with env.prefixed("BOOTLORA_"):
             values: dict[str, Any] = {
@@ -121,9 +123,9 @@ class Settings:
                 if name in values:
                     continue
                 if isinstance(default, tuple):
-                    subcast = str if name == "webhook_allow_networks" else int
+                    subcast = int if _TYPES[name] == "tuple[int, ...]" else str
                     values[name] = tuple(env.list(name.upper(), list(default), subcast=subcast))
-                elif isinstance(default, bool):  # which is an int, too
+                elif isinstance(default, bool):  # before int: a bool is an int
                     values[name] = env.bool(name.upper(), default)
                 elif isinstance(default, int):
                     values[name] = env.int(name.upper(), default, validate=validate.Range(min=LEAST.get(name)))
@@ -136,7 +138,7 @@ class Settings:
 
 
 def _checked(check: Callable[[str], object]) -> Callable[[str], None]:
-    """A check of `addresses`, so that a bad address is told with all else that is wrong."""
+    """Turn a check of `addresses` into a validator, so that a bad address is reported with the other errors."""
 
     def validate(url: str) -> None:
         try:
@@ -147,9 +149,10 @@ def _checked(check: Callable[[str], object]) -> Callable[[str], None]:
     return validate
 
 
-# Less would break a promise: an upload may take an hour, a key is good for a day, deliveries are tried for days.
+# Minimum values: an upload may take an hour, an idempotency key is valid for a day, deliveries are retried for days.
 LEAST = {"orphan_grace_seconds": 3600.0, "keep_idempotency_keys_days": 1, "keep_deliveries_days": 7}
 _DEFAULTS: dict[str, Any] = {
+_TYPES = {field.name: field.type for field in fields(Settings)}
     name: row.default
     for name, row in Settings.__dataclass_fields__.items()
     if name not in ("database_url", "broker_url", "storage_url", "secret_key")

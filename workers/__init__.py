@@ -1,1 +1,1 @@
-"""The door of the workers: takes jobs, runs the code for them, stores what comes out."""
+"""The workers: they claim jobs, run the handlers and store the results."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a training in the object store, where any worker can go on from them."""
+"""Checkpoints of a training in the object store, so that any worker can resume it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ log = structlog.get_logger()
 
 
 class StoredCheckpoints:
-    """The newest two, so that nothing is lost if one of them is damaged."""
+    """Keeps the newest two checkpoints, in case one is damaged."""
 
     def __init__(self, work: Work[Any, Any]):
         self._work = work
         known = work.job.checkpoint or {}
         self._kept: list[dict[str, Any]] = list(known.get("kept", []))
-        # "tamed" and "leaner" are what the rows of earlier versions call them.
-        self.rate_halved = bool(known.get("tamed"))  # it has diverged once, and goes on at half its learning rate
-        self.less_memory: dict[str, Any] = known.get("leaner", {})  # parameters with which it needs less memory
+        # The keys "tamed" and "leaner" stay: rows of earlier versions have them.
+        self.rate_halved = bool(known.get("tamed"))  # the loss diverged once; train on at half the learning rate
+        self.less_memory: dict[str, Any] = known.get("leaner", {})  # parameters that lower the memory use
 
     def latest(self) -> Path | None:
         for entry in self._kept:
@@ -34,16 +34,16 @@ class StoredCheckpoints:
         return None
 
     def wanted(self) -> bool:
-        """A worker that is about to shut down saves at once."""
+        """Whether to save now: a draining worker saves at the next step."""
         return self._work.pulse.draining
 
     def halve_rate(self) -> None:
-        """Remember for every later attempt that the learning rate was too high."""
+        """Halve the learning rate for all later attempts."""
         self.rate_halved = True
         self._remember()
 
     def save_memory(self, params: dict[str, Any]) -> None:
-        """Remember for every later attempt with which parameters the training fits into the card's memory."""
+        """Use these parameters in all later attempts, so that the training fits into the GPU's memory."""
         self.less_memory = params
         self._remember()
 

@@ -1,7 +1,7 @@
-"""A clock: calls a few short functions again and again, in a thread of its own.
+"""A clock: a thread that calls short functions at fixed intervals.
 
-Celery's beat would send messages that pile up behind a busy worker and vanish with the broker; what
-keeps the queue honest must not depend on the queue.
+Celery's beat is not used: its messages would pile up behind a busy worker and be lost with the broker. The chores that
+repair the queue must not depend on the queue.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 
 class Clock(threading.Thread):
-    """Each function runs every `seconds`; one that fails is logged and comes again."""
+    """Runs each function at its interval in seconds. A failure is logged, and the function runs again next time."""
 
     def __init__(self, chores: dict[Callable[[], object], float]):
         super().__init__(name="clock", daemon=True)

@@ -1,7 +1,8 @@
-"""Sends webhooks: to addresses that were checked, for a bounded time, one request at a time to each endpoint.
+"""Sends webhooks to checked addresses, with a deadline, one request at a time per endpoint.
 
-No HTTP library stands between the check of an address and the connection to it: the name is resolved once, every
-answer must pass, and the socket goes to one of them. There are no redirects, no proxies, no cookies and no decoding.
+The code opens its sockets itself, so that the checked address is the contacted address: it resolves the host once,
+checks every address, and connects to one of them. It follows no redirects, uses no proxies or cookies, and decodes no
+bodies.
 """
 
 from __future__ import annotations
@@ -36,44 +37,44 @@ from shared.webhooks import Answer, Telling
 
 log = structlog.get_logger()
 
-MAX_READ = 64 * 1024  # of an answer; more is not read
-TURN_SECONDS = 5.0  # after which a thread lets another endpoint have its turn
+MAX_READ = 64 * 1024  # bytes of a response; the rest is not read
+TURN_SECONDS = 5.0  # a thread serves one endpoint for at most so long
 SLOW_SECONDS = 1.0
 USER_AGENT = "Bootlora-Webhooks/1"
 
 
 class Blocked(Exception):
-    """The name leads to an address that we don't send to."""
+    """The host resolves to an address that is not allowed."""
 
 
 class DeliverySender:
-    """Tells what is due. Several may run, in one process or in many: an endpoint is held by one of them at a time.
+    """Sends the deliveries that are due. Several senders may run; a lease gives each endpoint to one of them at a time.
 
-    A clock calls `tick` each second. Endpoints that fail or are slow share half of the threads, so however many of
-    them there are, the others find a thread free.
+    A clock calls `tick` each second. Failing and slow endpoints may use at most half of the threads, so that the others
+    always find a free one.
     """
 
     def __init__(self, runtime: Runtime):
         self._runtime = runtime
         self._settings = runtime.settings
         self._destinations = Destinations.from_settings(runtime.settings)
-        self._tls = functools.cache(tls_context)  # made when the first https URL comes
+        self._tls = functools.cache(tls_context)  # made for the first https URL
         self._pool = ThreadPoolExecutor(runtime.settings.webhook_threads, thread_name_prefix="webhook")
         self._lock = threading.Lock()
-        self._busy: dict[str, bool] = {}  # endpoints in hand, and whether they are of the slow kind
+        self._busy: dict[str, bool] = {}  # endpoints being served; True: counted as slow
         self._slow: set[str] = set()
         self._requests: set[Request] = set()
         self._closing = threading.Event()
 
     def tick(self) -> None:
-        """Start on what is due, and return. A database that is down is asked again at the next tick."""
+        """Start the deliveries that are due. If the database is down, the next tick tries again."""
         try:
             self.deliver_due()
         except SQLAlchemyError as error:
             log.warning("delivery.no_database", error=str(error))
 
     def deliver_due(self) -> int:
-        """Start on every endpoint that is due, as far as threads go. Returns how many were started."""
+        """Start a thread for each due endpoint while threads are free. Returns how many were started."""
         if self._closing.is_set():
             return 0
         with self._lock:
@@ -88,7 +89,7 @@ class DeliverySender:
             return not self._busy
 
     def close(self, grace_seconds: float = 5.0) -> None:
-        """Start nothing more, let requests under way end, and cut what takes longer: it will be sent again."""
+        """Stop starting deliveries, wait for running requests, then cut the rest. A cut delivery is sent again."""
         self._closing.set()
         give_up = time.monotonic() + grace_seconds
         while not self.idle and time.monotonic() < give_up:
@@ -116,13 +117,13 @@ class DeliverySender:
         return sum(self._busy.values()) >= max(1, self._settings.webhook_threads // 2)
 
     def _serve(self, webhook_id: str) -> None:
-        """Tell an endpoint what is due to it, oldest first, until there's no more, it fails, or its turn is over."""
+        """Send an endpoint's due deliveries, oldest first, until none is left, one fails or the turn is over."""
         token = secrets.token_hex(16)
         turn_ends = time.monotonic() + TURN_SECONDS
         try:
             with self._runtime.db.transaction() as session:
                 telling = webhooks.take(session, webhook_id, token, self._settings)
-            while telling and (answer := self._tell(telling)):
+            while telling and (answer := self._send(telling)):
                 with self._runtime.db.transaction() as session:
                     go_on = self._record(session, telling, answer) and time.monotonic() < turn_ends
                     if go_on and not self._closing.is_set():
@@ -130,15 +131,15 @@ class DeliverySender:
                     else:
                         telling = None
                         webhooks.release(session, webhook_id, token)
-        except SQLAlchemyError as error:  # the lease ends by itself, and the same message is sent again
+        except SQLAlchemyError as error:  # the lease expires and the same delivery is sent again
             log.warning("delivery.no_database", webhook_id=webhook_id, error=str(error))
         except Exception:
             log.exception("delivery.failed", webhook_id=webhook_id)
         finally:
             self._done(webhook_id)
 
-    def _tell(self, telling: Telling) -> Answer | None:
-        """One try. None when it was cut because this sender closes: that says nothing of the receiver."""
+    def _send(self, telling: Telling) -> Answer | None:
+        """Send one delivery. Returns None if it was cut by `close`, which does not count as the receiver's failure."""
         request = Request(self._destinations, self._tls, self._settings)
         with self._lock:
             self._requests.add(request)
@@ -158,7 +159,7 @@ class DeliverySender:
         return answer
 
     def _record(self, session: Session, telling: Telling, answer: Answer) -> bool:
-        """Write down what came of it. True when the endpoint may be told more at once."""
+        """Record the result. Returns True if the endpoint may get its next delivery at once."""
         with self._lock:
             if answer.heard and answer.seconds < SLOW_SECONDS:
                 self._slow.discard(telling.webhook_id)
@@ -176,7 +177,7 @@ class DeliverySender:
 
 
 class Request:
-    """One POST, over at its deadline whatever the other side does."""
+    """One POST that ends at its deadline, whatever the receiver does."""
 
     def __init__(self, destinations: Destinations, tls: Callable[[], ssl.SSLContext], settings: Settings):
         self.was_cut = False
@@ -186,33 +187,33 @@ class Request:
         self._connect_seconds = settings.webhook_connect_seconds
         self._seconds = settings.webhook_timeout_seconds
         self._lock = threading.Lock()
-        self._twin: socket.socket | None = None  # the same connection, through which another thread can end it
+        self._twin: socket.socket | None = None  # a duplicate of the socket, so that another thread can end it
 
     def send(self, url: str, body: str, make_headers: Callable[[], dict[str, str]]) -> Answer:
-        """What the receiver said, or why it could not be asked. It raises nothing that a receiver can cause."""
+        """The receiver's response, or the error. Nothing that a receiver does raises an exception."""
         at, started = utcnow(), time.monotonic()
         self._deadline = started + self._seconds
-        said: dict[str, object] = {}
+        response: dict[str, object] = {}
         timer = threading.Timer(self._seconds, self._end)
         timer.daemon = True
         timer.start()
         try:
-            said = self._exchange(self._destinations.check(url), body.encode(), make_headers())
+            response = self._exchange(self._destinations.check(url), body.encode(), make_headers())
         except BootloraError as error:
-            said = {"error": error.message}
+            response = {"error": error.message}
         except Blocked as error:
-            said = {"error": str(error)}
+            response = {"error": str(error)}
         except ssl.SSLCertVerificationError as error:
-            said = {"error": f"TLS: {error.verify_message or error.reason}"}
+            response = {"error": f"TLS: {error.verify_message or error.reason}"}
         except (OSError, http.client.HTTPException, ValueError) as error:
-            said = {"error": self._reason(error)}
+            response = {"error": self._reason(error)}
         except Exception:
-            log.exception("delivery.crashed")  # a failed try like any other, or it would be tried each second
-            said = {"error": "the request could not be made; the log of the server says why"}
+            log.exception("delivery.crashed")  # count it as a failed try, or it would be sent again each second
+            response = {"error": "the request could not be made; see the server's log"}
         finally:
             timer.cancel()
             self._forget()
-        return Answer(at=at, seconds=time.monotonic() - started, **said)  # type: ignore[arg-type]
+        return Answer(at=at, seconds=time.monotonic() - started, **response)  # type: ignore[arg-type]
 
     def cut(self) -> None:
         """End it now."""
@@ -229,19 +230,19 @@ class Request:
                 {**headers, "Content-Type": "application/json", "User-Agent": USER_AGENT, "Connection": "close"},
             )
             answer = connection.getresponse()
-            if self._ended:  # http.client takes a head that breaks off for a whole one
+            if self._ended:  # http.client accepts a truncated header as complete
                 raise TimeoutError
-            said: dict[str, object] = {"status": answer.status, "text": self._read(answer)}
+            response: dict[str, object] = {"status": answer.status, "text": self._read(answer)}
             if 300 <= answer.status < 400:
-                said["error"] = "redirects are not followed; change the webhook's URL"
+                response["error"] = "redirects are not followed; change the webhook's URL"
             if not 200 <= answer.status < 300:
-                said["retry_after"] = retry_after(answer.getheader("Retry-After"))
-            return said
+                response["retry_after"] = retry_after(answer.getheader("Retry-After"))
+            return response
         finally:
             connection.close()
 
     def _read(self, answer: http.client.HTTPResponse) -> str:
-        """The beginning of the answer. Once the status is known, a body that is cut off or broken changes nothing."""
+        """The start of the response body. Errors are ignored here: the status alone decides."""
         start, left = b"", MAX_READ
         with suppress(OSError, http.client.HTTPException, ValueError):
             while left and (piece := answer.read1(min(left, 8192))):
@@ -275,7 +276,7 @@ class Request:
         return connection
 
     def _open(self, found: list[tuple[int, tuple]], give_up: float) -> socket.socket:
-        """A connection to the first address that takes one; they were all checked."""
+        """Connect to the first of the checked addresses that accepts."""
         failure: OSError | None = None
         for family, address in found:
             sock = socket.socket(family, socket.SOCK_STREAM)
@@ -284,7 +285,7 @@ class Request:
                 sock.connect(address)
                 host, port, *_ = sock.getpeername()
                 if not self._destinations.allows(str(host), port):
-                    raise Blocked("the connection led to an address that is not on the open internet")
+                    raise Blocked("the connection went to an address that is not on the open internet")
                 return sock
             except OSError as error:
                 sock.close()
@@ -298,7 +299,7 @@ class Request:
         with self._lock:
             self._ended = True
             if self._twin is not None:
-                with suppress(OSError):  # the other side was faster
+                with suppress(OSError):  # the receiver has closed it already
                     self._twin.shutdown(socket.SHUT_RDWR)
 
     def _forget(self) -> None:
@@ -326,14 +327,14 @@ class Request:
 
 
 def tls_context() -> ssl.SSLContext:
-    """Trusts what the machine trusts (so a studio's own authority works) and Mozilla's list."""
+    """Trusts the machine's certificate authorities (so a private authority works) and Mozilla's list."""
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     return context
 
 
 def resolve(host: str, port: int, seconds: float) -> list[tuple[int, tuple]]:
-    """Every address of a name, each with its family. Resolvers take no time limit, so another thread waits for them."""
+    """All addresses of a host, each with its family. `getaddrinfo` has no timeout, so it runs in another thread."""
     box: queue.SimpleQueue[list[tuple[int, tuple]] | Exception] = queue.SimpleQueue()
 
     def ask() -> None:
@@ -354,7 +355,7 @@ def resolve(host: str, port: int, seconds: float) -> list[tuple[int, tuple]]:
 
 
 def retry_after(text: str | None) -> float | None:
-    """`Retry-After` in either of its forms, as seconds from now."""
+    """`Retry-After` as seconds from now, from a number or an HTTP date (RFC 9110, 10.2.3)."""
     if text is None:
         return None
     if re.fullmatch(r"\s*[0-9]+\s*", text):

@@ -1,7 +1,7 @@
-"""worker-io, `python -m workers.io`: hands out jobs, puts back those of lost workers, delivers webhooks, and tidies up.
+"""worker-io, `python -m workers.io`: dispatches jobs, requeues lost ones, delivers webhooks, deletes old rows.
 
-It takes no jobs and reads no messages, so the work of the other workers can't hold it up. It imports neither torch nor
-a decoder of pictures: what is imported here must not, and an import rule checks that. Any number of them may run.
+It runs no jobs and reads no messages, so busy workers can't delay it. It must not import torch or a picture decoder,
+not even indirectly; an import rule checks that. Any number of worker-io processes may run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from workers.delivery import DeliverySender
 
 log = structlog.get_logger()
 
-QUEUE = "io"  # no job's; with it worker-io stands among the workers
+QUEUE = "io"  # carries no jobs; it lists worker-io among the workers
 COLLECT_SECONDS = 3600.0
 FORGET_SECONDS = 5.0
 REROUTE_SECONDS = 5.0
@@ -31,7 +31,7 @@ ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Keeper:
-    """The chores of worker-io, on two clocks: the quick ones must not wait for those that may take long."""
+    """The chores of worker-io, on two clocks, so that slow chores don't delay quick ones."""
 
     def __init__(self, settings: Settings):
         self.name = f"{QUEUE}@{socket.gethostname()}"
@@ -87,7 +87,7 @@ class Keeper:
 
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # before any thread starts, so that none of them is interrupted
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # before any thread starts, so that all threads inherit the mask
     settings = Settings.from_env()
     logs.configure(settings.log_format)
     keeper = Keeper(settings)

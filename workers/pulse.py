@@ -1,4 +1,4 @@
-"""The pulse of a job: a thread that renews its lease while the handler works, and finds out when the work must stop."""
+"""The pulse of a job: a thread that renews the lease while the handler works, and detects when the work must stop."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ GLANCE_SECONDS = 0.5  # how soon a drain is noticed
 
 
 class Stopped(Exception):
-    """The work must end early: `reason` is cancelled, drained, timeout or lost.
+    """The work must end early. `reason`: cancelled, drained, timeout or lost.
 
-    `by_force`: the handler was interrupted between any two lines, so its process may hold half-done work.
+    `by_force`: SIGTERM interrupted the handler at an arbitrary line, so the process may be in an inconsistent state.
     """
 
     def __init__(self, reason: str, *, by_force: bool = False):
@@ -38,9 +38,9 @@ class Stopped(Exception):
 class Pulse:
     """Renews the lease of one job in the background.
 
-    The handler reports progress and calls `check` at each step; `check` raises when the work must stop. A handler
-    that comes to no step is broken into by SIGTERM after half of `kill_after_seconds`, if it runs in the main thread,
-    and killed with its process after all of it: a worker's child does one job at a time, and is replaced.
+    The handler reports progress and calls `check` at each step; `check` raises when the work must stop. A handler that
+    reaches no step gets SIGTERM after half of `kill_after_seconds`, if it runs in the main thread. After all of it, the
+    process is killed. Nothing else is lost: a worker's child runs one job at a time, and Celery replaces it.
     """
 
     def __init__(self, runtime: Runtime, held: ClaimedJob, draining: Callable[[], bool]):
@@ -53,13 +53,13 @@ class Pulse:
         self._thread = threading.Thread(target=self._beat, name=f"pulse-{held.id}", daemon=True)
         self._started = self._renewed = time.monotonic()
         self._stopped_at = 0.0
-        self._may_be_broken_into = threading.current_thread() is threading.main_thread()
-        self._breaks_in = False
-        self._at_sigterm: Any = None  # the process's own handler, which is put back after the job
+        self._may_interrupt = threading.current_thread() is threading.main_thread()
+        self._interrupting = False
+        self._at_sigterm: Any = None  # the previous signal handler, restored after the job
 
     def __enter__(self) -> Pulse:
-        if self._may_be_broken_into:
-            self._at_sigterm = signal.signal(signal.SIGTERM, self._break_in)
+        if self._may_interrupt:
+            self._at_sigterm = signal.signal(signal.SIGTERM, self._interrupt)
         self._thread.start()
         return self
 
@@ -73,11 +73,11 @@ class Pulse:
 
     @property
     def draining(self) -> bool:
-        """The worker is about to shut down: save what there is, and stop at the next step."""
+        """Whether the worker is shutting down. The handler then saves a checkpoint and stops at the next step."""
         return self.reason == "drained"
 
     def check(self) -> None:
-        """Raise `Stopped` when the work must end, also when the lease ran out while its renewal hangs."""
+        """Raise `Stopped` if the work must end, also if the lease expired while a renewal hangs."""
         if self._overdue:
             self._stop("lost")
         if self.reason is not None:
@@ -85,7 +85,7 @@ class Pulse:
 
     @property
     def _overdue(self) -> bool:
-        """Whether another worker may have been given the job by now."""
+        """Whether the lease may have expired, so that another worker may have the job."""
         return time.monotonic() - self._renewed > self._runtime.settings.lease_seconds
 
     def _beat(self) -> None:
@@ -123,15 +123,15 @@ class Pulse:
         if ignored_seconds > limit:
             log.error("pulse.killing", job_id=self._held.id, reason=self.reason)
             os.kill(os.getpid(), signal.SIGKILL)
-        elif ignored_seconds > limit / 2 and self._may_be_broken_into:
-            self._may_be_broken_into, self._breaks_in = False, True
+        elif ignored_seconds > limit / 2 and self._may_interrupt:
+            self._may_interrupt, self._interrupting = False, True
             log.warning("pulse.breaking_in", job_id=self._held.id, reason=self.reason)
             signal.pthread_kill(main_thread_id(), signal.SIGTERM)
 
-    def _break_in(self, number: int, frame: FrameType | None) -> None:
-        """Raise in the main thread, between two lines of the handler; only at the SIGTERM that we have sent."""
-        if self._breaks_in and self.reason is not None:
-            self._breaks_in = False
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Raise in the main thread, in the middle of the handler. Ignores a SIGTERM that `_enforce` has not sent."""
+        if self._interrupting and self.reason is not None:
+            self._interrupting = False
             raise Stopped(self.reason, by_force=True)
 
     def _stop(self, reason: str) -> None:
@@ -142,7 +142,7 @@ class Pulse:
 
 
 def main_thread_id() -> int:
-    """The id of the thread in which Python runs signal handlers; a signal sent to it also ends its sleep."""
+    """The id of the main thread, where Python runs signal handlers. A signal sent to it also interrupts its sleep."""
     number = threading.main_thread().ident
     assert number is not None
     return number

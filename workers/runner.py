@@ -1,4 +1,4 @@
-"""From a message to a stored result: claim, work, finish. No Celery here, and no torch."""
+"""Run a job from its message to its stored result: claim, work, finish. Imports neither Celery nor torch."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ from workers.work import Work
 log = structlog.get_logger()
 
 Ending = Callable[[Session], object]
-AWAY = (InterfaceError, OperationalError)  # a database that will be back; other errors come of what was to be written
-# How libraries, Postgres and SQLite put it; a full disk under SQLite's log of changes is an I/O error to it.
+# The database is away and may come back. Any other error comes from the data that was written.
+AWAY = (InterfaceError, OperationalError)
+# Messages of libraries, Postgres and SQLite. SQLite reports a full disk under its write-ahead log as an I/O error.
 FULL_DISK = ("No space left on device", "database or disk is full", "disk I/O error")
 LOST_GPU = (
     *("CUDA error", "CUDA driver error", "cuDNN error", "device-side assert"),
     *("No CUDA GPUs are available", "no CUDA-capable device"),
 )
-BUG = ("internal", "something went wrong in the worker; its log has this job's id", True)
+BUG = ("internal", "the worker failed unexpectedly; search its log for this job's id, then retry", True)
 
 
 def run_job(runtime: Runtime, job_id: str, attempt: int, worker: str, draining: Callable[[], bool]) -> bool:
-    """Do a job, if it is still there to be done. False when the work has hurt this process: it should do no other."""
+    """Claim and run a job. Returns False if the process can't be used for another job, see `has_hurt`."""
     with runtime.transaction() as session:
         held = jobs.claim(session, job_id, attempt, worker, runtime.settings.lease_seconds)
     if held is None:
@@ -57,7 +58,7 @@ def run_job(runtime: Runtime, job_id: str, attempt: int, worker: str, draining: 
 
 
 def work_on(runtime: Runtime, held: ClaimedJob, draining: Callable[[], bool]) -> Any:
-    """Run the handler, with a folder and a pulse. Returns the result record of the job's kind."""
+    """Run the handler in a scratch folder, with a pulse. Returns the result record of the job's kind."""
     kind = KINDS[held.kind]
     given = {"params": records.read(kind.params, held.params), "inputs": records.read(kind.inputs, held.inputs)}
     with workspace(runtime.settings.scratch_dir) as folder, Pulse(runtime, held, draining) as pulse:
@@ -65,17 +66,17 @@ def work_on(runtime: Runtime, held: ClaimedJob, draining: Callable[[], bool]) ->
 
 
 def has_hurt(error: Exception) -> bool:
-    """Whether the process in which this happened is good for nothing more."""
+    """Whether this error leaves the process unusable for other jobs."""
     return gpu_is_lost(error) or (isinstance(error, Stopped) and error.by_force)
 
 
 def gpu_is_lost(error: BaseException) -> bool:
-    """Whether CUDA has failed, after which it goes on failing until the process ends. Its libraries say it in words."""
+    """Whether CUDA has failed; it then fails until the process ends. Only the message tells, not the error's type."""
     return any(words in str(each) for each in causes(error) for words in LOST_GPU)
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Whether this came of it. Libraries that write files by themselves tell it only in words."""
+    """Whether a full disk caused the error. Some libraries report it only in the message."""
     return any(
         (isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT))
         or any(words in str(each) for words in FULL_DISK)
@@ -84,14 +85,14 @@ def disk_is_full(error: BaseException) -> bool:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came of."""
+    """An error and its chain of causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def finish(runtime: Runtime, held: ClaimedJob, ending: Ending | None) -> None:
-    """Job, round, events and what comes next, in one transaction; or nothing, if the lease is lost."""
+    """Write job, round, events and next jobs in one transaction. Writes nothing if the lease is lost."""
     if ending is None:
         log.warning("job.lost")
         return
@@ -100,7 +101,7 @@ def finish(runtime: Runtime, held: ClaimedJob, ending: Ending | None) -> None:
     except LostLease:
         log.warning("job.lost")
     except AWAY:
-        raise  # the database is gone for longer than the lease: another attempt will come
+        raise  # the database was away for longer than the lease; the job is requeued and run again
     except Exception:
         log.exception("job.result_unusable")
         with suppress(LostLease):
@@ -120,7 +121,7 @@ def _succeeded(held: ClaimedJob, result: Any) -> Ending:
 
 
 def _after(runtime: Runtime, held: ClaimedJob, error: Exception) -> Ending | None:
-    """How the job ends after this; None when it isn't ours to end."""
+    """How the job ends after this error; None if this worker has lost the job."""
     match error:
         case Stopped():
             return _after_stop(held, error)
@@ -133,12 +134,12 @@ def _after(runtime: Runtime, held: ClaimedJob, error: Exception) -> Ending | Non
         case BootloraError():
             return _failed(held, error.code, error.message, False)
         case MemoryError():
-            return _failed(held, "out_of_memory", "the worker ran out of memory", True)
+            return _failed(held, "out_of_memory", "the worker ran out of memory; retry, or use smaller pictures", True)
     if disk_is_full(error):
-        return _failed(held, "disk_full", "the worker's disk is full; the job can be retried", True)
+        return _failed(held, "disk_full", "the worker's disk is full; free some space, then retry", True)
     log.error("job.crashed", exc_info=error)
     if gpu_is_lost(error):
-        return lambda session: _put_back(session, jobs.give_up(session, held, runtime.settings))
+        return lambda session: _requeued(session, jobs.give_up(session, held, runtime.settings))
     return _failed(held, *BUG)
 
 
@@ -146,10 +147,10 @@ def _after_stop(held: ClaimedJob, stopped: Stopped) -> Ending | None:
     if stopped.reason == "cancelled":
         return lambda session: rounds.job_ended_badly(session, jobs.stop(session, held))
     if stopped.reason == "drained":
-        return lambda session: _put_back(session, jobs.give_back(session, held))
+        return lambda session: _requeued(session, jobs.give_back(session, held))
     if stopped.reason == "timeout":
         seconds = KINDS[held.kind].timeout_seconds
-        return _failed(held, "timeout", f"the job took longer than {seconds} seconds", True)
+        return _failed(held, "timeout", f"the job took longer than {seconds} seconds; retry with less work", True)
     return None
 
 
@@ -159,8 +160,8 @@ def _failed(held: ClaimedJob, code: str, message: str, retryable: bool) -> Endin
     return lambda session: rounds.job_ended_badly(session, jobs.fail(session, held, error))
 
 
-def _put_back(session: Session, job: Job) -> None:
-    """What waits again ends nothing; what was cancelled meanwhile, or was given up too often, does."""
+def _requeued(session: Session, job: Job) -> None:
+    """A requeued job leaves its round open. One that was cancelled meanwhile, or lost too often, fails its round."""
     if job.state in TERMINAL_JOB_STATES:
         session.flush()
         rounds.job_ended_badly(session, job)

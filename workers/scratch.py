@@ -1,4 +1,4 @@
-"""Folders of jobs at work, on this machine's disk."""
+"""Scratch folders of running jobs, on this machine's disk."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ NEW, AT_WORK = ".new-", "job-"
 
 @contextmanager
 def workspace(scratch: Path) -> Iterator[Path]:
-    """A folder of one's own, gone afterwards. A lock on it says that its owner lives, and ends with its process."""
+    """A private folder, deleted afterwards. Its owner holds a lock on it, which ends with the process."""
     scratch.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=NEW, dir=scratch))
     handle = os.open(made, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        folder = made.rename(scratch / made.name.replace(NEW, AT_WORK))  # only now may others look at the lock
+        folder = made.rename(scratch / made.name.replace(NEW, AT_WORK))  # hidden from `sweep` until it is locked
         try:
             yield folder
         finally:
@@ -31,7 +31,7 @@ def workspace(scratch: Path) -> Iterator[Path]:
 
 
 def sweep(scratch: Path) -> int:
-    """Remove what workers that were killed have left here. Returns how many folders there were."""
+    """Delete the folders of killed workers. Returns how many were deleted."""
     swept = 0
     for folder in scratch.glob(f"{AT_WORK}*"):
         with suppress(OSError):

@@ -1,7 +1,7 @@
-"""The Celery side of the workers that do jobs: one task for all kinds, and what happens at a process's start and end.
+"""The Celery side of worker-gpu and worker-cpu: one task for all job kinds, and the start and stop of processes.
 
-worker-gpu and worker-cpu are prefork pools of one child each. The parent takes messages and imports no torch. The child
-does the jobs, one at a time; after one that has hurt it or has let it grow, another child takes its place.
+Each worker is a prefork pool with one child. The parent receives messages and imports no torch. The child runs the
+jobs, one at a time. It is replaced after a job that left it unusable or made it grow too large.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ app = make_celery(settings)
 app.conf.worker_concurrency = 1
 app.conf.worker_max_memory_per_child = settings.max_worker_bytes // 1024
 
-DEAF_AFTER = 3  # times that a message has been sent again while this worker was idle
+DEAF_AFTER = 3  # the worker is restarted if a message stays unclaimed for so many redispatch intervals while it is idle
 
 # One byte that parent and child share: set when the worker has been told to shut down.
 _draining = mmap.mmap(-1, 1)
 
 
 class Node:
-    """This worker: its name, its queue, and what its child works with once it has started."""
+    """This worker: its name, its queue, and the child's runtime and clock."""
 
     name = ""
     queue = ""
@@ -50,7 +50,7 @@ class Node:
     clock: Clock | None = None
 
     def start(self) -> None:
-        """Connect, put back what a dead predecessor held, check the device, and check in from now on."""
+        """Connect, requeue the jobs of a dead predecessor, check the device, and start checking in."""
         self.runtime = Runtime.from_settings(settings)
         self.runtime.bury_predecessor(self.name)
         if QUEUES[self.queue].uses_device and settings.device != "auto":
@@ -84,7 +84,7 @@ class Node:
             jobs.wake(session, self.queue)
 
     def decline(self, job_id: str, attempt: int) -> None:
-        """The message came too late: check out, and have the job sent to another worker."""
+        """Refuse a message while shutting down: check out, and let another worker get the job."""
         with self.runtime.transaction() as session:
             jobs.check_out(session, self.name)
             turns.unsend(session, job_id, attempt)
@@ -116,16 +116,16 @@ def draining() -> bool:
 @signals.setup_logging.connect
 def _log(**_: Any) -> None:
     logs.configure(settings.log_format)
-    for name in ("celery.worker.strategy", "celery.app.trace"):  # the runner logs more about each message
+    for name in ("celery.worker.strategy", "celery.app.trace"):  # the runner's own log says more
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @signals.celeryd_init.connect
 def _name(sender: str, options: dict[str, Any], **_: Any) -> None:
     if int(options.get("concurrency") or 1) != 1:
-        # A child that starts puts back all jobs that its worker holds by name: its siblings' jobs, too.
+        # A starting child requeues all jobs held under its worker's name. With siblings, it would take their jobs.
         raise SystemExit(
-            "a worker has one child; for more jobs at once start more workers, each with a name of its own"
+            "a worker runs one job at a time; set --concurrency=1 and start more workers, each with its own name"
         )
     queues = options.get("queues") or []
     node.name = sender
@@ -134,7 +134,7 @@ def _name(sender: str, options: dict[str, Any], **_: Any) -> None:
 
 @signals.worker_init.connect
 def _check_store(**_: Any) -> None:
-    """In the main process, before there are others: a worker at the wrong store does not begin."""
+    """Refuse to start with the wrong store. Runs in the parent, before it forks."""
     runtime = Runtime.from_settings(settings)
     try:
         ownership.check_at_start(runtime)
@@ -147,16 +147,16 @@ def _check_store(**_: Any) -> None:
 
 @signals.worker_process_init.connect
 def _start_child(**_: Any) -> None:
-    """A child has its own connections.
+    """Start the child with its own connections.
 
-    Systemd sends SIGTERM to all processes of a worker at once. The child ignores it: its parent tells it to drain.
+    systemd sends SIGTERM to all processes of a worker. The child ignores it, because the parent tells it to drain.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     start_or_leave()
 
 
 def start_or_leave() -> None:
-    """Celery would keep a child that could not start and so takes nothing; one that ends is replaced."""
+    """Start, or exit so that Celery replaces this child. Otherwise Celery would keep it, idle forever."""
     try:
         node.start()
     except Exception as error:
@@ -171,7 +171,7 @@ def _await_signals(**_: Any) -> None:
 
 
 def _drain_at(number: int) -> None:
-    """Begin to drain as soon as the signal comes. Celery's own `worker_shutting_down` is sent after the grace time."""
+    """Drain as soon as the signal arrives. Celery sends its `worker_shutting_down` only after the grace time."""
     celerys = signal.getsignal(number)
 
     def handle(number: int, frame: FrameType | None) -> None:

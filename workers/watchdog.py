@@ -1,4 +1,4 @@
-"""Notices a worker that is connected, idle, and yet takes nothing: some broker clients never come to again."""
+"""Detects a worker that is connected and idle but receives no messages. Some broker clients never recover."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Message = tuple[str, int]  # a job and its attempt
 
 
 class Watchdog:
-    """Looks now and then. A message that nobody takes for `seconds`, all of which we were idle, is a sign."""
+    """Reports the worker as deaf if a message stays unclaimed for `seconds` while the worker is idle all the time."""
 
     def __init__(self, seconds: float, unclaimed: Callable[[], set[Message]], busy: Callable[[], bool]):
         self._seconds = seconds
@@ -30,15 +30,15 @@ class Watchdog:
         return any(now - since > self._seconds for since in self._seen.values())
 
     def look(self) -> None:
-        """End this worker if it is deaf; whoever keeps it up starts it again."""
+        """Kill this worker if it is deaf. Its supervisor starts it again."""
         if self.is_deaf():
             log.error("worker.deaf", unclaimed=[job_id for job_id, _ in self._seen], seconds=self._seconds)
             end_worker()
 
 
 def end_worker() -> None:
-    """At once: it is idle, so nothing is lost, and its shutdown would wait for a connection that is no good."""
+    """Kill the worker with SIGKILL. It is idle, and a clean shutdown would wait for the broken connection."""
     parent = os.getppid()
-    if os.getpgid(parent) == os.getpgid(0):  # we are the child of a prefork worker
+    if os.getpgid(parent) == os.getpgid(0):  # this process is the child of a prefork worker
         os.kill(parent, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What a handler has in hand: the job, a folder, inputs by reference, outputs by name, and a way to report."""
+"""What a handler gets: the job, a scratch folder, its inputs, a way to store outputs and to report progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from shared.runtime import Runtime
 from workers.pulse import Pulse
 
 PNG = "image/png"
-ENOUGH = 4  # times the resolution that is worked at: a picture need have no longer side than that
+ENOUGH = 4  # pictures are scaled down to at most so many times the training resolution
 T = TypeVar("T")
 
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 class Work(Generic[P, I]):
     """One attempt at one job.
 
-    Object keys carry the attempt, so that a worker that lost its lease overwrites nothing.
+    Object keys contain the attempt, so that a worker that lost its lease can't overwrite the next attempt's objects.
     """
 
     job: ClaimedJob
@@ -46,14 +46,16 @@ class Work(Generic[P, I]):
 
     @property
     def base_model(self) -> BaseModel:
-        name: str = getattr(self.inputs, "base_model")  # noqa: B009  (of the kinds that have one)
+        name: str = getattr(self.inputs, "base_model")  # noqa: B009  (not all kinds have it)
         try:
             return self.runtime.base_models[name]
         except KeyError:
-            raise JobFailed("base_model_unavailable", f"this worker has no base model {name!r}") from None
+            raise JobFailed(
+                "base_model_unavailable", f"this worker has no base model {name!r}; check its models file"
+            ) from None
 
     def fetch(self, key: str, sha256: str | None = None) -> Path:
-        """An object of the store as a file, checked against the SHA-256 that its row holds. A posted file has none."""
+        """Download an object and check its SHA-256. Uploads by clients have no known SHA-256 yet."""
         path = self.folder / "inputs" / hashlib.sha256(key.encode()).hexdigest()[:32]
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
@@ -69,9 +71,9 @@ class Work(Generic[P, I]):
         return path
 
     def image(self, reference: ImageInput | DatasetEntry, most: int | None = None) -> Image.Image:
-        """An input picture, decoded. Every picture in the store has been re-encoded by us as PNG.
+        """An input picture, decoded. All stored pictures are PNGs that the service encoded.
 
-        With `most`, it is scaled so that no side has more pixels: jobs hold many pictures at once.
+        `most`: scale the picture down to at most so many pixels a side, since a job holds many pictures in memory.
         """
         with Image.open(self.fetch(reference.key, reference.sha256), formats=["PNG"]) as image:
             image.load()
@@ -82,7 +84,7 @@ class Work(Generic[P, I]):
         return smaller
 
     def store(self, name: str, path: Path, content_type: str = "application/octet-stream") -> JobOutput:
-        """Put an output in the store."""
+        """Store an output file under this attempt's key."""
         stored = self._wait_for_store(lambda: self.runtime.storage.put_file(self.key(name), path, content_type))
         return JobOutput(key=stored.key, sha256=stored.sha256, size_bytes=stored.size_bytes)
 
@@ -92,7 +94,7 @@ class Work(Generic[P, I]):
         return StoredImage(**asdict(self.store(name, path, PNG)), width=image.width, height=image.height)
 
     def forget(self, key: str) -> None:
-        """Delete an object that has been replaced. If that can't be done now, the collector of orphans does it."""
+        """Delete an object that is not needed any more. If the store is down, the orphan collector deletes it later."""
         with suppress(Unavailable):
             self.runtime.storage.delete(key)
 
@@ -100,31 +102,29 @@ class Work(Generic[P, I]):
         return f"projects/{self.job.project_id}/jobs/{self.job.id}/{self.job.attempt}/{name}"
 
     def save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember where another attempt goes on. A database that is away is waited for while the job is ours."""
+        """Save where another attempt resumes. Retries for the length of the lease if the database is away."""
 
         def save() -> None:
             with self.runtime.db.transaction() as session:
                 jobs.save_checkpoint(session, self.job, checkpoint)
 
-        self._patiently(save, on=DBAPIError, seconds=self.runtime.settings.lease_seconds)
+        self._retried(save, on=DBAPIError, seconds=self.runtime.settings.lease_seconds)
 
-    def tell(self, type_: str, **data: Any) -> None:
-        """Record an event, as patiently."""
+    def record_event(self, type_: str, **data: Any) -> None:
+        """Record an event about the job. Retries for the length of the lease if the database is away."""
 
-        def tell() -> None:
+        def record() -> None:
             with self.runtime.db.transaction() as session:
-                jobs.tell(session, self.job, type_, **data)
+                jobs.record_event(session, self.job, type_, **data)
 
-        self._patiently(tell, on=DBAPIError, seconds=self.runtime.settings.lease_seconds)
+        self._retried(record, on=DBAPIError, seconds=self.runtime.settings.lease_seconds)
 
     def _wait_for_store(self, act: Callable[[], T]) -> T:
-        """Wait for a store that is down, longer than its own few tries."""
-        return self._patiently(act, on=_may_come_back, seconds=self.runtime.settings.store_patience_seconds)
+        """Retry while the store is down, for longer than the store's own retries."""
+        return self._retried(act, on=_may_come_back, seconds=self.runtime.settings.store_patience_seconds)
 
-    def _patiently(
-        self, act: Callable[[], T], *, on: type[Exception] | Callable[[Exception], bool], seconds: float
-    ) -> T:
-        """Try until it works, and not beyond the end of the job. One that must end may try once, to save its state."""
+    def _retried(self, act: Callable[[], T], *, on: type[Exception] | Callable[[Exception], bool], seconds: float) -> T:
+        """Retry until it works or the job must stop. A job that must stop still gets one try, to save its state."""
         for attempt in stamina.retry_context(on=on, attempts=None, timeout=seconds, wait_max=10):
             with attempt:
                 if attempt.num > 1:
@@ -133,7 +133,7 @@ class Work(Generic[P, I]):
         raise AssertionError("unreachable: the last attempt raises")
 
     def step(self, stage: str, done: int, total: int, **more: Any) -> None:
-        """Say how far the work is, and stop here if it must."""
+        """Report progress. Raises `Stopped` if the work must end."""
         if self._first_step is None:
             self._first_step, self._started = done, time.monotonic()
         progress = {"stage": stage, "step": done, "total_steps": total, **more}
@@ -145,7 +145,7 @@ class Work(Generic[P, I]):
         self.pulse.check()
 
     def next_stage(self) -> None:
-        """What follows has its own speed."""
+        """Restart the estimate of the time left: the next stage has its own speed."""
         self._first_step = None
 
 

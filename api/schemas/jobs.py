@@ -11,6 +11,7 @@ from api.pagination import PageQuery
 from api.schemas.choices import Framing, ImportOutcome, JobKind, JobState, View
 from api.schemas.fields import Answer, Id, Links, List, Metadata, Moment, Query, Real, Schema, Text, Whole
 from api.schemas.plans import GenerateParamsSchema
+from shared.catalog.kinds import KINDS
 from shared.catalog.params import MAX_SEED
 from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import Job
@@ -28,6 +29,11 @@ class JobSchema(Answer):
     project_id = fields.String(required=True)
     round_id = fields.String(required=True, allow_none=True)
     kind = JobKind(required=True)
+    verb = fields.Function(
+        lambda job: KINDS[job.kind].verb,
+        required=True,
+        metadata={"type": "string", "description": "What such a job does, such as `training`."},
+    )
     state = JobState(required=True)
     priority = fields.Integer(required=True)
     attempt = fields.Integer(required=True)

@@ -19,21 +19,21 @@ from shared.errors import Unavailable
 from shared.settings import Settings
 
 TASK = "bootlora.run_job"
-# One request in so many seconds finds out whether a silent broker is back; the others don't wait for it.
+# While the broker is down, one request per interval tries it again. The others fail at once.
 PAUSE_SECONDS = 5.0
 
 
 def make_celery(settings: Settings) -> Celery:
-    """The app that the API sends with and the workers take from, set up alike on both sides."""
+    """The Celery app, with the same settings in the API and in the workers."""
     app = Celery("bootlora", broker=settings.broker_url)
     longest = max(kind.timeout_seconds for kind in KINDS.values())
     app.conf.update(
         task_queues=[Queue(name) for name in QUEUES],
         task_create_missing_queues=False,
-        task_ignore_result=True,  # the jobs table is the truth
+        task_ignore_result=True,  # results are in the jobs table
         task_serializer="json",
         accept_content=["json"],
-        # The message is a wake-up call: gone once read. What was lost, the table sends again.
+        # A message only wakes a worker and is acknowledged when read. A lost one is sent again from the table.
         task_acks_late=False,
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
@@ -54,7 +54,7 @@ def make_celery(settings: Settings) -> Celery:
 
 
 class Broker:
-    """Sends messages; when the broker is down it says so at once."""
+    """Sends messages. Fails at once while the broker is down."""
 
     def __init__(self, settings: Settings):
         self.app = make_celery(settings)
@@ -64,10 +64,12 @@ class Broker:
         """Wake a worker for a job.
 
         Raises:
-            Unavailable: the broker can't be reached; the row stays, and is sent again later.
+            Unavailable: the broker can't be reached; the job stays queued and its message is sent again later.
         """
         if time.monotonic() < self._down_until:
-            raise Unavailable("the broker could not be reached a moment ago", code="broker_unavailable")
+            raise Unavailable(
+                "the broker could not be reached a moment ago; try again in a few seconds", code="broker_unavailable"
+            )
         try:
             self.app.send_task(TASK, args=[job_id, attempt], queue=queue, retry=False)
         except OperationalError as error:
@@ -75,7 +77,7 @@ class Broker:
             raise Unavailable(f"the broker can't be reached: {error}", code="broker_unavailable") from error
 
     def ping(self) -> None:
-        """Raises `Unavailable` when the broker doesn't answer, or takes no writes (full, read-only, failing disk)."""
+        """Raise `Unavailable` if the broker does not answer or refuses writes (full, read-only, failing disk)."""
         try:
             with self.app.connection_for_write(connect_timeout=2) as connection:
                 connection.ensure_connection(max_retries=1, timeout=2)
@@ -87,7 +89,7 @@ class Broker:
 
 
 def _try_to_write(connection: Connection) -> None:
-    """Redis admits or refuses this command as any write, but it changes nothing: an empty text makes no key."""
+    """Try a write that changes nothing: writing an empty string at offset 0 creates no key."""
     if connection.transport.driver_type == "redis":
         channel: Any = connection.default_channel
         channel.client.setrange("bootlora.ready", 0, "")

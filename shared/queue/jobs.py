@@ -1,7 +1,7 @@
-"""Jobs: the table is the queue. Every change is a guarded update, so a doubled message finds nothing to do.
+"""Jobs: the table is the queue. Every change is a guarded update, so a duplicate message has no effect.
 
-A worker holds a job by a lease and a token. It renews the lease; every later write carries the token. A
-worker that lost its lease may waste time, but it can change nothing.
+A worker holds a job by a lease and a token. It renews the lease, and each later write checks the token. A worker that
+lost its lease can waste time but can't change anything.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _jobs, _users = Job.__table__, User.__table__
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimedJob:
-    """What a worker holds while it works: plain values, no row."""
+    """A job that a worker has claimed, as plain values."""
 
     id: str
     kind: str
@@ -47,7 +47,7 @@ class ClaimedJob:
 
 
 class LostLease(Exception):
-    """Somebody else owns this job now; stop, and write nothing."""
+    """This worker has lost the job's lease. It must stop and write nothing."""
 
 
 def enqueue(
@@ -62,10 +62,10 @@ def enqueue(
     labels: dict[str, Any] | None = None,
     checkpoint: dict[str, Any] | None = None,
 ) -> Job:
-    """A new job, waiting. The transaction's owner sends the message after the commit.
+    """Add a queued job. The runtime sends its message after the commit.
 
     Raises:
-        TypeError: the records are not those of the kind's row.
+        TypeError: `params` or `inputs` are not the record types of the kind.
     """
     kind.check(params, kind.params)
     kind.check(inputs, kind.inputs)
@@ -89,7 +89,7 @@ def enqueue(
 
 
 def wake(session: Session, queue: str) -> None:
-    """Have the transaction's owner hand out jobs of a queue as its last act: there is a new one, or a slot is free."""
+    """Have the runtime dispatch jobs of a queue at the end of this transaction: a job is new or a slot is free."""
     session.info.setdefault("awake", set()).add(queue)
 
 
@@ -120,7 +120,7 @@ def max_waiting(user: User, settings: Settings) -> int:
 
 
 def claim(session: Session, job_id: str, attempt: int, worker: str, lease_seconds: float) -> ClaimedJob | None:
-    """Take a waiting job, or None when it isn't this attempt's turn any more."""
+    """Claim a queued job. Returns None if this attempt is over or already claimed."""
     token = secrets.token_hex(16)
     _lock_project(session, job_id)
     given = {"wanted": job_id, "its_attempt": attempt, "worker": worker, "lease_token": token}
@@ -142,7 +142,7 @@ def claim(session: Session, job_id: str, attempt: int, worker: str, lease_second
 
 
 def renew(session: Session, held: ClaimedJob, lease_seconds: float, progress: dict[str, Any] | None) -> bool:
-    """Hold the lease for longer and say how far the work is. True when a cancel has been asked for."""
+    """Renew the lease and save the progress. Returns True if a cancel was requested."""
     values: dict[str, Any] = {"lease_until": clock(lease_seconds)}
     if progress is not None:
         values["progress"] = progress
@@ -155,12 +155,12 @@ def renew(session: Session, held: ClaimedJob, lease_seconds: float, progress: di
 
 
 def save_checkpoint(session: Session, held: ClaimedJob, checkpoint: dict[str, Any]) -> None:
-    """Remember where the next attempt goes on."""
+    """Save where the next attempt resumes."""
     _guarded(session, held, checkpoint=checkpoint)
 
 
-def tell(session: Session, held: ClaimedJob, type_: str, **data: Any) -> None:
-    """Record an event about a job, while it is ours."""
+def record_event(session: Session, held: ClaimedJob, type_: str, **data: Any) -> None:
+    """Record an event about a job. Raises `LostLease` if another worker has it."""
     _lock_project(session, held.id)
     job = session.scalar(select(Job).where(*_mine(held)).with_for_update())
     if job is None:
@@ -169,10 +169,10 @@ def tell(session: Session, held: ClaimedJob, type_: str, **data: Any) -> None:
 
 
 def succeed(session: Session, held: ClaimedJob, result: Any) -> Job:
-    """The work is done and stored: keep its result, and take it into the domain.
+    """End a job with its result, and let the kind's `taken_by` apply it.
 
     Raises:
-        TypeError: the result is not the record that the job's kind promises.
+        TypeError: the result is not the kind's result type.
     """
     kind = KINDS[held.kind]
     kind.check(result, kind.result)
@@ -183,23 +183,23 @@ def succeed(session: Session, held: ClaimedJob, result: Any) -> Job:
 
 
 def fail(session: Session, held: ClaimedJob, error: dict[str, Any]) -> Job:
-    """The work can't be done; `error` has `code`, `message` and `retryable`."""
+    """End a job with an error: `code`, `message` and `retryable`."""
     job = _end(session, held, JobState.FAILED, error=error)
     events.of_job(session, job, "job.failed", error=error)
     return job
 
 
 def stop(session: Session, held: ClaimedJob) -> Job:
-    """The work was stopped because somebody cancelled it."""
+    """End a running job that was cancelled."""
     job = _end(session, held, JobState.CANCELLED)
     events.of_job(session, job, "job.cancelled")
     return job
 
 
 def give_back(session: Session, held: ClaimedJob) -> Job:
-    """A worker that shuts down puts its job back, unfinished; that is no failed attempt. It takes no more.
+    """Requeue the job of a worker that is shutting down, and check it out. The attempt does not count as lost.
 
-    One that somebody has cancelled meanwhile has ended: what follows from that is the caller's.
+    If a cancel was requested meanwhile, the job ends as cancelled, and the caller handles that.
     """
     _lock_project(session, held.id)
     _guarded(session, held, lease_token=None)
@@ -214,7 +214,7 @@ def give_back(session: Session, held: ClaimedJob) -> Job:
 
 
 def give_up(session: Session, held: ClaimedJob, settings: Settings) -> Job:
-    """A worker that has been hurt puts its job back. The job may be what hurt it, so the attempt counts as lost."""
+    """Requeue the job of a worker that broke. The attempt counts as lost, as the job may have broken the worker."""
     _lock_project(session, held.id)
     _guarded(session, held, lease_token=None)
     job = session.get_one(Job, held.id, populate_existing=True)
@@ -223,7 +223,7 @@ def give_up(session: Session, held: ClaimedJob, settings: Settings) -> Job:
 
 
 def cancel(session: Session, job: Job) -> Job:
-    """Ask for the end of a job: at once if it waits, at its next step if it runs. Asking twice changes nothing."""
+    """Cancel a job: at once if it is queued, at its next step if it runs. Doing it twice changes nothing."""
     lock(session, job)
     waiting = session.execute(
         update(Job)
@@ -246,13 +246,13 @@ def cancel(session: Session, job: Job) -> Job:
 
 
 def lock(session: Session, job: Job) -> None:
-    """See a job as it is, and let nobody move it until the transaction ends."""
+    """Lock a job and its project until the transaction ends, and refresh it."""
     _lock_project(session, job.id)
     session.refresh(job, with_for_update=True)
 
 
 def overdue(session: Session, limit: int = 100) -> list[Job]:
-    """Running jobs whose lease is over: their worker is lost."""
+    """Running jobs whose lease has expired: their worker is lost."""
     return list(session.scalars(select(Job).where(*_is_overdue()).order_by(Job.lease_until).limit(limit)))
 
 
@@ -264,14 +264,14 @@ def of_disabled_users(session: Session, limit: int = 100) -> list[Job]:
 
 
 def take_overdue(session: Session, job_id: str) -> Job | None:
-    """An overdue job, for this transaction alone; None when somebody was faster, its worker included."""
+    """Lock an overdue job. Returns None if it is not overdue any more or another transaction has it."""
     _lock_project(session, job_id)
     query = select(Job).where(Job.id == job_id, *_is_overdue())
     return session.scalar(query.with_for_update(skip_locked=True))
 
 
 def held_by(session: Session, worker: str) -> list[Job]:
-    """Running jobs of a worker by name; when it has just started, they are those of its dead predecessor."""
+    """Lock the running jobs of a worker by name. When it has just started, they are its dead predecessor's."""
     its = (Job.state == JobState.RUNNING, Job.worker == worker)
     of_them = select(Project.id).where(Project.id.in_(select(Job.project_id).where(*its)))
     session.execute(of_them.order_by(Project.id).with_for_update())
@@ -279,7 +279,7 @@ def held_by(session: Session, worker: str) -> list[Job]:
 
 
 def lose(session: Session, job: Job, settings: Settings) -> bool:
-    """A worker was lost with this job. Back to the queue, or, after too many, failed: True when it is over."""
+    """Requeue a job whose worker was lost, or fail it after too many. Returns True if it has ended."""
     job.lost_attempts += 1
     if _ended_by_cancel(session, job):
         return True
@@ -288,7 +288,7 @@ def lose(session: Session, job: Job, settings: Settings) -> bool:
         return False
     job.error = {
         "code": "worker_lost",
-        "message": f"{job.lost_attempts} workers were lost while they worked on this job",
+        "message": f"{job.lost_attempts} workers were lost while they ran this job; check their logs, then retry",
         "retryable": True,
     }
     _close(job, JobState.FAILED)
@@ -297,27 +297,27 @@ def lose(session: Session, job: Job, settings: Settings) -> bool:
 
 
 def check_in(session: Session, name: str, queue: str, slots: int) -> None:
-    """A worker says that it is alive and takes jobs."""
+    """Record that a worker is alive and takes jobs."""
     seen = session.execute(update(Worker).where(Worker.name == name).values(seen_at=clock(), slots=slots))
     if not _one(seen):
         session.add(Worker(name=name, queue=queue, slots=slots, seen_at=clock()))
 
 
 def is_alive(session: Session, name: str, seconds: float) -> bool:
-    """Whether a worker has checked in within the last so many seconds."""
+    """Whether a worker has checked in within the last `seconds`."""
     seen = select(Worker.name).where(Worker.name == name, Worker.seen_at > clock(-seconds))
     return session.scalar(seen) is not None
 
 
 def check_out(session: Session, name: str) -> None:
-    """A worker takes no more jobs."""
+    """Record that a worker takes no more jobs."""
     worker = session.get(Worker, name)
     if worker is not None:
         session.delete(worker)
 
 
 def _lock_project(session: Session, job_id: str) -> None:
-    """Its row before the job's, as requests lock them: in another order two would wait for each other."""
+    """Lock the project before its job, in the order that requests use; another order could deadlock."""
     session.execute(_PROJECT_OF, {"wanted": job_id})
 
 
@@ -380,7 +380,7 @@ def _close(job: Job, state: JobState) -> None:
 
 
 def _ended_by_cancel(session: Session, job: Job) -> bool:
-    """Whether a job that goes back to the queue is one that nobody wants any more: then it ends here."""
+    """End a job instead of requeuing it if a cancel was requested. Returns whether it ended."""
     if job.cancel_requested_at is None:
         return False
     _close(job, JobState.CANCELLED)
@@ -401,7 +401,7 @@ def _requeue(session: Session, job: Job, reason: str) -> None:
 
 
 def _count_gpu_seconds(session: Session, job: Job) -> None:
-    """Add the seconds of this attempt, from its message on: a worker was free then. A lost attempt costs nothing."""
+    """Add this attempt's GPU seconds, counted from its dispatch, when a worker was free. Lost attempts are free."""
     if not QUEUES[KINDS[job.kind].queue].metered:
         return
     began_at = job.dispatched_at or job.started_at

@@ -120,7 +120,7 @@ def test_a_plan_that_is_no_json_is_one_sentence(service: Service, tmp_path: Path
     (tmp_path / "plan.json").write_bytes(plan)
     done = run(service, "projects", "create", "--trigger", "eiei21girl", "--plan", str(tmp_path / "plan.json"))
     assert done.exit_code == 2
-    assert "plan.json is no JSON" in done.stderr
+    assert "plan.json is not valid JSON" in done.stderr
     assert service.requests == []
 
 
@@ -183,7 +183,7 @@ def test_pictures_without_links_lack_the_scope_to_download(service: Service, sho
     shop.items = [{**item, "url": None} for item in shop.items]
     done = run(service, "candidates", "prj_1", "1", "--out", str(tmp_path / "new"))
     assert done.exit_code == 1
-    assert done.stderr == "Error: this API key lacks the scope 'artifacts:read', without which nothing is downloaded\n"
+    assert done.stderr == "Error: this API key lacks the scope 'artifacts:read'; download with a key that has it\n"
     assert not (tmp_path / "new").exists()
 
 
@@ -205,8 +205,8 @@ def test_curating_by_numbers_leaves_what_is_decided(service: Service, shop: Shop
     ("words", "said"),
     [
         (["--accept", "10"], "there is no candidate 10"),
-        (["--accept", "1-3", "--reject", "3"], "3: accepted and rejected at once"),
-        (["--accept", "first"], "'first' is no number"),
+        (["--accept", "1-3", "--reject", "3"], "candidates 3 are both accepted and rejected"),
+        (["--accept", "first"], "'first' is not a number"),
     ],
 )
 def test_a_wrong_number_changes_nothing(service: Service, shop: Shop, words: list[str], said: str) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import Any
 
+from rich.console import Console
+
 from bootlora import Bootlora
+from bootlora.display import Display
 from bootlora.following import Stage, follow, stages
 from tests.client.service import Answer, Request, Service
 
@@ -48,7 +52,7 @@ def test_it_ends_with_the_project(bootlora: Bootlora, service: Service) -> None:
 def test_it_ends_where_a_person_must_curate(bootlora: Bootlora, service: Service) -> None:
     service.answer = Story("manual", ("running", "curating", [event(1, "round.candidates_ready")])).answer
     (last,) = follow(bootlora, "prj_1", every_seconds=0)
-    assert last.waits_for == "round 1: its candidates want to be curated"
+    assert last.waits_for == "round 1: accept or reject its candidates"
 
 
 def test_the_scorer_is_not_waited_for(bootlora: Bootlora, service: Service) -> None:
@@ -77,3 +81,12 @@ def test_stages_are_timed_by_their_events() -> None:
         Stage(1, "style", "drawing", 3.0),
         Stage(1, "style", "choosing", 2.0),
     ]
+
+
+def test_the_bar_says_what_a_job_of_any_kind_does() -> None:
+    display = Display(Console(file=StringIO()))
+    display.show_job({"id": "job_1", "kind": "tag", "verb": "tagging", "state": "running"})
+    display.show_job({"id": "job_2", "kind": "tag", "state": "running"})  # a service of an earlier version
+    assert [task.description for task in display._progress.tasks] == ["tag"]
+    display.show_job({"id": "job_1", "kind": "tag", "verb": "tagging", "state": "running"})
+    assert [task.description for task in display._progress.tasks] == ["tagging"]

@@ -1,4 +1,4 @@
-"""The base model of a job, kept warm in this process between jobs."""
+"""The base model of a job, cached in this process between jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workers.work import Work
 
 log = structlog.get_logger()
 
-MOST_REPORTED = 10  # ends of texts, in one event
+MOST_REPORTED = 10  # cut-off texts in one event
 
 
 def load(work: Work[Any, Any]) -> Family:
@@ -26,14 +26,14 @@ def load(work: Work[Any, Any]) -> Family:
     except (OSError, ValueError) as error:
         log.exception("base_model.unavailable", base_model=work.base_model.name)
         raise JobFailed(
-            "base_model_unavailable", f"base model {work.base_model.name!r} can't be loaded on this worker"
+            "base_model_unavailable", f"base model {work.base_model.name!r} can't be loaded; see the worker's log"
         ) from error
 
 
 def report_cut_texts(work: Work[Any, Any], family: Family, texts: Iterable[str]) -> None:
-    """Record an event with what the text encoder cuts off; without it, nobody would notice the loss."""
+    """Record an event with the text that the text encoder cuts off; the loss would go unnoticed otherwise."""
     ends = {text: family.cut_off(text) for text in dict.fromkeys(texts)}
     cut = {text: end for text, end in ends.items() if end}
     if cut:
         log.warning("prompt.cut", texts=len(cut))
-        work.tell("prompt.cut", texts=len(cut), unread=list(dict.fromkeys(cut.values()))[:MOST_REPORTED])
+        work.record_event("prompt.cut", texts=len(cut), unread=list(dict.fromkeys(cut.values()))[:MOST_REPORTED])

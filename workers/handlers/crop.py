@@ -17,10 +17,9 @@ MIN_SIDE = 4  # pixels of a crop that was guessed
 
 
 def run(work: Work[CropParams, CropInputs]) -> CropResult:
-    """Returns the crops: where they were taken, what they show, and where they are stored.
+    """Crop the picture. Returns each crop's box, view, framing, tags and stored object.
 
-    A crop is flattened and enlarged to the base model's resolution here, once, so that people see what
-    the training will see.
+    Crops are flattened and enlarged to the base model's resolution here, so that people see exactly what is trained on.
     """
     source = work.inputs.image
     image = work.image(source)

@@ -16,7 +16,7 @@ from workers.work import Work
 
 
 def run(work: Work[GenerateParams, GenerateInputs]) -> GenerateResult:
-    """Returns every picture with its prompt and seed. Pictures that an earlier attempt stored are not drawn again."""
+    """Draw the pictures. Returns each with its prompt and seed. Pictures that an earlier attempt stored are kept."""
     params, pictures = work.params, work.inputs.pictures
     done: dict[str, dict[str, Any]] = dict((work.job.checkpoint or {}).get("images", {}))
     left = [index for index in range(len(pictures)) if str(index) not in done]
@@ -34,9 +34,7 @@ def run(work: Work[GenerateParams, GenerateInputs]) -> GenerateResult:
             index = left[position]
             stored = work.store_image(f"{index:04}.png", image)
             done[str(index)] = asdict(DrawnImage(**asdict(stored), **asdict(pictures[index])))
-            work.save_checkpoint({"images": done})  # after each picture: what is stored is never drawn again
+            work.save_checkpoint({"images": done})  # after each picture, so that a retry does not draw it again
     except torch.OutOfMemoryError as error:
-        raise JobFailed(
-            "gpu_oom", "the card has too little memory; use a smaller batch_size", retryable=True
-        ) from error
+        raise JobFailed("gpu_oom", "the GPU has too little memory; use a smaller batch_size", retryable=True) from error
     return GenerateResult(images=[DrawnImage(**done[str(index)]) for index in range(len(pictures))])

@@ -1,4 +1,4 @@
-"""Choose among candidates when nobody looks."""
+"""Score candidates and choose among them automatically."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from workers.work import ENOUGH, Work
 
 
 def run(work: Work[ScoreParams, ScoreInputs]) -> ScoreResult:
-    """Returns the scores of every candidate, and the ids of those that are accepted."""
+    """Score the candidates. Returns all scores and the ids of the accepted candidates."""
     params, inputs = work.params, work.inputs
     if params.scorer not in SCORERS:
-        raise JobFailed("unknown_scorer", f"this worker has no scorer {params.scorer!r}")
+        raise JobFailed(
+            "unknown_scorer", f"this worker has no scorer {params.scorer!r}; use one of {', '.join(SCORERS)}"
+        )
     scorer: Scorer = resolve(SCORERS[params.scorer])()
     work.step(kinds.SCORE.verb, 0, len(inputs.candidates))
     most = ENOUGH * work.base_model.resolution
@@ -35,5 +37,5 @@ def run(work: Work[ScoreParams, ScoreInputs]) -> ScoreResult:
 
 
 def _shown(score: Score) -> dict[str, float]:
-    said = {"identity": score.identity, "shows_view": score.shows_view, **score.details}
-    return {name: round(value, 4) for name, value in said.items()}
+    shown = {"identity": score.identity, "shows_view": score.shows_view, **score.details}
+    return {name: round(value, 4) for name, value in shown.items()}

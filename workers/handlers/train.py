@@ -27,11 +27,11 @@ from workers.work import ENOUGH, Work
 
 log = structlog.get_logger()
 
-CURVE_POINTS = 200  # of the loss, kept with the LoRA
+CURVE_POINTS = 200  # of the loss curve that is kept with the LoRA
 
 
 def run(work: Work[TrainParams, TrainInputs]) -> TrainResult:
-    """Returns the files of the LoRA, by format, and the metrics of the training."""
+    """Train the LoRA. Returns its files by format, and the metrics of the training."""
     params, inputs = work.params, work.inputs
     family = base.load(work)
     most = ENOUGH * (params.resolution or work.base_model.resolution)
@@ -105,11 +105,11 @@ def weights(dataset: list[DatasetEntry]) -> list[float]:
 
 
 def too_small() -> JobFailed:
-    return JobFailed("gpu_oom", "the card has too little memory for this training", retryable=True)
+    return JobFailed("gpu_oom", "the GPU has too little memory; lower the resolution or the rank", retryable=True)
 
 
 def at_half_rate(params: TrainParams) -> TrainParams:
-    """The same training at half its learning rate, which is tried once when the loss is not a number."""
+    """The same parameters at half the learning rate; tried once if the loss becomes NaN."""
     return replace(
         params,
         learning_rate=params.learning_rate / 2,
@@ -118,7 +118,7 @@ def at_half_rate(params: TrainParams) -> TrainParams:
 
 
 def less_memory(params: TrainParams) -> dict[str, Any] | None:
-    """Parameters with which the same training needs less memory, or None when there is nothing left to save."""
+    """Parameters that lower the training's memory use; None if there is nothing left to lower."""
     if params.batch_size > 1:
         smaller = max(size for size in range(1, params.batch_size) if params.batch_size % size == 0)
         more = params.gradient_accumulation * params.batch_size // smaller
@@ -131,7 +131,7 @@ def less_memory(params: TrainParams) -> dict[str, Any] | None:
 def prior_examples(
     family: Family, inputs: TrainInputs, params: TrainParams, on_step: OnStep | None = None
 ) -> list[Example]:
-    """Pictures of others, as the base model draws them: what must not change (DreamBooth, arXiv 2208.12242)."""
+    """Pictures of other characters, drawn by the base model, for prior preservation (DreamBooth, arXiv 2208.12242)."""
     if not params.prior_images:
         return []
     pictures = plans.pictures(
@@ -170,7 +170,7 @@ def _tail_mean(losses: list[float]) -> float:
 
 
 def slug(title: str) -> str:
-    """A title as the name of a file: a trigger word may contain slashes and dots, which would lead to other folders."""
+    """A title as a file name, without the slashes and dots that could lead to other folders."""
     return re.sub(r"[^\w-]+", "-", title).strip("-")
 
 

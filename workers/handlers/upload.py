@@ -1,4 +1,4 @@
-"""Take in a picture that a client has posted to the store."""
+"""Check, re-encode and store a picture that a client has uploaded to the store."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from workers.work import Work
 
 
 def run(work: Work[UploadParams, UploadInputs]) -> UploadResult:
-    """Returns where the picture is stored, re-encoded. What the client posted is deleted."""
+    """Store the re-encoded picture, return its object, and delete the client's upload."""
     key = work.inputs.key
     done: dict[str, Any] = work.job.checkpoint or {}
     if not done.get("images"):
-        image, notes = _taken_in(work, key)
+        image, notes = _cleaned(work, key)
         done = {"images": {"0": asdict(image)}, "notes": notes}
-        work.save_checkpoint(done)  # before what it was made of is deleted
+        work.save_checkpoint(done)  # before the upload is deleted
     work.forget(key)
     return UploadResult(image=StoredImage(**done["images"]["0"]), notes=done.get("notes", []))
 
 
-def _taken_in(work: Work[UploadParams, UploadInputs], key: str) -> tuple[StoredImage, list[str]]:
+def _cleaned(work: Work[UploadParams, UploadInputs], key: str) -> tuple[StoredImage, list[str]]:
     limits = work.runtime.settings
     picture = pictures.clean(
         work.fetch(key).read_bytes(),

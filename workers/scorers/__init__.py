@@ -1,1 +1,1 @@
-"""Which candidates are her: scorers say how near, `choice` decides."""
+"""Scorers rate how well candidates match the character; `choice` selects among them."""

@@ -1,4 +1,4 @@
-"""What a scorer says of a candidate."""
+"""The scorer protocol, and the score of a candidate."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Score:
-    """One candidate, judged."""
+    """The score of one candidate."""
 
-    identity: float  # 0..1: is it she? 1 is no difference to the references
-    shows_view: float = 1.0  # 0..1: is she seen as asked? 1 also when a scorer can't tell
+    identity: float  # 0..1: whether it shows the same character; 1: no difference from the references
+    shows_view: float = 1.0  # 0..1: whether it shows the requested view; also 1 if the scorer can't tell
     details: dict[str, float] = field(default_factory=dict)
 
     @property
     def worth(self) -> float:
-        """A perfect front, when her back was asked for, is worth nothing."""
+        """Identity times view, so that a perfect front is worth nothing where a back was requested."""
         return self.identity * self.shows_view
 
 
 class Scorer(Protocol):
-    """Judges candidates by pictures that are known to show her."""
+    """Scores candidates against reference pictures of the character."""
 
     def score(
         self, references: Sequence[Image.Image], candidates: Sequence[Image.Image], views: Sequence[str | None]
     ) -> list[Score]:
-        """One score for each candidate, in order; `views` are those asked for, names from catalog.VIEWS."""
+        """One score per candidate, in order. `views`: the requested view of each, a name from catalog.VIEWS."""

@@ -1,4 +1,4 @@
-"""Choosing among scored candidates: best first, a quota for each view, nothing twice, and rather nothing than mud."""
+"""Choose among scored candidates: best first, a quota per view, no near duplicates, nothing below a minimum score."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from workers.scorers.base import Score
 
 @dataclass(frozen=True)
 class Candidate:
-    """What was asked for when it was drawn, and what it looks like."""
+    """A candidate's requested view and framing, and its perceptual hash."""
 
     view: str | None = None
     framing: str | None = None
-    hash: int = 0  # by `dhash`: few bits differ between near duplicates
+    hash: int = 0  # of `dhash`: near duplicates differ in few bits
 
 
 def dhash(image: Image.Image) -> int:
-    """64 bits: whether each of 8x8 fields is lighter than the one to its right."""
+    """A 64-bit difference hash: whether each of 8x8 cells is lighter than its right neighbour."""
     grey = pictures.flatten(image).convert("L").resize((9, 8), Image.Resampling.LANCZOS)
     pixels = np.asarray(grey, dtype=int)
     bits = (pixels[:, :-1] > pixels[:, 1:]).flatten()
@@ -39,9 +39,9 @@ def choose(
     *,
     taken: Iterable[int] = (),
 ) -> list[int]:
-    """Indices of the accepted candidates, best first. `taken` are hashes of pictures that are in already.
+    """Indices of the accepted candidates, best first. `taken`: hashes of pictures already in the dataset.
 
-    A view that can't fill its quota stays short: a bad picture of her back would teach the next LoRA a bad back.
+    A view without enough good candidates stays below its quota, because the next LoRA would learn from bad pictures.
     """
     hashes = list(taken)
     accepted: list[int] = []
@@ -65,7 +65,7 @@ def _fill(
     hashes: list[int],
     near_duplicate_bits: int,
 ) -> list[int]:
-    """The best of one view, framings in turn; adds to `hashes` what it takes."""
+    """The best candidates of one view, balanced over the framings. Adds their hashes to `hashes`."""
     taken: list[int] = []
     framings: Counter[str | None] = Counter()
     left = list(ranked)

@@ -1,4 +1,4 @@
-"""A scorer of colours and where they lie. It needs no model, and tells a blonde in blue from a redhead in green."""
+"""A scorer that compares colours and their layout. It needs no model."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from PIL import Image
 from workers import pictures
 from workers.scorers.base import Score
 
-SIDE = 64  # pixels: colours need no more
+SIDE = 64  # pixels; enough for colours
 BINS = (5, 10, 10)  # lightness, red against green, yellow against blue
-SMOOTHING = np.array([0.25, 0.5, 0.25])  # a shade more or less is no other colour
-BANDS = 3  # of her height; left and right change with the view, above and below hardly do
-LAYOUT_SHARE = 0.4  # of the distance that is taken between bands, the rest between whole figures
-NEAREST_SCALE = 0.2  # references from one picture are nearer to one another than any drawing can be
+SMOOTHING = np.array([0.25, 0.5, 0.25])  # so that a slightly different shade counts as nearly the same colour
+BANDS = 3  # horizontal bands of the figure; the view changes left and right, but hardly top and bottom
+LAYOUT_SHARE = 0.4  # the bands' share of the distance; the rest compares whole figures
+NEAREST_SCALE = 0.2  # minimum scale: crops of one picture are closer to each other than any drawing can be
 
 
 class PlainScorer:
-    """Nearness to the nearest reference: 0.5 is as near as the references are to one another."""
+    """Closeness to the nearest reference; 0.5 is the distance between the references themselves."""
 
     def score(
         self, references: Sequence[Image.Image], candidates: Sequence[Image.Image], views: Sequence[str | None]
     ) -> list[Score]:
-        del views  # colours don't tell
+        del views  # colours don't show the view
         if not references:
-            raise ValueError("there is nothing to score against: no references")
+            raise ValueError("no references to score against; pass at least one")
         known = np.stack([embed(image) for image in references])
         scale = own_distance(known)
         scores = []
@@ -39,7 +39,7 @@ class PlainScorer:
 
 
 def embed(image: Image.Image) -> np.ndarray:
-    """Colours of the figure, and of its upper, middle and lower part; Euclidean distances lie between 0 and 1."""
+    """Colour histograms of the figure and of its three bands. Euclidean distances are between 0 and 1."""
     image = _shrink(image)
     mask = pictures.silhouette(image)
     if not mask.any():
@@ -49,13 +49,13 @@ def embed(image: Image.Image) -> np.ndarray:
     edges = np.linspace(rows[0], rows[-1] + 1, BANDS + 1).round().astype(int)
     whole = _histogram(colours[mask])
     bands = [_histogram(colours[a:b][mask[a:b]]) for a, b in pairwise(edges)]
-    # the roots of histograms are unit vectors, half of whose squared distance is Hellinger's
+    # Roots of histograms are unit vectors; their distance over sqrt(2) is the Hellinger distance.
     layout = np.concatenate(bands) / np.sqrt(BANDS)
     return np.concatenate([np.sqrt(1 - LAYOUT_SHARE) * whole, np.sqrt(LAYOUT_SHARE) * layout]) / np.sqrt(2)
 
 
 def own_distance(known: np.ndarray) -> float:
-    """How far the references are from one another, each from its nearest."""
+    """Median distance of each reference to its nearest neighbour, at least `NEAREST_SCALE`."""
     if len(known) < 2:
         return NEAREST_SCALE
     distances = np.linalg.norm(known[:, None] - known[None], axis=2)
@@ -72,13 +72,13 @@ def _shrink(image: Image.Image) -> Image.Image:
 
 
 def _opponent(rgb: np.ndarray) -> np.ndarray:
-    """Lightness, red against green, yellow against blue: each 0..1. (..., 3)"""
+    """Opponent colours (lightness, red-green, yellow-blue), each 0..1. Shape (..., 3)."""
     r, g, b = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     return np.stack([(r + g + b) / 3, (r - g + 1) / 2, ((r + g) / 2 - b + 1) / 2], axis=-1)
 
 
 def _histogram(colours: np.ndarray) -> np.ndarray:
-    """Root of the smoothed share of each colour. (bins,)"""
+    """Square root of the smoothed histogram. Shape (bins,)."""
     bins = np.array(BINS)
     if not len(colours):
         return np.full(bins.prod(), 1 / np.sqrt(bins.prod()))

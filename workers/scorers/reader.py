@@ -1,4 +1,4 @@
-"""A scorer that reads attributes: it knows the world of the chibi base model, and which view a picture shows."""
+"""A scorer that reads attributes and the view. It is trained on the world of the chibi base model."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from models.chibi.reader import FOLDER, Reader, identity
 from workers import pictures
 from workers.scorers.base import Score
 
-SIDE = 128  # pixels: what it was trained on
+SIDE = 128  # pixels; the reader's training resolution
 
 
 class ReaderScorer:
-    """Evidence, attribute by attribute, that a picture shows the girl of the references."""
+    """Compares a picture with the references attribute by attribute."""
 
     def score(
         self, references: Sequence[Image.Image], candidates: Sequence[Image.Image], views: Sequence[str | None]
     ) -> list[Score]:
         if not references:
-            raise ValueError("there is nothing to score against: no references")
+            raise ValueError("no references to score against; pass at least one")
         if not candidates:
             return []
         reader = trained()
@@ -40,5 +40,5 @@ def trained() -> Reader:
 
 
 def pixels(images: Sequence[Image.Image]) -> np.ndarray:
-    """uint8 (n, SIDE, SIDE, 3), each whole, on its own background."""
+    """Pictures as uint8 (n, SIDE, SIDE, 3), scaled to fit, each padded with its own background."""
     return np.stack([np.asarray(pictures.fit(image, (SIDE, SIDE))) for image in images])
