@@ -151,8 +151,8 @@ def _checked(check: Callable[[str], object]) -> Callable[[str], None]:
 
 # Minimum values: an upload may take an hour, an idempotency key is valid for a day, deliveries are retried for days.
 LEAST = {"orphan_grace_seconds": 3600.0, "keep_idempotency_keys_days": 1, "keep_deliveries_days": 7}
+_TYPES = {name: row.type for name, row in Settings.__dataclass_fields__.items()}
 _DEFAULTS: dict[str, Any] = {
-_TYPES = {field.name: field.type for field in fields(Settings)}
     name: row.default
     for name, row in Settings.__dataclass_fields__.items()
     if name not in ("database_url", "broker_url", "storage_url", "secret_key")
