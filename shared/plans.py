@@ -15,7 +15,10 @@ from typing import Any, TypeVar
 from shared import captions
 from shared.catalog import FAMILIES, FRAMINGS, HIDDEN_BY_FRAMING, HIDDEN_BY_VIEW, VIEWS, BaseModel
 from shared.catalog.params import (
+    MAX_BATCH,
     MAX_CANDIDATES,
+    MAX_SIDE,
+    MIN_SIDE,
     GenerateParams,
     Plan,
     RoundPlan,
@@ -62,15 +65,71 @@ def carry_over(plan: Plan, old: BaseModel, new: BaseModel) -> Plan:
 
 
 def generate_params(base_model: BaseModel, given: Given | None) -> GenerateParams:
-    """Generation parameters with the family's defaults filled in.
+    """Generation parameters with the family's defaults filled in. A batch that nobody chose is as small as it must be.
 
     Raises:
-        Invalid: the family doesn't offer the sampler.
+        Invalid: the family doesn't offer the sampler, or draws no pictures of this size, or not so many at once.
     """
-    square = GenerateParams(width=base_model.resolution, height=base_model.resolution)
-    params = _overridden(square, FAMILIES[base_model.family].generate, given)
+    family = FAMILIES[base_model.family]
+    side = max(1, base_model.resolution // family.side_unit) * family.side_unit
+    params = _overridden(GenerateParams(width=side, height=side), family.generate, given)
     check_sampler(params.sampler, base_model)
+    check_size(params, base_model)
+    most = largest_batch(params, base_model)
+    if (given or {}).get("batch_size") is None and params.batch_size is not None:
+        return replace(params, batch_size=min(params.batch_size, most))
+    check_batch(params, base_model)
     return params
+
+
+def check_size(params: GenerateParams, base_model: BaseModel) -> None:
+    """Refuse sizes that would be rounded, and those that are too large for the base model."""
+    family, (width, height) = FAMILIES[base_model.family], _size(params)
+    for name, side in (("width", width), ("height", height)):
+        below = side // family.side_unit * family.side_unit
+        if side != below:
+            near = [each for each in (below, below + family.side_unit) if MIN_SIDE <= each <= MAX_SIDE]
+            raise Invalid(
+                f"a {name} of {side} can't be drawn: sides are multiples of {family.side_unit} pixels; "
+                f"the nearest: {' and '.join(map(str, near))}",
+                code="size_not_offered",
+            )
+    most = family.max_squares * base_model.resolution**2
+    if width * height > most:
+        scale = math.sqrt(most / (width * height))
+        largest = (
+            max(family.side_unit, int(side * scale) // family.side_unit * family.side_unit) for side in (width, height)
+        )
+        raise Invalid(
+            f"{width}x{height} is too large for the base model {base_model.name!r}; "
+            f"the largest of this shape is {'x'.join(map(str, largest))}",
+            code="size_too_large",
+        )
+
+
+def largest_batch(params: GenerateParams, base_model: BaseModel) -> int:
+    """How many pictures of this size may be drawn at once."""
+    width, height = _size(params)
+    most = FAMILIES[base_model.family].max_batch_squares * base_model.resolution**2
+    return max(1, min(MAX_BATCH, most // (width * height)))
+
+
+def check_batch(params: GenerateParams, base_model: BaseModel) -> None:
+    """Refuse more pictures at once than the memory of a worker is meant for."""
+    most = largest_batch(params, base_model)
+    if params.batch_size is not None and params.batch_size > most:
+        width, height = _size(params)
+        raise Invalid(
+            f"a batch of {params.batch_size} pictures of {width}x{height} is too large for the base model "
+            f"{base_model.name!r}; the largest batch of this size is {most}",
+            code="batch_too_large",
+        )
+
+
+def _size(params: GenerateParams) -> tuple[int, int]:
+    assert params.width is not None
+    assert params.height is not None
+    return params.width, params.height
 
 
 def _round(given: Given, base_model: BaseModel) -> RoundPlan:

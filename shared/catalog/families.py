@@ -21,6 +21,10 @@ class FamilyRow:
     gather: dict[str, Any] = field(default_factory=dict)  # how a style round draws its candidates
     samplers: tuple[str, ...] = DISCRETE_SAMPLERS  # which of SAMPLERS can draw with it
     text_limit: TextLimit | None = None  # how much of a prompt its text encoder reads; None: all of it
+    # What a drawing may take: memory grows with the pixels that are drawn at once.
+    side_unit: int = 8  # pixels: sides are multiples of it, for a latent covers so many
+    max_squares: int = 4  # area of one picture, in squares of the base model's resolution
+    max_batch_squares: int = 32  # area of all pictures of one batch, likewise
     quality_tags: tuple[str, ...] = ()  # appended to every prompt that the service itself writes
 
 
@@ -50,6 +54,9 @@ FAMILIES = {
         score={"scorer": "reader", "min_score": 0.3, "min_view_score": 0.35},
         gather={"candidates_per_pick": 4.0, "lora_weight": 0.5},
         text_limit=CLIP,
+        # Its squares are small: 64 of them are one picture of 1024x1024, which takes about 1 GB.
+        max_squares=16,
+        max_batch_squares=64,
         quality_tags=("cel shading", "white background"),
     ),
     "sd15": FamilyRow(

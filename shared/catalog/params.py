@@ -11,7 +11,9 @@ from shared import catalog
 from shared.lifecycle import RoundKind
 from shared.records import field
 
-MAX_SIDE = 2048  # pixels
+MIN_SIDE = 32  # pixels
+MAX_SIDE = 2048
+MAX_BATCH = 64  # pictures drawn or trained at once
 MAX_SEED = 2**31 - 1
 MAX_CANDIDATES = 200  # in one job
 # Full body shows all of her; a few nearer pictures teach the face.
@@ -70,14 +72,18 @@ class TrainParams:
 class GenerateParams:
     """How pictures are drawn. What is left out or null is the default of the base model's family."""
 
-    width: int | None = field(None, bounds=(32, MAX_SIDE), help="Pixels.")
-    height: int | None = field(None, bounds=(32, MAX_SIDE), help="Pixels.")
+    width: int | None = field(
+        None, bounds=(MIN_SIDE, MAX_SIDE), help="Pixels: a multiple of 8. The base model's resolution bounds the area."
+    )
+    height: int | None = field(
+        None, bounds=(MIN_SIDE, MAX_SIDE), help="Pixels: a multiple of 8. The base model's resolution bounds the area."
+    )
     inference_steps: int | None = field(None, bounds=(1, 150))
     guidance_scale: float | None = field(None, bounds=(0, 50))
     sampler: str | None = field(None, one_of=catalog.SAMPLERS)
     negative_prompt: str | None = field(None, length=(0, 2_000))
     clip_skip: int = field(0, bounds=(0, 4), help="Last layers of the text encoder that are left out.")
-    batch_size: int | None = field(None, bounds=(1, 64))
+    batch_size: int | None = field(None, bounds=(1, MAX_BATCH), help="Pictures at once; fewer, the larger they are.")
     precision: str = field("auto", one_of=catalog.PRECISIONS)
 
 

@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from dataclasses import asdict
 from typing import Any
@@ -5,7 +6,7 @@ from typing import Any
 import pytest
 
 from shared import plans
-from shared.catalog import VIEWS, base_models
+from shared.catalog import BASE_MODELS, FAMILIES, VIEWS, BaseModel, base_models
 from shared.errors import Invalid
 
 CHIBI = base_models()["chibi"]
@@ -85,3 +86,47 @@ def test_no_prompt_tags_is_not_the_same_as_saying_nothing() -> None:
 
 def test_framings_are_spread_by_weight() -> None:
     assert Counter(plans.spread({"full_body": 3, "portrait": 1}, 8)) == {"full_body": 6, "portrait": 2}
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "words"),
+    [
+        ({"width": 100}, "size_not_offered", "a width of 100 can't be drawn: sides are multiples of 8 pixels"),
+        ({"width": 100}, "size_not_offered", "the nearest: 96 and 104"),
+        ({"height": 33}, "size_not_offered", "the nearest: 32 and 40"),
+        ({"width": 2047}, "size_not_offered", "the nearest: 2040 and 2048"),
+        ({"width": 2048, "height": 2048}, "size_too_large", "the largest of this shape is 512x512"),
+        ({"width": 2048, "height": 1024}, "size_too_large", "the largest of this shape is 720x360"),
+        ({"width": 512, "height": 512, "batch_size": 5}, "batch_too_large", "the largest batch of this size is 4"),
+    ],
+)  # fmt: skip
+def test_a_drawing_that_is_too_large_is_refused_with_the_largest_that_is_not(given, code, words):
+    with pytest.raises(Invalid, match=re.escape(words)) as refused:
+        plans.generate_params(BASE_MODELS["chibi"], given)
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_refusal_names_is_accepted(family):
+    base = BaseModel(name="x", family=family, path="", resolution=128 if family == "chibi" else 512)
+    for width, height in ((2048, 2048), (2048, 1024), (32, 2048), (1000, 2048)):
+        try:
+            plans.generate_params(base, {"width": width, "height": height})
+        except Invalid as error:
+            width, height = map(int, error.message.rsplit(" ", 1)[1].split("x"))
+            plans.generate_params(base, {"width": width, "height": height})
+
+
+def test_a_batch_that_nobody_chose_fits_the_size():
+    sizes = {128: 16, 256: 16, 512: 4}
+    for side, batch in sizes.items():
+        assert plans.generate_params(BASE_MODELS["chibi"], {"width": side, "height": side}).batch_size == batch
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_defaults_of_a_family_can_be_drawn(family):
+    for resolution in (64, 100, 128, 512, 768, 1024):
+        base = BaseModel(name="x", family=family, path="", resolution=resolution)
+        params = plans.generate_params(base, None)
+        assert params.batch_size == FAMILIES[family].generate["batch_size"]
+        plans.generate_params(base, {"width": params.width, "height": params.height, "batch_size": params.batch_size})
