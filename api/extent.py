@@ -44,11 +44,24 @@ def of(session: Session, project: Project, user: User, settings: Settings) -> di
         "pictures": sum(each["pictures"] for each in extents),
         "seconds": None if None in seconds else sum(seconds),
         "warnings": triggers.warnings(project.trigger_word, [*project.subject_tags, *project.feature_tags]),
-        "quota": {
-            "queued_jobs": jobs.waiting(session, user),
-            "max_queued_jobs": jobs.max_waiting(user, settings),
-            "new_jobs": 2 * len(extents),
-        },
+        "quota": _quota(session, user, settings, 2 * len(extents)),
+    }
+
+
+def of_drawing(session: Session, project: Project, pictures: int, user: User, settings: Settings) -> dict[str, Any]:
+    """Pictures and seconds of one drawing."""
+    return {
+        "pictures": pictures,
+        "seconds": speeds.seconds(session, kinds.GENERATE, project.base_model, pictures),
+        "quota": _quota(session, user, settings, 1),
+    }
+
+
+def _quota(session: Session, user: User, settings: Settings, new_jobs: int) -> dict[str, Any]:
+    return {
+        "queued_jobs": jobs.waiting(session, user),
+        "max_queued_jobs": jobs.max_waiting(user, settings),
+        "new_jobs": new_jobs,
     }
 
 

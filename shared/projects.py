@@ -20,7 +20,7 @@ from shared.catalog.kinds import (
     UploadInputs,
     UploadParams,
 )
-from shared.catalog.params import RoundPlan, WantedPicture
+from shared.catalog.params import GenerateParams, RoundPlan, WantedPicture
 from shared.errors import Conflict, Invalid
 from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKind
 from shared.models import Image, Job, Project, Round, User, Webhook
@@ -244,6 +244,22 @@ def draw(
 ) -> Job:
     """Generate pictures with LoRAs of the project: what an asset pipeline calls every day."""
     jobs.check_cap(session, user, settings)
+    params, inputs = drawing(session, project, given, base_models, settings)
+    return jobs.enqueue(
+        session,
+        project,
+        kinds.GENERATE,
+        params=params,
+        inputs=inputs,
+        priority=given["priority"],
+        labels=given.get("metadata") or project.labels,
+    )
+
+
+def drawing(
+    session: Session, project: Project, given: dict[str, Any], base_models: dict[str, BaseModel], settings: Settings
+) -> tuple[GenerateParams, GenerateInputs]:
+    """What `draw` would enqueue, checked but not kept."""
     base = base_model(base_models, project.base_model)
     count = sum(each["count"] for each in given["pictures"])
     if count > settings.max_pictures_per_job:
@@ -265,15 +281,7 @@ def draw(
         pictures=wanted,
         loras=loras.of_project(session, project, given["loras"]),
     )
-    return jobs.enqueue(
-        session,
-        project,
-        kinds.GENERATE,
-        params=plans.generate_params(base, given.get("params")),
-        inputs=inputs,
-        priority=given["priority"],
-        labels=given.get("metadata") or project.labels,
-    )
+    return plans.generate_params(base, given.get("params")), inputs
 
 
 def _check_nothing_comes(session: Session, project: Project) -> None:

@@ -15,6 +15,7 @@ from api.pagination import page, page_of
 from api.schemas.fields import address
 from api.schemas.jobs import GenerationSchema, JobSchema
 from api.schemas.projects import (
+    DrawingDryRunSchema,
     DryRunQuery,
     DryRunSchema,
     NewProjectSchema,
@@ -164,13 +165,20 @@ def retry_project(project_id: str) -> Any:
 @blp.needs("projects:write")
 @blp.fails(404)
 @blp.idempotent
+@blp.arguments(DryRunQuery, location="query")
 @blp.arguments(GenerationSchema)
 @blp.response(202, JobSchema)
-def generate_pictures(body: dict[str, Any], project_id: str) -> Any:
+@blp.alt_response(200, schema=DrawingDryRunSchema, description="What would be drawn", success=True)
+def generate_pictures(query: dict[str, Any], body: dict[str, Any], project_id: str) -> Any:
     """Draw pictures with LoRAs of yours
 
     The base model is the project's; without LoRAs it draws alone. The pictures appear at `links.images` of the job.
     """
+    if query["dry_run"]:
+        project = owned.project(project_id)
+        _, inputs = projects.drawing(reading(), project, body, runtime().base_models, runtime().settings)
+        shown = extent.of_drawing(reading(), project, len(inputs.pictures), user(), runtime().settings)
+        return jsonify(DrawingDryRunSchema().dump(shown))
     session = begin_transaction()
     project = owned.locked_project(project_id)
     job = projects.draw(session, project, user(), body, runtime().base_models, runtime().settings)

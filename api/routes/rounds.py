@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from flask import jsonify
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api import etags, owned
+from api import etags, extent, owned
 from api.blueprint import Blueprint
 from api.context import begin_transaction, reading, runtime, user
 from api.pagination import PageQuery, list_of, page, page_of
@@ -15,6 +16,7 @@ from api.schemas.fields import address
 from api.schemas.images import ImageSchema
 from api.schemas.jobs import JobSchema
 from api.schemas.plans import RoundPlanSchema
+from api.schemas.projects import DrawingDryRunSchema, DryRunQuery
 from api.schemas.rounds import DecisionsSchema, FinishSchema, MoreCandidatesSchema, RoundSchema
 from shared import projects, rounds
 from shared.lifecycle import Decision
@@ -83,13 +85,20 @@ def list_candidates(query: dict[str, Any], project_id: str, number: int) -> Any:
 @blp.needs("curation:write")
 @blp.fails(404)
 @blp.idempotent
+@blp.arguments(DryRunQuery, location="query")
 @blp.arguments(MoreCandidatesSchema)
 @blp.response(202, JobSchema)
-def ask_for_candidates(body: dict[str, Any], project_id: str, number: int) -> Any:
+@blp.alt_response(200, schema=DrawingDryRunSchema, description="What would be drawn", success=True)
+def ask_for_candidates(query: dict[str, Any], body: dict[str, Any], project_id: str, number: int) -> Any:
     """Have more candidates drawn
 
     What has been decided stays. With manual curation you go on curating while they are drawn.
     """
+    if query["dry_run"]:
+        round_ = owned.round_(project_id, number)
+        rounds.check_curating(round_)
+        shown = extent.of_drawing(reading(), round_.project, body["count"], user(), runtime().settings)
+        return jsonify(DrawingDryRunSchema().dump(shown))
     session = begin_transaction()
     round_ = owned.locked_round(project_id, number)
     jobs.check_cap(session, user(), runtime().settings)

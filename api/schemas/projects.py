@@ -133,6 +133,16 @@ class DryRunSchema(Answer):
     quota = fields.Nested(QuotaEffectSchema, required=True)
 
 
+class DrawingDryRunSchema(Answer):
+    """What would be drawn. Nothing has been."""
+
+    pictures = fields.Integer(required=True)
+    seconds = fields.Float(
+        required=True, allow_none=True, metadata={"description": "By what such jobs took here. Null: none has run yet."}
+    )
+    quota = fields.Nested(QuotaEffectSchema, required=True)
+
+
 class DryRunQuery(Schema):
     dry_run = fields.Boolean(
         truthy={"true", "1"},

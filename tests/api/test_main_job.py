@@ -335,3 +335,19 @@ def test_seeds_and_places_beyond_four_bytes(ada, session_of):
         image = make_image(session, project, seed=5_000_000_000)
     assert ada.get(f"/v1/images/{image.id}").json["seed"] == 5_000_000_000
     assert ada.get(f"/v1/projects/{project.id}/events?after=3000000000").json["items"] == []
+
+
+def test_a_dry_run_of_a_drawing_draws_nothing(ada, session_of):
+    with session_of() as session:
+        project, _ = make_curating(session, ada.user_id)
+    path = f"/v1/projects/{project.id}"
+    wanted = {"pictures": [{"prompt": "1girl", "count": 3}]}
+    bodies = {"generations": wanted, "rounds/1/candidates": {"count": 3}}
+    for route, body in bodies.items():
+        answer = ada.post(f"{path}/{route}?dry_run=true", body)
+        assert answer.status_code == 200, answer.json
+        assert (answer.json["pictures"], answer.json["quota"]["new_jobs"]) == (3, 1)
+    assert ada.get("/v1/jobs?state=queued").json["items"] == []
+    wrong = wanted | {"params": {"width": 100}}
+    assert ada.post(f"{path}/generations?dry_run=true", wrong).json["code"] == "size_not_offered"
+    assert ada.post(f"{path}/generations?dry_run=false", wanted).status_code == 202
