@@ -1,4 +1,4 @@
-"""Images: uploads, crops, candidates, edits, and what was decided about them."""
+"""Images: uploads, crops, candidates and edits, and the decisions about them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def add_upload(
     check_words(project, tags or [])
     check_upload(session, project, max_images)
     columns, notes = _parted(stored)
-    return _added(session, project, _reference(project, columns, view, framing, tags or []), notes)
+    return _add(session, project, _reference(project, columns, view, framing, tags or []), notes)
 
 
 def check_words(project: Project, tags: Sequence[str]) -> None:
@@ -53,49 +53,47 @@ def check_words(project: Project, tags: Sequence[str]) -> None:
 
 
 def take_upload(session: Session, job: Job, result: UploadResult) -> None:
-    """Add the picture of an upload job to the references. Whether there is room was checked when the job was made."""
+    """Add the picture of an upload job as a reference. The limit was checked when the job was created."""
     project, params = session.get_one(Project, job.project_id), kinds.UPLOAD.params_of(job)
     reference = _reference(project, asdict(result.image), params.view, params.framing, params.tags, job_id=job.id)
-    _added(session, project, reference, result.notes)
+    _add(session, project, reference, result.notes)
 
 
 def take_import(session: Session, job: Job, result: ImportResult) -> None:
     """Add the pictures of a zip to the references. Whether there is room was checked when the job was made."""
     project = session.get_one(Project, job.project_id)
     for each in result.images:
-        _added(session, project, _imported(project, job, each), each.notes)
+        _add(session, project, _imported(project, job, each), each.notes)
 
 
 def check_upload(session: Session, project: Project, max_images: int, more: int = 1) -> None:
     """Refuse references that can't be added, those on their way counted too."""
     if project.state != ProjectState.DRAFT:
-        raise Conflict(
-            f"the project is {project.state}; references are added before it starts", code="project_not_draft"
-        )
+        raise Conflict(f"the project is {project.state}; add references only to a draft", code="project_not_draft")
     check_room(session, project, more, max_images)
 
 
 def arriving(session: Session, project: Project) -> dict[Job, int]:
-    """The open jobs that will bring references, each with how many it brings at most."""
+    """The open jobs that will add references, each with its maximum number."""
     query = select(Job).where(Job.project_id == project.id, Job.state.not_in(TERMINAL_JOB_STATES))
     bring = {job: KINDS[job.kind].references_of(job) for job in session.scalars(query)}
     return {job: count for job, count in bring.items() if count}
 
 
 def check_room(session: Session, project: Project, more: int, max_images: int) -> None:
-    """Refuse pictures for which a project has no room. Those on their way count too; drawn ones don't."""
+    """Refuse pictures over the project's limit. Pictures of open jobs count; drawn ones don't."""
     brought = (Image.project_id == project.id, Image.source != "generated")
     count = session.scalar(select(func.count()).where(*brought)) or 0
     count += sum(arriving(session, project).values())
     if count + more > max_images:
         raise Conflict(
-            f"{count} pictures were brought or cut, those on their way counted too, and {max_images} may be",
+            f"the project has {count} uploaded or cropped pictures, open jobs included, of at most {max_images}",
             code="too_many_images",
         )
 
 
 def add_edit(session: Session, project: Project, original: Image, stored: dict[str, Any], *, max_images: int) -> Image:
-    """An edited picture takes the place of the original, which stays, rejected."""
+    """Add an edited version of an image. The original is kept and rejected."""
     check_open(session, original)
     check_room(session, project, 1, max_images)
     columns, notes = _parted(stored)
@@ -116,31 +114,34 @@ def add_edit(session: Session, project: Project, original: Image, stored: dict[s
         **columns,
     )
     original.decision = Decision.REJECTED
-    return _added(session, project, image, notes)
+    return _add(session, project, image, notes)
 
 
 def check_crops(image: Image, params: CropParams) -> None:
     """Refuse crops that can't be made."""
     if (params.mode == "boxes") != bool(params.boxes):
-        raise Invalid("mode `boxes` wants `boxes`, and no other mode does", code="invalid_boxes")
+        raise Invalid("give `boxes` with mode `boxes`, and with no other mode", code="invalid_boxes")
     for number, crop in enumerate(params.boxes):
         left, top, right, bottom = crop.box
         if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
             raise Invalid(
-                f"box {number} lies outside the picture, which is {image.width} x {image.height} pixels",
+                f"box {number} is outside the picture, which is {image.width} x {image.height} pixels; make it fit",
                 code="box_outside",
                 errors=[{"pointer": f"/boxes/{number}/box", "detail": "outside the picture"}],
             )
         if min(right - left, bottom - top) < MIN_CROP_SIDE:
-            raise Invalid(f"box {number} is smaller than {MIN_CROP_SIDE} pixels", code="box_too_small")
+            raise Invalid(
+                f"box {number} is too small; each side must have at least {MIN_CROP_SIDE} pixels", code="box_too_small"
+            )
         if max(right - left, bottom - top) > MAX_ASPECT * min(right - left, bottom - top):
             raise Invalid(
-                f"box {number} is narrow; its longer side may be {MAX_ASPECT} times the shorter", code="box_too_narrow"
+                f"box {number} is too narrow; its longer side may be at most {MAX_ASPECT} times the shorter",
+                code="box_too_narrow",
             )
 
 
 def take_crops(session: Session, job: Job, result: CropResult) -> None:
-    """Add the crops of a crop job to the references. They replace the picture, unless it is to be kept too."""
+    """Add the crops of a crop job as references, and reject their source unless it is to be kept."""
     project = session.get_one(Project, job.project_id)
     parent = session.get_one(Image, kinds.CROP.inputs_of(job).image.id)
     if not kinds.CROP.params_of(job).keep_source:
@@ -151,7 +152,7 @@ def take_crops(session: Session, job: Job, result: CropResult) -> None:
         stored = asdict(crop)
         view, framing, tags = stored.pop("view") or parent.view, stored.pop("framing"), stored.pop("tags")
         made_from = {"source": "crop", "job_id": job.id, "parent_id": parent.id}
-        _added(session, project, _reference(project, stored, view, framing, [*tags, *others], **made_from))
+        _add(session, project, _reference(project, stored, view, framing, [*tags, *others], **made_from))
 
 
 def add_drawn(session: Session, job: Job, result: GenerateResult, role: str) -> None:
@@ -174,7 +175,7 @@ def add_drawn(session: Session, job: Job, result: GenerateResult, role: str) -> 
 
 
 def change(session: Session, image: Image, changes: dict[str, Any]) -> Image:
-    """Decide about, retag or place an image, while its time lasts. New tags replace the variants of its caption."""
+    """Change an image's decision, tags, view or framing. New tags replace the variants of its caption."""
     if "decision" in changes and changes["decision"] != image.decision:
         decide(session, image, Decision(changes["decision"]))
     if "tags" in changes:
@@ -189,7 +190,7 @@ def change(session: Session, image: Image, changes: dict[str, Any]) -> Image:
 
 
 def place(session: Session, image: Image, view: str | None, framing: str | None) -> None:
-    """Say what a picture shows of her, and let its tags say the same."""
+    """Set an image's view and framing, and update its tags to match."""
     placing = {*VIEWS.values(), *FRAMINGS.values()}
     project = session.get_one(Project, image.project_id)
     others = [tag for tag in image.tags if tag not in placing]
@@ -198,25 +199,32 @@ def place(session: Session, image: Image, view: str | None, framing: str | None)
 
 
 def decide(session: Session, image: Image, decision: Decision) -> None:
-    """Accept or reject a picture: a candidate while its round is being curated, a reference before the start."""
+    """Accept or reject a candidate while its round is being curated, or a reference before the project starts."""
     check_open(session, image)
-    check_there(image, decision)
+    check_present(image, decision)
     image.decision = decision
 
 
-def check_there(image: Image, decision: Decision) -> None:
+def check_present(image: Image, decision: Decision) -> None:
     """Refuse to accept a picture that the store has lost."""
     if decision == Decision.ACCEPTED and image.state != "ready":
-        raise Conflict(f"the store has lost picture {image.id}; put another in its place", code="picture_missing")
+        raise Conflict(
+            f"the file of picture {image.id} is missing from the store; upload a new version", code="picture_missing"
+        )
 
 
 def check_open(session: Session, image: Image) -> None:
-    """Refuse what would change the dataset at the wrong time, and what is no part of it."""
+    """Refuse a change of an image that is not part of the dataset, or whose dataset is frozen."""
     if image.role not in DATASET_ROLES:
-        raise Conflict(f"a picture of role {image.role} is not for the dataset", code="not_a_candidate")
+        raise Conflict(
+            f"a picture of role {image.role} can't be in the dataset; choose a reference or a candidate",
+            code="not_a_candidate",
+        )
     if image.round_id is None:
         if session.get_one(Project, image.project_id).state != ProjectState.DRAFT:
-            raise Conflict("references are chosen before the project starts", code="project_not_draft")
+            raise Conflict(
+                "the project has started; references can be changed only in a draft", code="project_not_draft"
+            )
         return
     round_ = session.get_one(Round, image.round_id)
     if round_.state != RoundState.CURATING:
@@ -235,7 +243,7 @@ def dataset(session: Session, project_id: str) -> list[Image]:
 
 
 def pending(session: Session, round_id: str) -> list[Image]:
-    """The candidates of a round that nobody has decided about."""
+    """The undecided candidates of a round."""
     query = select(Image).where(
         Image.round_id == round_id, Image.role == "candidate", Image.decision == Decision.PENDING
     )
@@ -243,7 +251,7 @@ def pending(session: Session, round_id: str) -> list[Image]:
 
 
 def as_input(image: Image) -> ImageInput:
-    """An image as a job's inputs name it."""
+    """An image as a job input."""
     return ImageInput(id=image.id, key=image.key, sha256=image.sha256, view=image.view, framing=image.framing)
 
 
@@ -290,7 +298,7 @@ def _imported(project: Project, job: Job, imported: ImportedImage) -> Image:
     return image
 
 
-def _added(session: Session, project: Project, image: Image, notes: Sequence[str] = ()) -> Image:
+def _add(session: Session, project: Project, image: Image, notes: Sequence[str] = ()) -> Image:
     session.add(image)
     session.flush()
     named = {"image_id": image.id, "source": image.source, "round_id": image.round_id}

@@ -1,7 +1,7 @@
-"""Plans: how many rounds, of which kind, to which size, with which parameters.
+"""Plans: the rounds of a project with their kinds, targets and parameters.
 
-A client says as much as it likes; the family of the base model fills in the rest. A plan is stored with every
-parameter, so that a project keeps its meaning when a default changes.
+A client gives any part of a plan; the base model's family fills in the rest. A plan is stored with every parameter, so
+that later changes of defaults don't affect a project.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ DEFAULT_ROUNDS: list[dict[str, Any]] = [
     {"kind": "style", "target": 40},
     {"kind": "character"},
 ]
-PARAMS = ("train", "generate", "score")  # of a round, each with fields of its own
-ENOUGH = 0.75  # of a round's target: with so many pictures `auto` goes on
-Given = Mapping[str, Any]  # what a client has said, checked by the API's schema; null is as good as left out
+PARAMS = ("train", "generate", "score")  # nested parameters of a round
+ENOUGH = 0.75  # share of a round's target with which `auto` completes the round
+Given = Mapping[str, Any]  # a client's values, checked by the API's schema; null means not given
 P = TypeVar("P")
 
 
 def resolve(given: Given | None, base_model: BaseModel) -> Plan:
-    """The plan with every parameter filled in.
+    """Fill in every parameter of a plan.
 
     Raises:
         Invalid: no rounds, a style round without a target, targets that shrink, a round after the character round.
@@ -60,8 +60,8 @@ def resolve(given: Given | None, base_model: BaseModel) -> Plan:
 
 
 def carry_over(plan: Plan, old: BaseModel, new: BaseModel) -> Plan:
-    """The plan for another base model. What differs from the old one's defaults is kept; the rest is resolved anew."""
-    return resolve({"rounds": [_said(each, old) for each in plan.rounds]}, new)
+    """The plan for another base model. Keeps values that differ from the old defaults; resolves the rest again."""
+    return resolve({"rounds": [_overrides_of(each, old) for each in plan.rounds]}, new)
 
 
 def generate_params(base_model: BaseModel, given: Given | None) -> GenerateParams:
@@ -151,15 +151,15 @@ def _round(given: Given, base_model: BaseModel) -> RoundPlan:
 
 
 def _overridden(params: P, *overrides: Given | None) -> P:
-    """Later overrides win. What is null overrides nothing."""
+    """Apply overrides in order. A null value overrides nothing."""
     for given in overrides:
         chosen = {name: value for name, value in (given or {}).items() if value is not None}
         params = replace(params, **chosen)  # type: ignore[type-var]
     return params
 
 
-def _said(plan: RoundPlan, base_model: BaseModel) -> dict[str, Any]:
-    """What a client must have said to get this round rather than the default one."""
+def _overrides_of(plan: RoundPlan, base_model: BaseModel) -> dict[str, Any]:
+    """The values that a client must give to get this round: its differences from the defaults."""
     skeleton = {"kind": plan.kind, "target": plan.target}
     return skeleton | _differences(asdict(plan), asdict(_round(skeleton, base_model)))
 
@@ -173,18 +173,18 @@ def _differences(chosen: dict[str, Any], defaults: dict[str, Any]) -> dict[str, 
 
 
 def visible(feature_tags: list[str], view: str | None, framing: str | None) -> list[str]:
-    """The features that a picture of this view and framing can show: no eyes from behind, no tail in a portrait."""
+    """The features that this view and framing can show. For example, eyes are hidden from behind."""
     hidden = HIDDEN_BY_VIEW.get(view or "", ()) + HIDDEN_BY_FRAMING.get(framing or "", ())
     return [tag for tag in feature_tags if not any(word in tag.split() for word in hidden)]
 
 
 def candidates(missing: int, plan: RoundPlan) -> int:
-    """How many candidates a round draws at once for the pictures that it lacks."""
+    """How many candidates a round draws for its missing pictures."""
     return min(MAX_CANDIDATES, math.ceil(missing * plan.candidates_per_pick))
 
 
 def spread(weights: dict[str, int] | list[str], count: int) -> list[str]:
-    """`count` names in proportion to their weights, interleaved, so that any prefix is fair too."""
+    """`count` names in proportion to their weights, interleaved so that any prefix is in proportion too."""
     shares = dict.fromkeys(weights, 1) if isinstance(weights, list) else weights
     names: list[str] = []
     given = dict.fromkeys(shares, 0)
@@ -196,7 +196,7 @@ def spread(weights: dict[str, int] | list[str], count: int) -> list[str]:
 
 
 def quota(views: Sequence[str], accepted: Mapping[str | None, int], places: int) -> dict[str, int]:
-    """`places` more pictures, shared out so that the views end up even: the rarest so far come first."""
+    """Share `places` more pictures among the views, rarest first, so that the views become balanced."""
     wanted: Counter[str] = Counter()
     for _ in range(places):
         wanted[min(views, key=lambda view: accepted.get(view, 0) + wanted[view])] += 1
@@ -215,7 +215,7 @@ def pictures(
     seed: int,
     name_features: bool,
 ) -> list[WantedPicture]:
-    """What to draw: every view in turn, framings by their weights, a seed of its own for each picture."""
+    """The pictures to draw: views in equal shares, framings by weight, a different seed for each picture."""
     drawn: list[WantedPicture] = []
     for view in views:
         share = len(range(views.index(view), count, len(views)))
@@ -227,20 +227,20 @@ def pictures(
 
 
 def check_prompt(prompt: str, base_model: BaseModel, pointer: str) -> None:
-    """Refuse a prompt of which the base model would not read the end."""
+    """Refuse a prompt that is longer than the base model reads."""
     limit = FAMILIES[base_model.family].text_limit
     if limit is None or (tokens := limit.least_tokens(prompt)) <= limit.max_tokens:
         return
     most = limit.max_tokens
     raise Invalid(
-        f"a prompt of at least {tokens} tokens is too long: {base_model.name} reads {most} and nothing of the rest",
+        f"the prompt has at least {tokens} tokens, but {base_model.name} reads only {most}; shorten it",
         code="prompt_too_long",
         errors=[{"pointer": pointer, "detail": f"more than {most} tokens: {prompt}"}],
     )
 
 
 def check_sampler(sampler: str | None, base_model: BaseModel) -> None:
-    """Refuse a sampler that can't draw with this base model. None is the family's own."""
+    """Refuse a sampler that the base model's family does not offer. None means the family's default."""
     offered = FAMILIES[base_model.family].samplers
     if sampler is not None and sampler not in offered:
         raise Invalid(
@@ -250,7 +250,7 @@ def check_sampler(sampler: str | None, base_model: BaseModel) -> None:
 
 
 def image_tags(feature_tags: list[str], view: str | None, framing: str | None, others: list[str]) -> list[str]:
-    """The tags of an image: the features it can show, its view and framing, and what else is said of it."""
+    """The tags of an image: its visible features, view and framing, and its other tags."""
     seen = [VIEWS[view]] if view else []
     framed = [FRAMINGS[framing]] if framing else []
     return captions.clean([*visible(feature_tags, view, framing), *seen, *framed, *others])

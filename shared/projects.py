@@ -1,4 +1,4 @@
-"""Projects: made, changed while they are drafts, started, cancelled, deleted."""
+"""Projects: create, change, start, cancel and delete them, and add jobs to them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MIN_REFERENCES = 4
 
 
 def create(session: Session, user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
-    """A new draft."""
+    """Create a draft."""
     project = draft(user, given, base_models)
     session.add(project)
     session.flush()
@@ -50,7 +50,7 @@ def check_count(session: Session, user: User, settings: Settings) -> None:
 
 
 def draft(user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
-    """What `create` would make, checked but not kept."""
+    """The project that `create` would add, checked but not added."""
     project = Project(
         user_id=user.id,
         name=given["name"],
@@ -71,7 +71,7 @@ def draft(user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) 
 def base_model(base_models: dict[str, BaseModel], name: str) -> BaseModel:
     if name not in base_models:
         raise Invalid(
-            f"there is no base model {name!r}; this installation has: {', '.join(sorted(base_models))}",
+            f"there is no base model {name!r}; use one of {', '.join(sorted(base_models))}",
             code="unknown_base_model",
             errors=[{"pointer": "/base_model", "detail": "unknown"}],
         )
@@ -79,7 +79,7 @@ def base_model(base_models: dict[str, BaseModel], name: str) -> BaseModel:
 
 
 def change(session: Session, project: Project, changes: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
-    """Change a project. What she is and how she is made are open only while it is a draft."""
+    """Change a project. Only name, metadata and curation can change after the start."""
     fixed = set(changes) - {"name", "metadata", "curation"}
     if fixed and project.state != ProjectState.DRAFT:
         raise Conflict(
@@ -112,7 +112,7 @@ def change(session: Session, project: Project, changes: dict[str, Any], base_mod
 
 
 def start(session: Session, project: Project) -> Job:
-    """Lay out the rounds and begin the first."""
+    """Create the rounds and start the first."""
     check_startable(session, project)
     rounds.move_project(project, ProjectState.RUNNING)
     for number, plan in enumerate(project.plan.rounds, 1):
@@ -123,14 +123,14 @@ def start(session: Session, project: Project) -> Job:
 
 
 def check_startable(session: Session, project: Project) -> None:
-    """What must be there before the first round."""
+    """Raise an error if the project can't start yet."""
     if project.state != ProjectState.DRAFT:
         raise Conflict(f"the project is {project.state}; only a draft can be started", code="project_not_draft")
     if not project.feature_tags:
         raise Invalid(
-            "the project has no feature tags; say what she is (`fox ears, blonde hair, ...`)", code="no_feature_tags"
+            "the project has no feature tags; add some, such as `fox ears, blonde hair`", code="no_feature_tags"
         )
-    _check_nothing_comes(session, project)
+    _check_no_open_uploads(session, project)
     chosen = images.dataset(session, project.id)
     if len(chosen) < MIN_REFERENCES:
         raise Conflict(
@@ -141,9 +141,9 @@ def check_startable(session: Session, project: Project) -> None:
 
 
 def add_round(session: Session, project: Project, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Round:
-    """Reopen a completed project with another round, on all that has been accepted so far."""
+    """Reopen a completed project with another round on all accepted pictures."""
     if project.state != ProjectState.COMPLETED:
-        raise Conflict(f"the project is {project.state}; only a completed one is reopened", code="not_completed")
+        raise Conflict(f"the project is {project.state}; add rounds only to a completed project", code="not_completed")
     before = rounds.of_project(session, project.id)
     with_end = [given] if given["kind"] == RoundKind.CHARACTER else [given, {"kind": "character"}]
     plan = plans.resolve({"rounds": with_end}, base_model(base_models, project.base_model)).rounds[0]
@@ -151,7 +151,7 @@ def add_round(session: Session, project: Project, given: dict[str, Any], base_mo
     accepted = len(images.dataset(session, project.id))
     if plan.kind == RoundKind.STYLE and plan.target <= accepted:
         raise Invalid(
-            f"the project has {accepted} accepted pictures already; a style round gathers more, up to its `target`",
+            f"the project already has {accepted} accepted pictures; give a higher `target`",
             code="target_reached",
             errors=[{"pointer": "/target", "detail": f"must be more than {accepted}"}],
         )
@@ -170,7 +170,7 @@ def add_round(session: Session, project: Project, given: dict[str, Any], base_mo
 
 
 def cancel(session: Session, project: Project) -> Project:
-    """End a project. Asking twice changes nothing."""
+    """Cancel a project. Cancelling twice changes nothing."""
     if project.state == ProjectState.CANCELLED:
         return project
     rounds.move_project(project, ProjectState.CANCELLED)
@@ -180,11 +180,11 @@ def cancel(session: Session, project: Project) -> Project:
 
 
 def delete(session: Session, project: Project) -> None:
-    """Forget a project, its rows at once; the caller removes its objects. It must not be at work."""
+    """Delete a project's rows. The caller deletes its objects. Raises `Conflict` while the project is running."""
     busy = session.scalar(select(Job.id).where(Job.project_id == project.id, Job.state.in_(jobs.OPEN_STATES)).limit(1))
     if busy or any(round_.state in OPEN_ROUND_STATES for round_ in rounds.of_project(session, project.id)):
-        raise Conflict("the project is at work; cancel it first", code="project_running")
-    # Before their deliveries, as a sender locks them. Not its own alone: one of all projects has heard of this one too.
+        raise Conflict("the project is running; cancel it first", code="project_running")
+    # Lock all webhooks of the user before their deliveries, as senders do. Some are for all projects.
     told = select(Webhook.id).where(Webhook.user_id == project.user_id).order_by(Webhook.id)
     session.execute(told.with_for_update(key_share=True))
     session.delete(project)
@@ -192,7 +192,7 @@ def delete(session: Session, project: Project) -> None:
 
 
 def take_in(session: Session, project: Project, key: str, params: UploadParams, settings: Settings) -> Job:
-    """Make a reference picture of a posted file. Asked again for the same file, the answer is the same job."""
+    """Add a job that makes a reference picture of an uploaded file. Returns the existing job if there is one."""
     known = upload_of(session, project, key)
     if known is not None:
         return known
@@ -203,7 +203,7 @@ def take_in(session: Session, project: Project, key: str, params: UploadParams, 
 
 
 def upload_of(session: Session, project: Project, key: str) -> Job | None:
-    """The job that takes in, or has taken in, a posted file."""
+    """The job of an uploaded file that has not failed or been cancelled."""
     query = select(Job).where(
         Job.project_id == project.id,
         Job.kind == kinds.UPLOAD.name,
@@ -222,9 +222,9 @@ def import_zip(session: Session, project: Project, key: str, pictures: int, sett
 
 
 def crop(session: Session, project: Project, image: Image, params: CropParams, settings: Settings) -> Job:
-    """Make several reference pictures out of one."""
+    """Add a job that crops one picture into several references."""
     if project.state != ProjectState.DRAFT:
-        raise Conflict(f"the project is {project.state}; crops are made before it starts", code="project_not_draft")
+        raise Conflict(f"the project is {project.state}; crop pictures only in a draft", code="project_not_draft")
     images.check_crops(image, params)
     for box in params.boxes:
         images.check_words(project, box.tags)
@@ -242,7 +242,7 @@ def draw(
     base_models: dict[str, BaseModel],
     settings: Settings,
 ) -> Job:
-    """Generate pictures with LoRAs of the project: what an asset pipeline calls every day."""
+    """Add a job that draws pictures with the project's LoRAs."""
     jobs.check_cap(session, user, settings)
     params, inputs = drawing(session, project, given, base_models, settings)
     return jobs.enqueue(
@@ -284,8 +284,8 @@ def drawing(
     return plans.generate_params(base, given.get("params")), inputs
 
 
-def _check_nothing_comes(session: Session, project: Project) -> None:
-    """The dataset is frozen at the start: wait for pictures that are on their way."""
+def _check_no_open_uploads(session: Session, project: Project) -> None:
+    """Refuse a start while jobs may still add references, because the start freezes the dataset."""
     for job in images.arriving(session, project):
         verb = KINDS[job.kind].verb
         raise Conflict(f"job {job.id} is still {verb}; wait until it has ended", code=f"still_{verb}")
@@ -295,7 +295,7 @@ def _check_words(project: Project) -> None:
     trigger = project.trigger_word
     if COMMA.search(trigger):
         raise Invalid(
-            "a trigger word has no comma: in a caption it would be two tags, each shuffled by itself",
+            "the trigger word has a comma, which would make it two tags in a caption; remove the comma",
             code="comma_in_trigger",
             errors=[{"pointer": "/trigger_word", "detail": "has a comma"}],
         )
@@ -303,23 +303,25 @@ def _check_words(project: Project) -> None:
     for word in captions.clean([trigger, *known]):
         if word in (*VIEWS.values(), *FRAMINGS.values()):
             raise Invalid(
-                f"{word!r} says how a picture shows her; every picture gets that tag by its view and framing",
+                f"{word!r} is a view or framing tag; remove it, since pictures get it from their view and framing",
                 code="view_tag",
             )
     if any(word in known for word in captions.clean([trigger])):
         raise Invalid(
-            f"the trigger word {trigger!r} is already a tag; choose a word that means nothing yet",
+            f"the trigger word {trigger!r} is already a tag; choose an unused word",
             code="trigger_is_a_tag",
             errors=[{"pointer": "/trigger_word", "detail": "is already a tag"}],
         )
     both = set(project.feature_tags) & set(project.subject_tags)
     if both:
-        raise Invalid(f"{', '.join(sorted(both))}: a tag is of the subject or a feature, not both", code="tag_in_both")
+        raise Invalid(
+            f"{', '.join(sorted(both))}: both a subject tag and a feature tag; remove one of them", code="tag_in_both"
+        )
     captions.check_allowed(trigger, *known)
 
 
 def _check_prompts(project: Project, plan: RoundPlan, base: BaseModel) -> None:
-    """Refuse a round whose prompts are longer than the base model reads: what comes last are the views."""
+    """Refuse a round whose longest prompt is longer than the base model reads; the view tags would be cut off."""
     (picture,) = plans.pictures(
         trigger_word=project.trigger_word,
         subject_tags=project.subject_tags,
@@ -336,7 +338,7 @@ def _check_prompts(project: Project, plan: RoundPlan, base: BaseModel) -> None:
 
 
 def _retag(session: Session, project: Project, old_features: list[str]) -> None:
-    """Give every reference the new features that it can show, in place of the old ones."""
+    """Replace the old features in the references' tags with the new ones that each can show."""
     for image in session.scalars(select(Image).where(Image.project_id == project.id)):
         others = [tag for tag in image.tags if tag not in old_features]
         image.tags = plans.image_tags(project.feature_tags, image.view, image.framing, others)

@@ -1,4 +1,4 @@
-"""Rounds: train, generate, curate, and on to the next. What follows what stands in lifecycle."""
+"""Rounds: train, generate, curate, then the next round. `shared/lifecycle.py` has the legal moves."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from shared.outside.db import utcnow
 from shared.queue import jobs
 
 EVALUATION_PICTURES = 12
-# The job that carries each stage; the round waits in that stage until the job ends.
+# The job kind of each stage. The round stays in the stage until the job ends.
 STAGE_KINDS: dict[RoundState, JobKind[Any, Any, Any]] = {
     RoundState.TRAINING: kinds.TRAIN,
     RoundState.GENERATING: kinds.GENERATE,
@@ -62,7 +62,7 @@ def of_project(session: Session, project_id: str) -> list[Round]:
 
 
 def move(round_: Round, state: RoundState) -> None:
-    """Change the state of a round, if that is a legal move."""
+    """Change the state of a round. Raises `Conflict` if the move is not legal."""
     if state not in ROUND_MOVES[RoundState(round_.state)]:
         raise Conflict(f"round {round_.number} is {round_.state} and can't become {state}", code="illegal_move")
     round_.state = state
@@ -80,7 +80,7 @@ def move_project(project: Project, state: ProjectState) -> None:
 
 
 def begin(session: Session, round_: Round) -> Job:
-    """Freeze the dataset, with the exact captions, and train on it."""
+    """Freeze the dataset with its exact captions, and train on it."""
     project = round_.project
     round_.dataset = present_dataset(session, project, round_.plan.caption_policy)
     round_.started_at = utcnow()
@@ -93,13 +93,13 @@ def begin(session: Session, round_: Round) -> Job:
 
 
 def generate(session: Session, round_: Round, *, count: int | None = None, views: list[str] | None = None) -> Job:
-    """Draw candidates, and curate when they are there."""
+    """Draw candidates; curation follows when they are ready."""
     move(round_, RoundState.GENERATING)
     return _draw_candidates(session, round_, count, views)
 
 
 def _draw_candidates(session: Session, round_: Round, count: int | None, views: list[str] | None) -> Job:
-    """Draw with the round's LoRA: each view that is still wanted in turn, features named."""
+    """Draw with the round's LoRA, cycling through the views that still lack pictures. Prompts name the features."""
     project, plan = round_.project, round_.plan
     if count is None:
         count = plans.candidates(missing(session, round_), plan)
@@ -122,7 +122,7 @@ def _draw_candidates(session: Session, round_: Round, count: int | None, views: 
 
 
 def evaluate(session: Session, round_: Round) -> Job:
-    """Try the character LoRA from every side, with the trigger word alone."""
+    """Draw test pictures of the character LoRA from every side. Prompts have the trigger word but no features."""
     project, plan = round_.project, round_.plan
     pictures = plans.pictures(
         trigger_word=project.trigger_word,
@@ -141,7 +141,7 @@ def evaluate(session: Session, round_: Round) -> Job:
 
 
 def curate(session: Session, round_: Round) -> None:
-    """Candidates are there: a person decides, or the scorer does."""
+    """Start the curation of the candidates, by a person or by the scorer."""
     move(round_, RoundState.CURATING)
     _announce_candidates(session, round_)
     if round_.project.curation == Curation.AUTO:
@@ -162,7 +162,7 @@ def _announce_candidates(session: Session, round_: Round) -> None:
 
 
 def score(session: Session, round_: Round) -> Job:
-    """Let the scorer choose among what is undecided, with a quota for each view."""
+    """Let the scorer choose among the undecided candidates, with a quota per view."""
     chosen = images.dataset(session, round_.project_id)
     candidates = images.pending(session, round_.id)
     inputs = ScoreInputs(
@@ -178,7 +178,7 @@ def score(session: Session, round_: Round) -> Job:
 
 
 def complete(session: Session, round_: Round) -> None:
-    """End the round and what is still drawn for it. The next round begins, or the project is done."""
+    """Complete the round and cancel its open jobs. Then start the next round or complete the project."""
     for job in _stage_jobs(session, round_):
         jobs.cancel(session, job)
     for image in images.pending(session, round_.id):
@@ -201,12 +201,12 @@ def complete(session: Session, round_: Round) -> None:
 
 
 def finish(session: Session, round_: Round, *, accept_fewer: bool) -> None:
-    """End the curation. What is undecided counts as rejected."""
+    """End the curation. Undecided candidates count as rejected."""
     check_curating(round_)
     lacking = missing(session, round_)
     if lacking > 0 and not accept_fewer:
         raise Conflict(
-            f"{lacking} pictures are missing to the target of {round_.target}; accept more, ask for more "
+            f"{lacking} of {round_.target} pictures are missing; accept more, ask for more "
             "candidates, or finish with `accept_fewer`",
             code="too_few_accepted",
         )
@@ -214,7 +214,7 @@ def finish(session: Session, round_: Round, *, accept_fewer: bool) -> None:
 
 
 def ask_for_more(session: Session, round_: Round, count: int, views: list[str] | None) -> Job:
-    """Draw more candidates; those already there stay as they are. A person goes on curating meanwhile."""
+    """Draw more candidates. Present ones are kept, and with manual curation the round stays in `curating`."""
     check_curating(round_)
     if round_.project.curation == Curation.MANUAL:
         return _draw_candidates(session, round_, count, views)
@@ -224,20 +224,20 @@ def ask_for_more(session: Session, round_: Round, count: int, views: list[str] |
 
 
 def decide_all(session: Session, round_: Round, decisions: dict[str, Decision]) -> None:
-    """Decide about many candidates at once, all or none."""
+    """Decide about many candidates. Either all decisions are taken or none."""
     check_curating(round_)
     query = select(Image).where(Image.round_id == round_.id, Image.role == "candidate")
     candidates = {image.id: image for image in session.scalars(query)}
     for image_id, decision in decisions.items():
         if image_id not in candidates:
-            raise NotFound(f"round {round_.number} has no candidate {image_id}")
-        images.check_there(candidates[image_id], decision)
+            raise NotFound(f"round {round_.number} has no candidate {image_id}; list its candidates and decide again")
+        images.check_present(candidates[image_id], decision)
         candidates[image_id].decision = decision
     session.flush()
 
 
 def standing(session: Session, round_: Round) -> dict[str, Any]:
-    """What has been decided about a round's candidates, and how far that is from its target."""
+    """The decisions about a round's candidates, and how many pictures are missing."""
     query = select(Image.id, Image.decision).where(Image.round_id == round_.id, Image.role == "candidate")
     decisions: dict[str, list[str]] = {str(decision): [] for decision in Decision}
     for image_id, decision in session.execute(query.order_by(Image.created_at, Image.id)):
@@ -251,7 +251,7 @@ def standing(session: Session, round_: Round) -> dict[str, Any]:
 
 
 def follow_curation(session: Session, project: Project) -> None:
-    """The project is curated another way from now on, and so is the round that is being curated."""
+    """Apply a change of the project's `curation` to the round that is being curated."""
     for round_ in of_project(session, project.id):
         if round_.state == RoundState.CURATING:
             _curate_as_wanted(session, round_)
@@ -271,7 +271,7 @@ def _curate_as_wanted(session: Session, round_: Round) -> None:
 
 
 def cancel_job(session: Session, job: Job) -> Job:
-    """Cancel a job because somebody asked. With one that waited, and with scoring, its round ends now."""
+    """Cancel a job for a client. If it was queued or scores, its round fails now; else when the job stops."""
     jobs.lock(session, job)
     round_ = _awaiting(session, job)
     ends_now = job.state == JobState.QUEUED or job.kind == kinds.SCORE.name
@@ -287,12 +287,12 @@ def check_curating(round_: Round) -> None:
 
 
 def missing(session: Session, round_: Round) -> int:
-    """How many accepted pictures the dataset still lacks to the round's target."""
+    """How many accepted pictures are missing to reach the round's target."""
     return max(0, round_.target - len(images.dataset(session, round_.project_id)))
 
 
 def quota(session: Session, round_: Round) -> dict[str, int]:
-    """How many pictures of each view the scorer may take, so that the views end up even."""
+    """How many pictures of each view the scorer may accept, so that views are balanced."""
     accepted = Counter(image.view for image in images.dataset(session, round_.project_id))
     return plans.quota(round_.plan.views, accepted, missing(session, round_))
 
@@ -301,7 +301,7 @@ def quota(session: Session, round_: Round) -> dict[str, int]:
 
 
 def take_lora(session: Session, job: Job, result: TrainResult) -> None:
-    """A training has ended: a style LoRA draws candidates, a character LoRA is tried out."""
+    """Add the LoRA of a training. A style LoRA then draws candidates; a character LoRA is evaluated."""
     round_ = _awaiting(session, job)
     if round_ is None:
         return
@@ -314,11 +314,11 @@ def take_lora(session: Session, job: Job, result: TrainResult) -> None:
 
 
 def take_drawn(session: Session, job: Job, result: GenerateResult) -> None:
-    """Pictures have been drawn: for a client, or as candidates or evaluation of a round."""
+    """Add drawn pictures: outputs for a client, or candidates or evaluations of a round."""
     if job.round_id is None:
         images.add_drawn(session, job, result, "output")
         return
-    round_ = _awaiting(session, job) or _given_more(session, job)
+    round_ = _awaiting(session, job) or _drawing_more_for(session, job)
     if round_ is None:
         return
     if round_.state == RoundState.CURATING:
@@ -334,7 +334,7 @@ def take_drawn(session: Session, job: Job, result: GenerateResult) -> None:
 
 
 def take_scores(session: Session, job: Job, result: ScoreResult) -> None:
-    """Candidates have been scored: decide about each, and go on."""
+    """Apply the scores: accept or reject each scored candidate, then continue the curation."""
     round_ = _awaiting(session, job)
     if round_ is None:
         return
@@ -348,12 +348,12 @@ def take_scores(session: Session, job: Job, result: ScoreResult) -> None:
 
 
 def job_ended_badly(session: Session, job: Job) -> None:
-    """A job failed or was cancelled. If it carries a stage, its round has failed, until somebody retries it."""
+    """Handle a failed or cancelled job. If a round was waiting for it, round and project fail until a retry."""
     round_ = _awaiting(session, job)
     if round_ is not None:
         _fail(session, round_, job)
         return
-    round_ = _given_more(session, job)
+    round_ = _drawing_more_for(session, job)
     if round_ is not None:
         _curate_as_wanted(session, round_)
 
@@ -372,9 +372,9 @@ def _fail(session: Session, round_: Round, job: Job) -> None:
 
 
 def _awaiting(session: Session, job: Job) -> Round | None:
-    """The round whose stage this job carries; None if there is none, or if it has moved on.
+    """The round that waits for this job; None if it has none or has moved on.
 
-    No round waits for a scoring that was asked to stop: it may end while its round is being scored anew.
+    No round waits for a cancelled scoring job, because another one may already be scoring the round.
     """
     round_ = session.get(Round, job.round_id) if job.round_id else None
     if round_ is None or STAGE_KINDS.get(RoundState(round_.state)) != KINDS[job.kind]:
@@ -383,17 +383,17 @@ def _awaiting(session: Session, job: Job) -> Round | None:
     return None if job.kind == kinds.SCORE.name and set_aside else round_
 
 
-def _given_more(session: Session, job: Job) -> Round | None:
-    """The round that is being curated while this job draws more candidates for it."""
+def _drawing_more_for(session: Session, job: Job) -> Round | None:
+    """The round in curation for which this job draws more candidates; None if there is none."""
     round_ = session.get(Round, job.round_id) if job.round_id else None
     drawing = job.kind == kinds.GENERATE.name and job.cancel_requested_at is None
     return round_ if round_ is not None and drawing and round_.state == RoundState.CURATING else None
 
 
 def retry(session: Session, project: Project) -> None:
-    """Do the failed stage again, from its last checkpoint; with what is there now, if pictures were lost meanwhile."""
+    """Run the failed stage again, from its last checkpoint. If pictures were lost, train on the remaining ones."""
     if project.state != ProjectState.FAILED:
-        raise Conflict(f"the project is {project.state}; only a failed one can be retried", code="not_failed")
+        raise Conflict(f"the project is {project.state}; only a failed project can be retried", code="not_failed")
     round_ = session.scalars(
         select(Round).where(Round.project_id == project.id, Round.state == RoundState.FAILED)
     ).one()
@@ -420,7 +420,7 @@ def retry(session: Session, project: Project) -> None:
         labels=last.labels,
         checkpoint=checkpoint,
     )
-    last.checkpoint = None  # its objects are the new job's now
+    last.checkpoint = None  # the new job now owns its objects
 
 
 def _has_lost_pictures(session: Session, round_: Round) -> bool:
@@ -429,7 +429,7 @@ def _has_lost_pictures(session: Session, round_: Round) -> bool:
 
 
 def cancel_all(session: Session, project: Project) -> None:
-    """End every open round of a project and ask its jobs to stop."""
+    """Cancel all open rounds of a project and their jobs."""
     for round_ in of_project(session, project.id):
         if round_.state in OPEN_ROUND_STATES or round_.state in (RoundState.PENDING,):
             move(round_, RoundState.CANCELLED)
@@ -439,7 +439,7 @@ def cancel_all(session: Session, project: Project) -> None:
 
 
 def _go_on(session: Session, round_: Round) -> None:
-    """Every candidate of an `auto` round is decided: start the next round, draw more, or ask a person."""
+    """All candidates of an `auto` round are decided: complete it, draw more, or ask for a person."""
     lacking = missing(session, round_)
     if lacking == 0:
         complete(session, round_)
@@ -449,13 +449,13 @@ def _go_on(session: Session, round_: Round) -> None:
         complete(session, round_)
     else:
         round_.needs_attention = (
-            f"after {round_.generations} generations {lacking} pictures are still missing to {round_.target}"
+            f"after {round_.generations} generations {lacking} of {round_.target} pictures are missing"
         )
         events.of_round(session, round_, "round.attention_needed", reason=round_.needs_attention, missing=lacking)
 
 
 def present_dataset(session: Session, project: Project, policy: str = "full") -> list[DatasetEntry]:
-    """The pictures that are accepted by now, with the captions that they would be trained with."""
+    """The accepted pictures with their training captions."""
     entries = []
     for image in images.dataset(session, project.id):
         texts = [
@@ -507,7 +507,7 @@ def _enqueue_pictures(session: Session, round_: Round, pictures: list[WantedPict
 
 
 def _seed(round_: Round) -> int:
-    """It differs for each round and each drawing of candidates. The same plan has the same seeds in every run."""
+    """A seed that differs for each round and each generation, but is the same in every run of a plan."""
     return round_.plan.train.seed * 1_000_000 + round_.number * 10_000 + round_.generations * 1_000
 
 
