@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from shared import captions, events, images, loras, plans, rounds, usage
@@ -29,6 +29,10 @@ from shared.settings import Settings
 
 MIN_REFERENCES = 4
 
+_users, _projects = User.__table__, Project.__table__
+_ONE_AT_A_TIME = select(_users.c.id).where(_users.c.id == bindparam("whose")).with_for_update(key_share=True)
+_COUNTED = select(func.count()).where(_projects.c.user_id == bindparam("whose"))
+
 
 def create(session: Session, user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
     """Create a draft."""
@@ -40,8 +44,8 @@ def create(session: Session, user: User, given: dict[str, Any], base_models: dic
 
 def check_count(session: Session, user: User, settings: Settings) -> None:
     """Raise `Conflict` (`too_many_projects`) when a user has as many projects as allowed."""
-    session.execute(select(User.id).where(User.id == user.id).with_for_update(key_share=True))  # one counts at a time
-    count = session.scalar(select(func.count()).where(Project.user_id == user.id)) or 0
+    session.execute(_ONE_AT_A_TIME, {"whose": user.id})
+    count = session.scalar(_COUNTED, {"whose": user.id}) or 0
     if count >= settings.max_projects_per_user:
         raise Conflict(
             f"you have {count} projects, and {settings.max_projects_per_user} are allowed; delete one",
