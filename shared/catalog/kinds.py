@@ -66,7 +66,7 @@ class JobKind(Generic[P, I, R]):
 # --- objects in the store, as jobs name them --------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class JobOutput:
     """An object that a job has put in the store."""
 
@@ -75,18 +75,18 @@ class JobOutput:
     size_bytes: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StoredFile(JobOutput):
     filename: str  # as a client should save it
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StoredImage(JobOutput):
     width: int  # pixels
     height: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImageInput:
     """A picture of a project."""
 
@@ -97,7 +97,7 @@ class ImageInput:
     framing: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LoraInput:
     """A LoRA and the weight at which it is applied."""
 
@@ -110,19 +110,19 @@ class LoraInput:
 # --- upload: take in a picture that a client has posted to the store ---------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class UploadParams:
     view: str | None = field(None, one_of=catalog.VIEWS)
     framing: str | None = field(None, one_of=catalog.FRAMINGS)
     tags: list[str] = field(factory=list, length=(0, 100))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class UploadInputs:
     key: str  # of the object that the client posted; the job deletes it
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class UploadResult:
     image: StoredImage
     notes: list[str] = field(factory=list)  # what was ignored of the file
@@ -145,17 +145,17 @@ UPLOAD = JobKind(
 # --- import: take in the pictures of a zip ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImportParams:
     pictures: int = field(bounds=(1, 10_000), help="How many the zip lists.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImportInputs:
     key: str  # of the zip; the job deletes it
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImportedImage(StoredImage):
     id: str  # that the image will have
     captions: list[str] | None  # its variants; None where no text lay beside it
@@ -163,7 +163,7 @@ class ImportedImage(StoredImage):
     notes: list[str] = field(factory=list)  # what was ignored of the file
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImportedFile:
     """What became of a file of a zip."""
 
@@ -174,7 +174,7 @@ class ImportedFile:
     image_id: str | None = None  # of one that was taken
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImportResult:
     images: list[ImportedImage]
     files: list[ImportedFile]
@@ -198,7 +198,7 @@ IMPORT = JobKind(
 # --- crop: make several reference pictures out of one ------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Box:
     """One crop that a client wants."""
 
@@ -208,7 +208,7 @@ class Box:
     tags: list[str] = field(factory=list, length=(0, 100))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CropParams:
     """`quadrants`: four equal parts. `boxes`: as given. `auto`: face, upper and full body, guessed from the outline."""
 
@@ -217,13 +217,13 @@ class CropParams:
     keep_source: bool = field(False, help="Keep the picture itself as a reference too.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CropInputs:
     image: ImageInput
     base_model: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CutImage(StoredImage):
     box: list[int]  # left, top, right, bottom in pixels of the picture that it was cut from
     view: str | None
@@ -231,7 +231,7 @@ class CutImage(StoredImage):
     tags: list[str]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CropResult:
     crops: list[CutImage]
 
@@ -253,7 +253,7 @@ CROP = JobKind(
 # --- score: choose among candidates ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreInputs:
     references: list[ImageInput]
     candidates: list[ImageInput]
@@ -262,7 +262,7 @@ class ScoreInputs:
     base_model: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreResult:
     scores: dict[str, dict[str, float]]  # by image id: `identity`, `shows_view` and what else the scorer says
     accepted: list[str]  # image ids
@@ -285,7 +285,7 @@ SCORE = JobKind(
 # --- train: a LoRA -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetEntry:
     """A picture of a training, with the exact captions."""
 
@@ -296,7 +296,7 @@ class DatasetEntry:
     repeats: int = 1  # how often it is drawn in an epoch, beside the others
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainInputs:
     base_model: str
     dataset: list[DatasetEntry]
@@ -307,7 +307,7 @@ class TrainInputs:
     views: list[str]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainMetrics:
     loss: float  # mean of the last tenth of the steps
     curve: list[tuple[int, float]]  # [[step, loss], ...]
@@ -315,7 +315,7 @@ class TrainMetrics:
     images: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
     train_steps: int
     metrics: TrainMetrics
@@ -344,14 +344,14 @@ def train_passes(params: TrainParams) -> int:
 # --- generate: draw pictures -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateInputs:
     base_model: str
     pictures: list[WantedPicture]
     loras: list[LoraInput]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DrawnImage(StoredImage):
     prompt: str
     seed: int
@@ -359,7 +359,7 @@ class DrawnImage(StoredImage):
     framing: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateResult:
     images: list[DrawnImage]
 

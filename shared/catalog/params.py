@@ -20,7 +20,7 @@ MAX_CANDIDATES = 200  # in one job
 DEFAULT_FRAMINGS = {"full_body": 3, "upper_body": 1, "portrait": 1}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainParams:
     """One LoRA training run. What is left out or null is the default of the base model's family."""
 
@@ -68,7 +68,7 @@ class TrainParams:
     seed: int = field(0, bounds=(0, 2**20), help="The same seed trains the same LoRA.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateParams:
     """How pictures are drawn. What is left out or null is the default of the base model's family."""
 
@@ -87,7 +87,7 @@ class GenerateParams:
     precision: str = field("auto", one_of=catalog.PRECISIONS)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreParams:
     """How candidates are chosen when `curation` is `auto`."""
 
@@ -101,7 +101,7 @@ class ScoreParams:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RoundPlan:
     """One round. What is left out or null is the default of the base model's family."""
 
@@ -141,14 +141,14 @@ class RoundPlan:
     score: ScoreParams = field(ScoreParams())
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """How many rounds, of which kind, to which size. Left out: 16, 40, then the character LoRA."""
 
     rounds: list[RoundPlan] = field(length=(1, 8))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WantedPicture:
     """One picture to be drawn. The same seed draws the same noise on any machine."""
 
