@@ -152,11 +152,9 @@ def _seen(after: int | None) -> int:
 
 
 def _good_keys(session: Session, ids: set[str]) -> set[str]:
-    """Those of the keys that are still good. One that is revoked, or has expired, hears nothing more."""
-    known = list(
-        session.scalars(select(ApiKey).where(ApiKey.id.in_(ids)))
-    )  # kept: `is_good` finds them without a query
-    return {key.id for key in known if users.is_good(session, key.id)}
+    """The ids of the keys that are still good: neither revoked nor expired."""
+    rows = session.scalars(select(ApiKey).where(ApiKey.id.in_(ids)), execution_options={"populate_existing": True})
+    return {row.id for row in rows if users.is_good_row(row)}
 
 
 def _read(held: socket.socket) -> Iterator[bytes]:

@@ -220,9 +220,9 @@ def upload_of(session: Session, project: Project, key: str) -> Job | None:
 def import_zip(session: Session, project: Project, key: str, pictures: int, settings: Settings) -> Job:
     """Make reference pictures of those in a zip of the store."""
     images.check_upload(session, project, settings.max_images_per_project, pictures)
-    return jobs.enqueue(
-        session, project, kinds.IMPORT, params=ImportParams(pictures=pictures), inputs=ImportInputs(key=key)
-    )
+    words = [project.trigger_word, *project.subject_tags, *project.feature_tags]
+    inputs = ImportInputs(key=key, words=words)
+    return jobs.enqueue(session, project, kinds.IMPORT, params=ImportParams(pictures=pictures), inputs=inputs)
 
 
 def crop(session: Session, project: Project, image: Image, params: CropParams, settings: Settings) -> Job:
@@ -346,3 +346,4 @@ def _retag(session: Session, project: Project, old_features: list[str]) -> None:
     for image in session.scalars(select(Image).where(Image.project_id == project.id)):
         others = [tag for tag in image.tags if tag not in old_features]
         image.tags = plans.image_tags(project.feature_tags, image.view, image.framing, others)
+        image.variants = None  # they name the old features

@@ -214,13 +214,15 @@ def finish(session: Session, round_: Round, *, accept_fewer: bool) -> None:
 
 
 def ask_for_more(session: Session, round_: Round, count: int, views: list[str] | None) -> Job:
-    """Draw more candidates. Present ones are kept, and with manual curation the round stays in `curating`."""
+    """Draw more candidates. Present ones are kept, and the round stays in `curating`.
+
+    A scorer that is at work is cancelled: it scores all of them when the new ones are there.
+    """
     check_curating(round_)
-    if round_.project.curation == Curation.MANUAL:
-        return _draw_candidates(session, round_, count, views)
     for job in _stage_jobs(session, round_):
-        jobs.cancel(session, job)
-    return generate(session, round_, count=count, views=views)
+        if job.kind == kinds.SCORE.name:
+            jobs.cancel(session, job)
+    return _draw_candidates(session, round_, count, views)
 
 
 def decide_all(session: Session, round_: Round, decisions: dict[str, Decision]) -> None:
@@ -278,6 +280,8 @@ def cancel_job(session: Session, job: Job) -> Job:
     jobs.cancel(session, job)
     if round_ and ends_now:
         _fail(session, round_, job)
+    elif job.state == JobState.CANCELLED:
+        _go_on_without(session, job)
     return job
 
 
@@ -318,19 +322,26 @@ def take_drawn(session: Session, job: Job, result: GenerateResult) -> None:
     if job.round_id is None:
         images.add_drawn(session, job, result, "output")
         return
-    round_ = _awaiting(session, job) or _drawing_more_for(session, job)
+    round_ = _awaiting(session, job)
     if round_ is None:
-        return
-    if round_.state == RoundState.CURATING:
-        images.add_drawn(session, job, result, "candidate")
-        _announce_candidates(session, round_)
-        _curate_as_wanted(session, round_)
+        _take_more(session, job, result)
     elif round_.state == RoundState.GENERATING:
         images.add_drawn(session, job, result, "candidate")
         curate(session, round_)
     else:
         images.add_drawn(session, job, result, "evaluation")
         complete(session, round_)
+
+
+def _take_more(session: Session, job: Job, result: GenerateResult) -> None:
+    """Add more candidates to the curation that they were drawn for, also if it has failed and may be retried."""
+    round_ = _drawing_more_for(session, job)
+    if round_ is None or job.cancel_requested_at is not None:
+        return
+    images.add_drawn(session, job, result, "candidate")
+    if round_.state == RoundState.CURATING:
+        _announce_candidates(session, round_)
+        _curate_as_wanted(session, round_)
 
 
 def take_scores(session: Session, job: Job, result: ScoreResult) -> None:
@@ -353,8 +364,13 @@ def job_ended_badly(session: Session, job: Job) -> None:
     if round_ is not None:
         _fail(session, round_, job)
         return
+    _go_on_without(session, job)
+
+
+def _go_on_without(session: Session, job: Job) -> None:
+    """Continue a curation if this job was to draw more candidates for it and no longer will."""
     round_ = _drawing_more_for(session, job)
-    if round_ is not None:
+    if round_ is not None and round_.state == RoundState.CURATING:
         _curate_as_wanted(session, round_)
 
 
@@ -384,10 +400,11 @@ def _awaiting(session: Session, job: Job) -> Round | None:
 
 
 def _drawing_more_for(session: Session, job: Job) -> Round | None:
-    """The round in curation for which this job draws more candidates; None if there is none."""
+    """The round for which this job draws more candidates, if it is in curation or has failed there."""
     round_ = session.get(Round, job.round_id) if job.round_id else None
-    drawing = job.kind == kinds.GENERATE.name and job.cancel_requested_at is None
-    return round_ if round_ is not None and drawing and round_.state == RoundState.CURATING else None
+    if round_ is None or job.kind != kinds.GENERATE.name:
+        return None
+    return round_ if RoundState.CURATING in (round_.state, round_.failed_in) else None
 
 
 def retry(session: Session, project: Project) -> None:

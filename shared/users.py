@@ -213,7 +213,12 @@ def check_fresh(row: ApiKey) -> None:
 def is_good(session: Session, key_id: str) -> bool:
     """Whether a key that was good once still is."""
     row = session.get(ApiKey, key_id, populate_existing=True)
-    if row is None or row.revoked_at or row.user.disabled_at:
+    return row is not None and is_good_row(row)
+
+
+def is_good_row(row: ApiKey) -> bool:
+    """Whether a key that has just been read is good."""
+    if row.revoked_at or row.user.disabled_at:
         return False
     return row.expires_at is None or row.expires_at >= utcnow()
 

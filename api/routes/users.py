@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from api import auth, etags
 from api.blueprint import Blueprint
-from api.context import after, begin_transaction, reading, runtime
+from api.context import after, api_key, begin_transaction, reading, runtime
 from api.pagination import PageQuery, page, page_of
 from api.schemas.fields import address
 from api.schemas.users import FreshKeySchema, KeySchema, NewKeySchema, NewUserSchema, UserChangeSchema, UserSchema
@@ -92,6 +92,9 @@ def create_user_key(body: dict[str, Any], user_id: str) -> Any:
     session = begin_transaction()
     user, settings = users.get(session, user_id), runtime().settings
     users.check_key_count(session, user_id, settings.max_keys_per_user)
+    if user_id == api_key().user_id:  # as a key made at /v1/keys, it ends with the key that made it
+        body["expires_at"] = users.no_longer(body.get("expires_at"), api_key().expires_at)
+        body["parent_id"] = api_key().id
     row, text = users.create_key(session, user, settings.secret_key, **body)
     return FreshKeySchema.shown(row, text), {"Location": address(f"/v1/users/{user_id}/keys/{row.id}")}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import fields
 
 from api.pagination import PageQuery
-from api.schemas.fields import Answer, Id, Moment, Text
+from api.schemas.fields import Answer, Moment, Text
 from shared.audit import OPERATOR
 
 
@@ -22,7 +22,7 @@ class AuditEntrySchema(Answer):
 
 
 class AuditQuery(PageQuery):
-    user_id = Id()
+    user_id = Text(100, metadata={"description": f"An id, or `{OPERATOR}`."})
     action = Text(100)
     created_after = Moment()
     created_before = Moment()

@@ -198,6 +198,62 @@ def test_a_round_outlives_a_drawing_of_more_that_ends_badly(runtime: Runtime, pr
     assert (row.state, laps[0].state) == ("running", "curating")
 
 
+def test_a_drawing_that_is_cancelled_leaves_no_scored_round_waiting(runtime: Runtime, project: Project) -> None:
+    """Everything is decided, more is being drawn, the curation becomes the scorer's, and the drawing is cancelled."""
+    start(runtime, project, curation="manual")
+    work_off(runtime)
+    with runtime.transaction() as session:
+        lap = rounds.get(session, project.id, 1)
+        rounds.decide_all(
+            session, lap, dict.fromkeys((i.id for i in images.pending(session, lap.id)), Decision.REJECTED)
+        )
+        asked = rounds.ask_for_more(session, lap, 5, None)
+        row = session.get_one(Project, project.id)
+        row.curation = "auto"
+        rounds.follow_curation(session, row)
+    with runtime.transaction() as session:
+        rounds.cancel_job(session, session.get_one(Job, asked.id))
+    assert rows_of(runtime, project)[1][0].state == "generating", "the scorer has too few, and draws"
+
+
+def test_asking_for_more_twice_fails_nothing(runtime: Runtime, project: Project) -> None:
+    start(runtime, project, curation="manual")
+    work_off(runtime)
+    with runtime.transaction() as session:
+        first = rounds.ask_for_more(session, rounds.get(session, project.id, 1), 5, None)
+        row = session.get_one(Project, project.id)
+        row.curation = "auto"
+        rounds.follow_curation(session, row)
+        rounds.ask_for_more(session, rounds.get(session, project.id, 1), 4, None)
+    work_off(runtime, until="train")
+    assert rows_of(runtime, project)[0].state == "running"
+    with runtime.db.reading() as session:
+        assert session.get_one(Job, first.id).state == "succeeded"
+        assert len(session.scalars(select(Image).where(Image.job_id == first.id)).all()) == 5
+
+
+def test_what_is_drawn_while_the_scoring_fails_is_kept_for_the_retry(runtime: Runtime, project: Project) -> None:
+    start(runtime, project, curation="manual")
+    work_off(runtime)
+    with runtime.transaction() as session:
+        asked = rounds.ask_for_more(session, rounds.get(session, project.id, 1), 5, None)
+        row = session.get_one(Project, project.id)
+        row.curation = "auto"
+        rounds.follow_curation(session, row)
+        scoring = session.scalars(select(Job).where(Job.kind == "score")).one()
+    held, scorer = claim(runtime, asked), claim(runtime, scoring, "cpu@one")
+    assert held is not None
+    assert scorer is not None
+    with runtime.transaction() as session:
+        error = {"code": "internal", "message": "x", "retryable": True}
+        rounds.job_ended_badly(session, jobs.fail(session, scorer, error))
+    with runtime.transaction() as session:
+        jobs.succeed(session, held, result_of(held))
+    with runtime.transaction() as session:
+        assert len(images.pending(session, rounds.get(session, project.id, 1).id)) == 53
+        rounds.retry(session, session.get_one(Project, project.id))
+
+
 def test_a_round_that_is_finished_takes_no_more(runtime: Runtime, project: Project) -> None:
     start(runtime, project, curation="manual")
     work_off(runtime)

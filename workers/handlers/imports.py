@@ -105,7 +105,7 @@ def _picture(
     """One picture, unpacked to the disk, decoded and stored."""
     if found.fault:
         raise Invalid(found.fault, code="bad_caption")
-    captions.check_allowed(*(found.captions or []))
+    captions.check_allowed(*work.inputs.words, *(found.captions or []))
     path = work.folder / "picture"
     archive.unpack(found.name, path)
     picture = budget.clean(path.read_bytes(), work.runtime.settings)
