@@ -28,7 +28,8 @@ from shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 BUCKET = "bootlora"
-FIRST_USERS = {"local": "member", "local admin": "admin"}
+USER = "local"  # the member whose key `make serve` prints
+FIRST_USERS = {USER: "member", "local admin": "admin"}
 ADMIN_KEY = "admin-key"  # a file, readable by its owner only
 # The settings that say where things are: what is needed to make the tables, the bucket and the first key.
 PLACES = (
