@@ -153,9 +153,7 @@ class ImportParams:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportInputs:
     key: str  # of the zip; the job deletes it
-    words: list[str] = field(
-        factory=list
-    )  # of the project; captions are checked together with them
+    words: list[str] = field(factory=list)  # of the project; captions are checked together with them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
