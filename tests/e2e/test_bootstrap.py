@@ -23,7 +23,7 @@ def test_one_picture_becomes_a_lora(tmp_path: Path) -> None:
     demo.run(out, tmp_path / "data", character, Console(file=said, width=200), small())
 
     assert {path.name for path in out.iterdir()} == {"lora", "dataset", "sheets", "report.html"}
-    assert "the character LoRA is there" in said.getvalue()
+    assert "the character LoRA is ready" in said.getvalue()
     assert_loras(out / "lora")
     assert_dataset(out / "dataset" / "1_eiei21girl")
     for name in ("round-1.png", "round-2.png", "before-after.png"):

@@ -49,7 +49,7 @@ def test_a_person_curates_and_edits(stack: Stack, bootlora: Bootlora, tmp_path: 
     assert "no feature tags" in shell.refused("projects", "start", project)
     assert shell("tags", project, "brown hair, green vest", "blue pants") == "brown hair, green vest, blue pants"
     shell("projects", "start", project)
-    assert "round 1: its candidates want to be curated" in shell("watch", project)
+    assert "round 1: accept or reject its candidates" in shell("watch", project)
 
     # two chosen by number, one edited and put back, more asked for from behind
     shell("candidates", project, 1, "--out", tmp_path / "round-1")
@@ -59,7 +59,7 @@ def test_a_person_curates_and_edits(stack: Stack, bootlora: Bootlora, tmp_path: 
     ImageOps.posterize(ImageOps.mirror(Image.open(files[2]).convert("RGB")), 3).save(edited)
     put_back = shell("put-back", files[2].stem.partition("_")[2], edited)
     assert shell("curate", project, 1, "--accept", "1,4", "--reject", "rest") == "accepted 2, rejected 9"
-    assert "1 pictures are missing" in shell.refused("finish", project, 1)
+    assert "1 of 8 pictures are missing" in shell.refused("finish", project, 1)
     shell("more", project, 1, "--count", 2, "--views", "behind")
     candidates = bootlora.rounds.candidates(project, 1)
     assert [image["view"] for image in candidates[13:]] == ["behind", "behind"]

@@ -15,7 +15,7 @@ from tests.processes import of_folder
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("moment", ["starting the workers", "trains a style LoRA"])
+@pytest.mark.parametrize("moment", ["starting the workers", "training a style LoRA"])
 def test_ctrl_c_leaves_nothing(tmp_path: Path, moment: str) -> None:
     command = [sys.executable, "-u", "-m", "embedded", "demo", "--out", tmp_path / "out", "--data", tmp_path / "data"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
