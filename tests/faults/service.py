@@ -111,10 +111,10 @@ class Service(Stack):
         for proxy in self.proxies:
             proxy.heal()
 
-    def _environment(self, broker_port: int, s3_port: int) -> dict[str, str]:
-        self.broker, self.store = Proxy((servers.HOST, broker_port)), Proxy((servers.HOST, s3_port))
-        self._straight = super()._environment(broker_port, s3_port)
-        return super()._environment(self.broker.port, self.store.port)
+    def _environment(self, broker_port: int, s3_ports: list[int]) -> dict[str, str]:
+        self.broker, self.store = Proxy((servers.HOST, broker_port)), Proxy((servers.HOST, s3_ports[0]))
+        self._straight = super()._environment(broker_port, s3_ports)
+        return super()._environment(self.broker.port, [self.store.port])
 
     def _celery_worker(self, queue: str, *more: Any) -> Program:
         program = super()._celery_worker(queue, *more)
