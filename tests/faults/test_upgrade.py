@@ -23,7 +23,7 @@ from tests.faults.conftest import Trial
 from tests.faults.service import enqueue_crop
 
 # The oldest tables that today's workers can work on: a migration that adds a column moves this to itself.
-OLDEST = "0005"
+OLDEST = "0009"  # the tables that this code needs: older ones lack columns that it reads
 # As they lay in the broker; each version whose messages look otherwise adds its own, and none is ever removed.
 MESSAGES = sorted(Path(__file__).with_name("messages").glob("*.json"))
 
