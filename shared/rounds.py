@@ -15,7 +15,6 @@ from shared.catalog.kinds import (
     DatasetEntry,
     GenerateInputs,
     GenerateResult,
-    JobKind,
     ScoreInputs,
     ScoreResult,
     TrainInputs,
@@ -41,11 +40,11 @@ from shared.queue import jobs
 
 EVALUATION_PICTURES = 12
 # The job kind of each stage. The round stays in the stage until the job ends.
-STAGE_KINDS: dict[RoundState, JobKind[Any, Any, Any]] = {
-    RoundState.TRAINING: kinds.TRAIN,
-    RoundState.GENERATING: kinds.GENERATE,
-    RoundState.CURATING: kinds.SCORE,
-    RoundState.EVALUATING: kinds.GENERATE,
+STAGE_KINDS: dict[RoundState, str] = {
+    RoundState.TRAINING: kinds.TRAIN.name,
+    RoundState.GENERATING: kinds.GENERATE.name,
+    RoundState.CURATING: kinds.SCORE.name,
+    RoundState.EVALUATING: kinds.GENERATE.name,
 }
 
 
@@ -393,7 +392,7 @@ def _awaiting(session: Session, job: Job) -> Round | None:
     No round waits for a cancelled scoring job, because another one may already be scoring the round.
     """
     round_ = session.get(Round, job.round_id) if job.round_id else None
-    if round_ is None or STAGE_KINDS.get(RoundState(round_.state)) != KINDS[job.kind]:
+    if round_ is None or STAGE_KINDS.get(RoundState(round_.state)) != job.kind:
         return None
     set_aside = job.cancel_requested_at is not None or round_.project.curation == Curation.MANUAL
     return None if job.kind == kinds.SCORE.name and set_aside else round_
@@ -420,11 +419,11 @@ def retry(session: Session, project: Project) -> None:
     move_project(project, ProjectState.RUNNING)
     round_.error = round_.failed_in = round_.finished_at = project.error = None
     kind = KINDS[last.kind]
-    if kind is kinds.SCORE:
+    if kind.name == kinds.SCORE.name:
         _curate_as_wanted(session, round_)
         return
     inputs, checkpoint = kind.inputs_of(last), last.checkpoint
-    if kind is kinds.TRAIN and _has_lost_pictures(session, round_):
+    if kind.name == kinds.TRAIN.name and _has_lost_pictures(session, round_):
         round_.dataset = present_dataset(session, project, round_.plan.caption_policy)
         inputs, checkpoint = _train_inputs(round_), None
     jobs.enqueue(

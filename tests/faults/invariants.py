@@ -138,7 +138,7 @@ def _rounds_wait_for_a_job(session: Session) -> None:
         more = {"generate"} if round_.state == RoundState.CURATING else set()
         waiting = select(func.count()).where(
             Job.round_id == round_.id,
-            Job.kind.in_({STAGE_KINDS[RoundState(round_.state)].name, *more}),
+            Job.kind.in_({STAGE_KINDS[RoundState(round_.state)], *more}),
             Job.state.in_((JobState.QUEUED, JobState.RUNNING)),
             Job.cancel_requested_at.is_(None) if round_.state == RoundState.CURATING else True,
         )

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -6,6 +7,7 @@ from sqlalchemy import select
 
 from shared import events, images, loras, projects, rounds
 from shared.catalog import kinds
+from shared.catalog.kinds import KINDS
 from shared.errors import Conflict, Invalid
 from shared.lifecycle import Decision
 from shared.models import Event, Image, Job, Project, Round, User
@@ -54,6 +56,17 @@ def test_unattended_the_whole_method_runs_from_four_to_a_character_lora(runtime:
         "round.completed",
         "project.completed",
     ]
+
+
+def test_a_round_knows_its_jobs_by_the_names_of_their_kinds(
+    runtime: Runtime, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may have another row for a kind, with a handler or a time limit of its own."""
+    for kind in list(KINDS.values()):
+        monkeypatch.setitem(KINDS, kind.name, replace(kind, timeout_seconds=kind.timeout_seconds + 1))
+    start(runtime, project)
+    work_off(runtime)
+    assert rows_of(runtime, project)[0].state == "completed"
 
 
 def test_candidates_are_drawn_at_the_plan_s_weight_and_the_evaluation_at_full(
