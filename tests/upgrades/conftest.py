@@ -85,15 +85,15 @@ def value_of(value: Any, type_: str) -> Any:
     return bool(value) if type_ == "BOOLEAN" else value
 
 
-def copy(tables: Tables, database_url: str) -> None:
-    """Make a Postgres database of 7a09abe with the same rows."""
-    command.upgrade(migrations(database_url), REVISION)
+def copy(tables: Tables, database_url: str, revision: str = REVISION) -> None:
+    """Make a database of a revision, and write the rows into it as 7a09abe would: it knows no later column."""
+    command.upgrade(migrations(database_url), revision)
     engine = create_engine(database_url)
     metadata = MetaData()
     metadata.reflect(engine)
     with engine.begin() as connection:
         for table in metadata.sorted_tables:
-            for row in tables[table.name] if table.name != "alembic_version" else ():
+            for row in tables.get(table.name, []) if table.name != "alembic_version" else ():
                 values = {name: null() if value is None else value for name, value in row.items()}
                 connection.execute(table.insert().values(values))
     engine.dispose()

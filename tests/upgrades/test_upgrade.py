@@ -7,12 +7,15 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON
+from sqlalchemy import JSON, select
 
-from tests.upgrades.conftest import ABOUT, Installation, Row
+from shared.models import Base
+from shared.outside.db import Database
+from tests.upgrades.conftest import ABOUT, DATABASES, Installation, Row, copy, load
 
 # Columns that no answer shows.
 HIDDEN = {
@@ -152,3 +155,21 @@ def test_a_repeated_request_gets_the_answer_that_it_got(installation: Installati
     answer = installation.ask("POST", request["path"], request["json"], Idempotency_Key=request["key"])
     assert answer.headers["Idempotent-Replayed"] == "true"
     assert json.loads(answer.get_data()) == request["answer"]
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_what_a_process_of_7a09abe_writes_after_the_migrations_is_read(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """While the processes are replaced one by one, the old ones go on writing."""
+    old, url = load(tmp_path / "old.db"), f"sqlite:///{tmp_path}/new.db"
+    if kind == "postgres":
+        url = request.getfixturevalue("postgres").make_database()
+    copy(old, url, revision="head")
+    database = Database(url)
+    with database.reading() as session:
+        for mapper in Base.registry.mappers:
+            table = str(mapper.local_table)
+            if table in old:
+                assert len(session.scalars(select(mapper.class_)).all()) == len(old[table]), table
+    database.dispose()
