@@ -64,16 +64,22 @@ class Destinations:
         if not destination.port >= 1024 and destination.port not in (80, 443):
             raise _refused(f"port {destination.port} belongs to another protocol; use 443, or one from 1024 up")
         literal = _literal(destination.host)
+        if literal and not self.allows(literal):
+            raise _refused(
+                f"{destination.host} is not on the open internet; use a public address, or ask the operator to allow "
+                "its network (BOOTLORA_WEBHOOK_ALLOW_NETWORKS)",
+                code="blocked_address",
+            )
         if literal and not self.allows(literal, destination.port):
             raise _refused(
-                f"port {destination.port} of {destination.host} is closed to webhooks; use a public one, or ask the "
-                "operator to allow its network (BOOTLORA_WEBHOOK_ALLOW_NETWORKS, BOOTLORA_WEBHOOK_DENY_PORTS)",
+                f"port {destination.port} of {destination.host} is closed to webhooks; use another, or ask the "
+                "operator to open it (BOOTLORA_WEBHOOK_DENY_PORTS)",
                 code="blocked_address",
             )
         return destination
 
-    def allows(self, text: str, port: int = 443) -> bool:
-        """Whether a connection may go to this address and port."""
+    def allows(self, text: str, port: int | None = None) -> bool:
+        """Whether a connection may go to this address and port; to the address at all, if no port is given."""
         try:
             address = ipaddress.ip_address(text)
         except ValueError:
