@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, ClassVar, Self, cast
@@ -185,39 +185,51 @@ class Holder:
     # --- what the thread does ----------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while self._has_somebody():
+        while self._admit():
             try:
                 self._turn()
             except Exception:
                 log.exception("held.crashed")
-                for held in list(self._held):  # clients come back; a loop that fails for ever would not let them go
+                for held in list(self._held):  # their clients reconnect; otherwise the loop could fail forever
                     self._drop(held)
 
     def _turn(self) -> None:
         self._look()
         for held in list(self._held):
-            self._advance(held)
+            self._guard(self._advance, held)
         for key, events in self._selector.select(self._patience()):
             if key.data is None:
                 self._bell.recv(READ_BYTES)
             elif events & selectors.EVENT_READ and _has_hung_up(key.data):
                 self._drop(key.data)
 
-    def _has_somebody(self) -> bool:
-        """Take in those who have come. When nobody is there any more, the thread ends."""
+    def _admit(self) -> bool:
+        """Take over the new requests. Returns False when none is left: then the thread ends."""
         with self._lock:
             arrivals, self._arrivals = self._arrivals, []
-            if self._is_closing or not (arrivals or self._held):
+            is_over = self._is_closing or not (arrivals or self._held)
+            if is_over:
                 self._thread = None
-        if self._is_closing:
+        if is_over:
             for held in (*self._held, *arrivals):
                 _say_goodbye(held)
             return False
         for held in arrivals:
-            held.is_behind = True  # it has not been told anything yet
-            self._selector.register(held.connection, selectors.EVENT_READ, held)
+            held.is_behind = True  # nothing has been sent yet
             self._held.add(held)
-        return bool(self._held)
+            self._guard(self._watch, held)
+        return True
+
+    def _watch(self, held: Held) -> None:
+        self._selector.register(held.connection, selectors.EVENT_READ, held)
+
+    def _guard(self, act: Callable[[Held], None], held: Held) -> None:
+        """Do something for one request. If it fails, only this request is dropped."""
+        try:
+            act(held)
+        except Exception:
+            log.exception("held.dropped")
+            self._drop(held)
 
     def _look(self) -> None:
         """Look for those who are behind, and for all of a kind whose time has come."""
@@ -282,7 +294,8 @@ class Holder:
             self._drop(held)
 
     def _drop(self, held: Held) -> None:
-        self._selector.unregister(held.connection)
+        with suppress(KeyError, ValueError):  # it was not watched
+            self._selector.unregister(held.connection)
         held.connection.close()
         self._held.discard(held)
         held.leave()

@@ -158,6 +158,22 @@ def test_who_does_not_read_loses_the_place_when_the_time_is_up(ada, session_of, 
         eventually(lambda: ada.get(path).status_code == 200, seconds=10)
 
 
+def test_a_connection_that_can_not_be_watched_takes_no_other_down(app, ada, scene, monkeypatch):
+    holder = app.extensions["bootlora.holder"]
+    path = f"/v1/projects/{scene[0].id}/events/stream"
+
+    def fail(*_):
+        raise OSError("too many watched files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(holder._selector, "register", fail)
+        assert everything(handed_over(ada, path)) == b""
+    with handed_over(ada, path) as client:
+        said = b""
+        while b"event: project.started" not in said:
+            said += client.recv(65536)
+
+
 def handed_over(caller, path: str) -> socket.socket:
     """The client's end of a request whose connection the server gives away, as gunicorn does."""
     server, client = socket.socketpair()
