@@ -1,4 +1,4 @@
-"""Requests whose answer comes over time. Their connections leave the server's threads, and one thread holds them all.
+"""Requests that are answered over time. One thread holds all their connections, so they occupy no thread of the server.
 
 A thread of the server finds the caller, counts the request and checks what it asks for. Then it hands the client's
 connection to the holder and is free for the next request. The holder waits for all connections at once, asks the
@@ -38,7 +38,7 @@ log = structlog.get_logger()
 READ_BYTES = 4096
 MAX_EXTRA_BYTES = 65_536  # that a client may send while it waits
 ENDING_THREADS = 2
-CLOSE_SECONDS = 10.0  # to answer those who wait, when the process ends
+CLOSE_SECONDS = 10.0  # to answer waiting requests before the process ends
 LAST_SEND_SECONDS = 0.5
 LAST_READ_SECONDS = 60.0  # for a client to read the rest, when its time is up
 RETRY_AFTER_SECONDS = 30
@@ -63,24 +63,24 @@ class Held(Response):
         self.holder = holder()
         self.user_id = context.user().id
         self.ends_at = time.monotonic() + seconds
-        self.is_over = False  # there will be no more news
-        self.is_behind = False  # one look did not tell all there is
+        self.is_over = False  # nothing more will be found
+        self.is_behind = False  # the last query did not return everything
         self.unsent = bytearray()
         self.extra_bytes = 0
         self.ending: Future[bytes] | None = None
         self.is_complete = False  # `unsent` has all that is left to send
         self.connection = cast(socket.socket, None)
         self.holder.take(self.user_id)
-        # Also when the answer comes to nothing, because the request fails after the view.
+        # Frees the place, also if the request fails after its view.
         self.leave = weakref.finalize(self, self.holder.leave, self.user_id)
 
     @classmethod
     def look(cls, runtime: Runtime, open_: list[Self]) -> None:
-        """Look for news of all of these: add to `unsent`, and set `is_over` and `is_behind`."""
+        """Query what is new for all of these: add it to `unsent`, and set `is_over` and `is_behind`."""
         raise NotImplementedError
 
     def last_words(self) -> bytes:
-        """What is sent at the end. It may take a while to make."""
+        """The bytes that end the answer. Computing them may take a while."""
         return b""
 
     def say(self, text: str) -> None:
@@ -94,15 +94,15 @@ class Held(Response):
             return self.in_this_thread(ours, environ, start_response)
         self.begin(environ)
         self.holder.hold(self, connection)
-        start_response(self.status, list(self.headers))  # what the server writes from now on goes nowhere
+        start_response(self.status, list(self.headers))  # the server now writes to a socket that nobody reads
         return []
 
     def begin(self, environ: dict[str, Any]) -> None:
-        """Prepare for a connection that nobody but the holder writes to."""
+        """Prepare the answer for a connection that only the holder writes to."""
         raise NotImplementedError
 
     def in_this_thread(self, held: socket.socket, environ: Any, start_response: Any) -> Iterable[bytes]:
-        """Answer in the server's thread, because the server does not give its connections away.
+        """Answer in the server's thread, for servers that do not expose their connections.
 
         `held` is the other end of the connection that the holder writes to.
         """
@@ -119,7 +119,7 @@ class Holder:
         self._lock = threading.RLock()  # a place may be given back in the middle of anything: see `Held.leave`
         self._places: Counter[str] = Counter()
         self._arrivals: list[Held] = []
-        self._thread: threading.Thread | None = None  # while anything is held
+        self._thread: threading.Thread | None = None  # None while nothing is held
         self._pool = ThreadPoolExecutor(ENDING_THREADS, "held")
         self._bell, self._button = socket.socketpair()
         self._bell.setblocking(False)
@@ -166,7 +166,7 @@ class Holder:
                 del self._places[user_id]
 
     def close(self) -> None:
-        """End the streams, and answer those who wait with what is there now: the process ends."""
+        """End the streams, and answer waiting requests with the present state: the process ends."""
         self._is_closing = True
         self._ring()
         with self._lock:
@@ -179,7 +179,7 @@ class Holder:
         self._button.close()
 
     def _ring(self) -> None:
-        with suppress(OSError):  # it has been rung often enough, or nobody is there to hear it
+        with suppress(OSError):  # the buffer is full, which wakes the thread too; or the holder is closed
             self._button.send(b"!")
 
     # --- what the thread does ----------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ class Holder:
             self._drop(held)
 
     def _look(self) -> None:
-        """Look for those who are behind, and for all of a kind whose time has come."""
+        """Query for the requests that are behind, and for all of a kind whose interval is over."""
         now = time.monotonic()
         for kind in self._kinds():
             is_due = now >= self._due.get(kind, 0.0)
@@ -318,10 +318,10 @@ def head(status: str, headers: Iterable[tuple[str, str]]) -> bytes:
 
 
 def _taken_from(environ: dict[str, Any]) -> socket.socket | None:
-    """The client's connection, which the server no longer has; None if the server keeps it.
+    """Take the client's connection away from the server. Returns None if the server does not expose it.
 
-    The server goes on with a socket that leads nowhere: it writes its answer there, fails quietly as with a client that
-    has hung up, and closes it.
+    The server continues with a socket whose other end is closed. It writes its answer there, fails as if the client had
+    hung up, and closes the socket.
     """
     theirs = environ.get("gunicorn.socket")
     if theirs is None or isinstance(theirs, ssl.SSLSocket) or not environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
@@ -335,7 +335,7 @@ def _taken_from(environ: dict[str, Any]) -> socket.socket | None:
 
 
 def _has_hung_up(held: Held) -> bool:
-    """Whether the client is gone, or sends what it was not asked for."""
+    """Whether the client has hung up, or sends more than it should."""
     try:
         read = held.connection.recv(READ_BYTES)
     except BlockingIOError:

@@ -24,7 +24,7 @@ MAX_EXTRA_BYTES = 65_536  # that a client may send after its answer
 
 
 class Worker(ThreadWorker):
-    """Gives a connection to a thread when its first bytes are there, and closes it when the client has."""
+    """Gives a connection to a thread when its first bytes arrive, and closes it after the client has closed it."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

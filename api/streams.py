@@ -63,7 +63,7 @@ class Stream(Held):
         return super(Held, self).__call__(environ, start_response)
 
     def tell(self, news: News) -> None:
-        """Say what is new."""
+        """Send what is new."""
         if self.key_id not in news.good_keys:
             self.is_over = True
             return

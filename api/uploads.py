@@ -71,7 +71,7 @@ def admitted() -> Any:
 
 
 def store(content: bytes, project_id: str) -> dict[str, Any]:
-    """Put a picture under a key made of our own ids. What is returned are columns of its image, and `notes`."""
+    """Store a picture under a key made of our own ids. Returns the columns of its image, and `notes`."""
     limits, place = context.runtime().settings, admitted()
     context.release()
     with place:
@@ -86,7 +86,7 @@ def store(content: bytes, project_id: str) -> dict[str, Any]:
 
 
 def store_zip(file: IO[bytes], project_id: str) -> tuple[str, int]:
-    """Put a zip where its job looks for it, listed but not unpacked. Returns its key, and how many pictures it has."""
+    """Store a zip for its job, after reading its list of files. Returns its key and its number of pictures."""
     runtime, place = context.runtime(), admitted()
     limits = runtime.settings
     context.release()

@@ -65,11 +65,11 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A picture in a zip, which nobody has looked at yet."""
+    """A picture in a zip, not decoded yet."""
 
     name: str
     repeats: int
-    captions: list[str] | None  # None where no text lies beside it
+    captions: list[str] | None  # None if it has no text file
     remark: str | None = None  # on how its caption was read
     fault: str | None = None  # why its caption can't be read
 
@@ -162,7 +162,7 @@ class Archive:
 
     @cached_property
     def _encoding(self) -> str | None:
-        """That of all captions which are not UTF-8, told from all of them together; None if it isn't sure."""
+        """The encoding of all captions that are not UTF-8, detected from all of them together; None if uncertain."""
         used = dict.fromkeys(name for name in self._text_of.values() if name)
         odd = b"\n".join(content for content in map(self._content, used) if content and not _is_unicode(content))
         ranked = list(charset_normalizer.from_bytes(odd, cp_isolation=ENCODINGS))
@@ -171,7 +171,7 @@ class Archive:
         return ranked[0].encoding
 
     def _content(self, text: str) -> bytes | None:
-        """What a caption holds; None if that can't be read."""
+        """The text of a caption; None if it can't be decoded."""
         try:
             with _zip_errors(), self._zip.open(self._texts[text]) as file:
                 return file.read(MAX_CAPTION_BYTES)
@@ -203,7 +203,7 @@ class Archive:
 
 
 class _Bounded:
-    """A file of which no read is large: a zip's own list of what it holds is read at once."""
+    """A file that refuses large reads, because zipfile reads the whole list of a zip at once."""
 
     def __init__(self, file: IO[bytes], most: int):
         self._file, self._most = file, most

@@ -24,7 +24,7 @@ WRITTEN_FOR = {
 
 COMMA = re.compile(f"[{COMMAS}]")
 WORD = re.compile(r"[^\W_]+")
-DROPPED = {"Mn", "Me", "Cf", "Cc"}  # accents and what nobody sees
+DROPPED = {"Mn", "Me", "Cf", "Cc"}  # accents and invisible characters
 
 
 class Denied:
@@ -53,7 +53,7 @@ class Denied:
 
 
 def plain(text: str) -> str:
-    """Small Latin letters for all that looks like them, without accents and without what nobody sees."""
+    """Replace look-alikes by small Latin letters, and drop accents and invisible characters."""
     letters = unicodedata.normalize("NFKD", text).lower()
     return "".join(each for each in letters if unicodedata.category(each) not in DROPPED).translate(LATIN)
 

@@ -48,7 +48,7 @@ def add_upload(
 
 
 def check_words(project: Project, tags: Sequence[str]) -> None:
-    """Refuse tags that must not be said of a picture, by themselves or joined with the project's in its captions."""
+    """Refuse denied words in tags, also where a caption joins the tags with those of the project."""
     captions.check_allowed(project.trigger_word, *project.subject_tags, *project.feature_tags, *tags)
 
 
@@ -284,7 +284,7 @@ def _parted(stored: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _imported(project: Project, job: Job, imported: ImportedImage) -> Image:
-    """A reference whose tags are what its caption says, and nothing else."""
+    """A reference whose tags come from its caption alone."""
     stored, _ = _parted(asdict(imported))
     captioned, repeats = stored.pop("captions"), stored.pop("repeats")
     if captioned is None:

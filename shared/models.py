@@ -49,7 +49,7 @@ class User(Base):
     served_at: Mapped[datetime] = mapped_column(default=utcnow)
     in_line: Mapped[bool] = mapped_column(default=True, server_default=true())  # False: no open job, so pass them over
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
-    disabled_at: Mapped[datetime | None]  # since then no key of theirs is good
+    disabled_at: Mapped[datetime | None]  # from then on, all their keys are refused
     __table_args__ = (Index("users_by_turn", "in_line", "served_at", "id"),)
 
 
@@ -59,7 +59,7 @@ class ApiKey(Base):
     __tablename__ = "api_keys"
     id: Mapped[str] = _id("key")
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
-    parent_id: Mapped[str | None] = mapped_column(index=True)  # the key that made it, and with which it is revoked
+    parent_id: Mapped[str | None] = mapped_column(index=True)  # the key that made it; both are revoked together
     name: Mapped[str]
     prefix: Mapped[str] = mapped_column(unique=True)
     digest: Mapped[str]
@@ -134,7 +134,7 @@ class Image(Base):
     view: Mapped[str | None]
     framing: Mapped[str | None]
     tags: Mapped[list[str]] = mapped_column(default=list)
-    variants: Mapped[list[Any] | None]  # what else it may be captioned with: lists of tags
+    variants: Mapped[list[Any] | None]  # its other captions, as lists of tags
     repeats: Mapped[int] = mapped_column(default=1, server_default="1")  # how often it is drawn in an epoch
     box: Mapped[list[Any] | None]  # of a crop, in pixels of its parent: left, top, right, bottom
     prompt: Mapped[str | None]

@@ -1,4 +1,4 @@
-"""Whose store it is. An object in the store holds the id of the one installation that keeps its objects there.
+"""The owner of a store. An object in the store holds the id of the one installation that keeps its objects there.
 
 Only rows tell which objects are still wanted. So whoever deletes must be sure that the rows are those of this store:
 see docs/decisions/0012-a-store-has-one-owner.md.
@@ -23,7 +23,7 @@ HOW_TO_ADOPT = "`bootlora-admin adopt-store` makes it this installation's, if no
 
 
 class WrongStore(Unavailable):
-    """The store is another installation's, or can't be told to be ours. Nothing may be deleted in it."""
+    """The store belongs to another installation, or is not known to be ours. Nothing may be deleted in it."""
 
     code = "wrong_store"
 
@@ -48,7 +48,7 @@ def check(runtime: Runtime) -> bool:
 
 
 def check_at_start(runtime: Runtime) -> None:
-    """What an API or a worker asks before it begins. What is away now is asked again by the collector and by /readyz.
+    """Check the mark before an API or a worker starts. If the store is down, the collector and /readyz check it later.
 
     Raises:
         WrongStore: the store is another installation's, or has none of the pictures that the database names.

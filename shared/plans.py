@@ -65,7 +65,7 @@ def carry_over(plan: Plan, old: BaseModel, new: BaseModel) -> Plan:
 
 
 def generate_params(base_model: BaseModel, given: Given | None) -> GenerateParams:
-    """Generation parameters with the family's defaults filled in. A batch that nobody chose is as small as it must be.
+    """Generation parameters with the family's defaults filled in. A default batch shrinks to the size that fits.
 
     Raises:
         Invalid: the family doesn't offer the sampler, or draws no pictures of this size, or not so many at once.
@@ -115,7 +115,7 @@ def largest_batch(params: GenerateParams, base_model: BaseModel) -> int:
 
 
 def check_batch(params: GenerateParams, base_model: BaseModel) -> None:
-    """Refuse more pictures at once than the memory of a worker is meant for."""
+    """Refuse a batch that needs more memory than a worker is expected to have."""
     most = largest_batch(params, base_model)
     if params.batch_size is not None and params.batch_size > most:
         width, height = _size(params)

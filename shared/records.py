@@ -19,7 +19,7 @@ Bounds = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FieldInfo:
-    """What a field says of itself, beside its type and default."""
+    """The metadata of a field, besides its type and default."""
 
     help: str = ""  # one sentence or two, shown in openapi.yaml
     bounds: Bounds | None = None  # the lowest and the highest number, both allowed; of a dict, its values

@@ -1,4 +1,4 @@
-"""Fields as strict as JSON: a number is no text, and text holds nothing that nobody sees."""
+"""Fields as strict as JSON: a number is not a text, and text has no invisible characters."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Dict(fields.Dict):
 
 
 class File(Upload):
-    """A file in a form. Text is none: clients send it when the `@` before a file's name is forgotten."""
+    """A file in a form. Text is refused: clients send it when the `@` before the file's name is missing."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> FileStorage:
         if not isinstance(value, FileStorage):
@@ -82,7 +82,7 @@ class File(Upload):
 
 
 class CommaTags(fields.String):
-    """Tags in a form, parted by commas of any script."""
+    """Tags in a form, separated by commas of any script."""
 
     length = Length(max=5_000)
 

@@ -1,4 +1,4 @@
-"""Job kinds: what each is given and gives back, where it runs, and what takes its result into the domain.
+"""Job kinds: the params, inputs and result of each, where it runs, and the function that applies its result.
 
 A kind is one row of `KINDS`, with its records above it. Params are what a client may set and see; inputs are what the
 service adds (rows and objects of the store, as values); the result is what the handler returns.
@@ -43,7 +43,7 @@ class JobKind(Generic[P, I, R]):
     references: Callable[[P], int] = lambda params: 0  # the reference pictures that it brings, at most
 
     def check(self, record: object, type_: type) -> None:
-        """Raises `TypeError` when a job of this kind is given, or gives back, another record than its row says."""
+        """Raises `TypeError` if a record is not of the type that the row of this kind names."""
         if not isinstance(record, type_):
             raise TypeError(f"a {self.name} job has a {type_.__name__}, not a {type(record).__name__}")
 
@@ -159,7 +159,7 @@ class ImportInputs:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportedImage(StoredImage):
     id: str  # that the image will have
-    captions: list[str] | None  # its variants; None where no text lay beside it
+    captions: list[str] | None  # its variants; None if it has no text file
     repeats: int  # how often it is drawn in an epoch
     notes: list[str] = field(factory=list)  # what was ignored of the file
 
@@ -294,7 +294,7 @@ class DatasetEntry:
     key: str
     sha256: str
     captions: list[str]
-    repeats: int = 1  # how often it is drawn in an epoch, beside the others
+    repeats: int = 1  # how often it is drawn in an epoch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -338,7 +338,7 @@ TRAIN = JobKind(
 
 
 def train_passes(params: TrainParams) -> int:
-    """Batches that a training goes through: one at each step, and another where there are pictures of others."""
+    """Batches of a training: one for each step, and a second one if there are prior pictures."""
     return params.train_steps * (2 if params.prior_images else 1)
 
 

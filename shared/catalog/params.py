@@ -1,4 +1,4 @@
-"""What a round, a training, a drawing and a choice can be told. Each parameter is written once, here.
+"""The parameters of rounds, trainings, drawings and scorings. Each is written once, here.
 
 The defaults are neutral. The family of the base model overrides some of them (`catalog.FAMILIES`), a client any.
 """
@@ -40,7 +40,7 @@ class TrainParams:
     batch_size: int = field(4, bounds=(1, 64))
     gradient_accumulation: int = field(1, bounds=(1, 64), help="Batches summed before each optimizer step.")
 
-    # what is learned from
+    # the pictures and captions
     resolution: int | None = field(
         None, bounds=(32, MAX_SIDE), help="Pictures are trained at about the area of a square of this side, in pixels."
     )

@@ -48,7 +48,7 @@ def main(max_pixels: int, min_side: int) -> None:
 
 
 def answer(content: bytes, max_pixels: int, min_side: int) -> tuple[dict[str, Any], bytes]:
-    """What the parent is told, and the picture if there is one."""
+    """The report for the parent process, and the picture if there is one."""
     try:
         return _rewritten(content, max_pixels, min_side)
     except _Refused as refused:
@@ -171,7 +171,7 @@ def _plain(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image
 
 
 def _in_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image | None:
-    """RGB with the profile applied. None if it can't be."""
+    """RGB with the profile applied; None if that fails."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         mode = PROFILED_MODES[source.profile.xcolor_space.strip()]

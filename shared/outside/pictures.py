@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]  # where `shared` can be imported fro
 READABLE = "PNG, JPEG, WebP or AVIF"
 MAX_ASPECT = 8  # narrower ones would grow without bounds when their shorter side is brought to what a model draws
 WALL_SECONDS = 40
-LOOK_EVERY_SECONDS = 0.25  # for whether somebody still waits
+LOOK_EVERY_SECONDS = 0.25  # between checks whether the client still waits
 AT_ONCE = 2  # children of one process: each may take half a GB
 
 _children = threading.BoundedSemaphore(AT_ONCE)

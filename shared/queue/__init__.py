@@ -1,1 +1,1 @@
-"""Jobs as a queue: the table, who is next, the messages, and how long it takes."""
+"""Jobs as a queue: the table, the order of users, the messages to workers, and time estimates."""
