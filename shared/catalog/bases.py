@@ -18,7 +18,7 @@ class BaseModel:
     path: str
     resolution: int
     prediction_type: str = "epsilon"
-    zero_terminal_snr: bool = False  # whether the noise is complete at the last time; known for SDXL models that predict v
+    zero_terminal_snr: bool = False  # whether the last time is pure noise
     vae: str = ""  # for a file without a VAE, or to replace it: a folder or a .safetensors file
     config: str = ""  # for a single file: a diffusers folder with its configs and tokenizer
     license: str = ""
@@ -50,7 +50,9 @@ def base_models(models_file: Path | None = None) -> dict[str, BaseModel]:
     models = {name: replace(row, path=str(ROOT / row.path)) for name, row in BASE_MODELS.items()}
     if models_file is not None:
         for name, row in tomllib.loads(models_file.read_text()).items():
-            places = {key: str((models_file.parent / row[key]).resolve()) for key in ("path", "config", "vae") if row.get(key)}
+            places = {
+                key: str((models_file.parent / row[key]).resolve()) for key in ("path", "config", "vae") if row.get(key)
+            }
             models[name] = BaseModel(name=name, **(row | places))
             if models[name].family not in FAMILIES:
                 raise ValueError(f"{models_file}: base model {name!r} is of the unknown family {models[name].family!r}")
