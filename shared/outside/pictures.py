@@ -22,7 +22,7 @@ from shared.errors import BootloraError, Invalid, TooLarge
 ROOT = Path(__file__).resolve().parents[2]  # where `shared` can be imported from
 READABLE = "PNG, JPEG, WebP or AVIF"
 MAX_ASPECT = 8  # narrower ones would grow without bounds when their shorter side is brought to what a model draws
-WALL_SECONDS = 40
+WALL_SECONDS = 120  # for a busy machine: the decoder stops by itself after 20 s of CPU time
 LOOK_EVERY_SECONDS = 0.25  # between checks whether the client still waits
 AT_ONCE = 2  # children of one process: each may take half a GB
 

@@ -144,6 +144,7 @@ def test_avif_comes_in() -> None:
     assert clean(png(mode="RGBA", color=(10, 20, 30, 0), format="AVIF")).mode == "RGBA"
 
 
+@pytest.mark.slow
 def test_a_large_picture_fits_into_the_memory_of_its_decoder() -> None:
     """The largest of each format, with a profile: 6 million pixels stand for the 40 that are allowed by default."""
     for format_ in LOSSLESS:

@@ -349,6 +349,7 @@ def interleave(runtime: Runtime, examples: int) -> None:
     run_state_machine_as_test(machine, settings=limits)
 
 
+@pytest.mark.slow
 def test_whatever_order_things_happen_in_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     runtime = make_runtime(tmp_path)
     interleave(runtime, 10)

@@ -14,6 +14,8 @@ from embedded.stack import ROOT
 from shared.models import Worker
 from tests.domain import make_runtime
 
+pytestmark = pytest.mark.slow
+
 START = "from workers import tasks; tasks.node.name = tasks.node.queue = 'gpu'; tasks.start_or_leave()"
 
 

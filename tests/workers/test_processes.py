@@ -20,6 +20,8 @@ from shared.runtime import Runtime
 from tests.domain import make_runtime
 from workers.io import Keeper
 
+pytestmark = pytest.mark.slow
+
 TORCH = {"torch", "diffusers", "transformers", "peft", "accelerate", "onnxruntime"}
 NO_ONE_LISTENS = "redis://127.0.0.1:1/0"
 
