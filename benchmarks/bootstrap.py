@@ -45,12 +45,12 @@ class Method:
         """One front picture becomes four."""
         for crop in cropping.auto(shown, view="front"):
             image = cropping.prepare(cropping.cut(shown, crop.box), self.base.row.resolution)
-            tags = plans.image_tags(subject.features, crop.view, crop.framing, list(self.quality_tags))
+            tags = plans.image_tags(subject.features, crop.view, crop.framing, list(self.scene_tags))
             subject.known.append((image, tags))
 
     @property
-    def quality_tags(self) -> Sequence[str]:
-        return catalog.FAMILIES[self.base.row.family].quality_tags
+    def scene_tags(self) -> Sequence[str]:
+        return catalog.FAMILIES[self.base.row.family].scene_tags
 
     def run(self, subject: Subject) -> Path:
         """All rounds; returns the character LoRA."""
@@ -84,7 +84,10 @@ class Method:
             return []
         wanted = self.wanted("", [], round_, params.prior_images, params.seed + 500_000)
         drawn = self.draw(wanted, round_.generate, None)
-        return [Example(image, [picture.prompt]) for picture, image in zip(wanted, drawn, strict=True)]
+        return [
+            Example(image, [captions.without_quality(picture.prompt)])
+            for picture, image in zip(wanted, drawn, strict=True)
+        ]
 
     def wanted(
         self, trigger: str, features: list[str], round_: RoundPlan, count: int, seed: int

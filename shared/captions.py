@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from shared import denied
-from shared.catalog import CAPTION_POLICIES
+from shared.catalog import CAPTION_POLICIES, QUALITY_TAGS
 from shared.errors import Invalid
 from shared.texts import COMMAS, UNSEEN, UNSEEN_BEYOND, normal
 
@@ -24,13 +24,14 @@ MAX_LAYERS = 8  # of brackets, one around the other
 # A face on either side of an underscore: one letter or digit, a few signs, or an eye in brackets.
 SIDE = r"(?:\([^()\s]\)|<[^<>\s]>|[^\w\s]{1,3}|[^\W_])"
 KAOMOJI = re.compile(f"{SIDE}_{SIDE}")
+PONY = re.compile(r"score_\d(_up)?|source_[a-z]+|rating_[a-z]+")  # Pony's tags, which it was taught with underscores
 
 
 def clean(texts: Iterable[str]) -> list[str]:
     """Tags as captions want them: in one form however a tool wrote them, each once, in the order given.
 
     Commas part tags. Weights and brackets of emphasis (`(long hair:1.2)`), backslashes before brackets and
-    underscores go; kaomoji keep theirs. Cleaning twice changes nothing.
+    underscores go; kaomoji and the tags of Pony keep theirs. Cleaning twice changes nothing.
     """
     tags = (_plain(tag) for text in texts for tag in COMMA.split(normal(text)))
     return list(dict.fromkeys(tag for tag in tags if tag))
@@ -43,7 +44,7 @@ def _plain(tag: str) -> str:
         if inside == tag:
             break
         tag = inside
-    return tag if KAOMOJI.fullmatch(tag) else " ".join(tag.replace("_", " ").split())
+    return tag if KAOMOJI.fullmatch(tag) or PONY.fullmatch(tag) else " ".join(tag.replace("_", " ").split())
 
 
 def _without_layer(tag: str) -> str:
@@ -78,6 +79,11 @@ def check_allowed(*texts: str) -> None:
 def join(tags: Iterable[str]) -> str:
     """Tags as one caption, each once, in the order given. The trigger word keeps its case."""
     return ", ".join(dict.fromkeys(tag for tag in tags if tag))
+
+
+def without_quality(prompt: str) -> str:
+    """The caption of a picture that was drawn with a prompt: its tags, without those that only improve pictures."""
+    return join(tag for tag in (each.strip() for each in prompt.split(",")) if tag not in QUALITY_TAGS)
 
 
 def captions(

@@ -160,7 +160,7 @@ def add_drawn(session: Session, job: Job, result: GenerateResult, role: str) -> 
     project = session.get_one(Project, job.project_id)
     head = captions.clean([project.trigger_word, *project.subject_tags])
     for drawn in result.images:
-        tags = [tag for tag in captions.clean([drawn.prompt]) if tag not in head]
+        tags = [tag for tag in captions.clean([captions.without_quality(drawn.prompt)]) if tag not in head]
         image = Image(
             project_id=project.id,
             round_id=job.round_id,

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from shared import captions
 from shared.catalog import FAMILIES, FRAMINGS, HIDDEN_BY_FRAMING, HIDDEN_BY_VIEW, VIEWS, BaseModel
+from shared.catalog.defaults import generate_defaults, prompt_tags, train_defaults
 from shared.catalog.params import (
     MAX_BATCH,
     MAX_CANDIDATES,
@@ -72,7 +73,7 @@ def generate_params(base_model: BaseModel, given: Given | None) -> GenerateParam
     """
     family = FAMILIES[base_model.family]
     side = max(1, base_model.resolution // family.side_unit) * family.side_unit
-    params = _overridden(GenerateParams(width=side, height=side), family.generate, given)
+    params = _overridden(GenerateParams(width=side, height=side), generate_defaults(base_model), given)
     check_sampler(params.sampler, base_model)
     check_size(params, base_model)
     most = largest_batch(params, base_model)
@@ -135,13 +136,12 @@ def _size(params: GenerateParams) -> tuple[int, int]:
 def _round(given: Given, base_model: BaseModel) -> RoundPlan:
     family, kind, target = FAMILIES[base_model.family], RoundKind(given["kind"]), given.get("target") or 0
     train = TrainParams(resolution=base_model.resolution)
-    of_kind = family.character_train if kind == RoundKind.CHARACTER else {}
     neutral = RoundPlan(
         kind=kind,
         caption_policy=caption_policy(kind),
-        prompt_tags=list(family.quality_tags),
+        prompt_tags=prompt_tags(base_model),
         enough=math.ceil(ENOUGH * target),
-        train=_overridden(train, family.train, of_kind, given.get("train")),
+        train=_overridden(train, train_defaults(base_model, kind), given.get("train")),
         generate=generate_params(base_model, given.get("generate")),
         score=_overridden(ScoreParams(), family.score, given.get("score")),
     )

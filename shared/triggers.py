@@ -52,7 +52,7 @@ class TriggerWarning:
 
 def warnings(trigger_word: str, tags: list[str]) -> list[TriggerWarning]:
     """What may go wrong with a trigger word, beside the tags of a project."""
-    said = " ".join(clean([trigger_word]))
+    said = " ".join(clean([trigger_word])).replace("_", " ")
     if said in _quality:
         return [_warning("quality", trigger_word, "is a tag of quality, which most prompts hold")]
     words = said.split()

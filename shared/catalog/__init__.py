@@ -5,7 +5,8 @@ the names below, and are imported from their modules.
 """
 
 from shared.catalog.bases import BASE_MODELS, BaseModel, base_models
-from shared.catalog.families import FAMILIES, FamilyRow
+from shared.catalog.families import FAMILIES, QUALITY_TAGS, FamilyRow, lineage_told_by
+from shared.catalog.lineages import Lineage
 from shared.catalog.paths import resolve
 from shared.catalog.queues import FORMER_QUEUES, QUEUES, Queue
 from shared.catalog.vocabulary import (
@@ -39,6 +40,7 @@ __all__ = [
     "LORA_MODULES",
     "LR_SCHEDULERS",
     "PRECISIONS",
+    "QUALITY_TAGS",
     "QUEUES",
     "SAMPLERS",
     "SCORERS",
@@ -46,7 +48,9 @@ __all__ = [
     "VIEWS_FROM",
     "BaseModel",
     "FamilyRow",
+    "Lineage",
     "Queue",
     "base_models",
+    "lineage_told_by",
     "resolve",
 ]

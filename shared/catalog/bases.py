@@ -20,6 +20,7 @@ class BaseModel:
     prediction_type: str = "epsilon"
     zero_terminal_snr: bool = False  # whether the last time is pure noise
     vae: str = ""  # for a file without a VAE, or to replace it: a folder or a .safetensors file
+    lineage: str = ""  # a name of its family's lineages; empty: its own name may tell
     config: str = ""  # for a single file: a diffusers folder with its configs and tokenizer
     license: str = ""
     description: str = ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from shared.catalog.lineages import SDXL_LINEAGES, Lineage
 from shared.catalog.tokens import CLIP, TextLimit
 from shared.catalog.vocabulary import DISCRETE_SAMPLERS
 
@@ -16,7 +18,9 @@ class FamilyRow:
     code: str  # dotted path of the class in workers.diffusion.families
     train: dict[str, Any] = field(default_factory=dict)
     character_train: dict[str, Any] = field(default_factory=dict)  # what the character round does otherwise
+    v_train: dict[str, Any] = field(default_factory=dict)  # and what base models that predict v do, in every round
     generate: dict[str, Any] = field(default_factory=dict)
+    v_generate: dict[str, Any] = field(default_factory=dict)
     score: dict[str, Any] = field(default_factory=dict)
     gather: dict[str, Any] = field(default_factory=dict)  # how a style round draws its candidates
     samplers: tuple[str, ...] = DISCRETE_SAMPLERS  # which of SAMPLERS can draw with it
@@ -25,8 +29,13 @@ class FamilyRow:
     side_unit: int = 8  # pixels: sides are multiples of it, for a latent covers so many
     max_squares: int = 4  # area of one picture, in squares of the base model's resolution
     max_batch_squares: int = 32  # area of all pictures of one batch, likewise
-    quality_tags: tuple[str, ...] = ()  # appended to every prompt that the service itself writes
+    # Tags that are appended to every prompt that the service itself writes.
+    scene_tags: tuple[str, ...] = ()  # they describe the picture
+    quality_tags: tuple[str, ...] = ()  # they only improve it, and no training caption holds them
+    lineages: Mapping[str, Lineage] = field(default_factory=dict)  # finetunes that were trained on other quality tags
 
+
+NEGATIVE = "lowres, bad anatomy, bad hands, worst quality, low quality, watermark"
 
 FAMILIES = {
     "chibi": FamilyRow(
@@ -57,7 +66,7 @@ FAMILIES = {
         # Its squares are small: 64 of them are one picture of 1024x1024, which takes about 1 GB.
         max_squares=16,
         max_batch_squares=64,
-        quality_tags=("cel shading", "white background"),
+        scene_tags=("cel shading", "white background"),
     ),
     "sd15": FamilyRow(
         code="workers.diffusion.families.sd15:StableDiffusion15",
@@ -72,15 +81,95 @@ FAMILIES = {
         },
         # No `prior_images`: what they bring was measured with chibi alone, and they double the work of a step.
         character_train={"learning_rate": 5e-4, "train_steps": 1600},
+        # v's loss is larger, above all at much noise: half the rate is the usual practice.
+        v_train={"learning_rate": 1.5e-4, "min_snr_gamma": 0.0, "noise_offset": 0.0},
         generate={
             "inference_steps": 28,
             "guidance_scale": 7.0,
             "sampler": "dpmpp_2m_karras",
-            "negative_prompt": "lowres, bad anatomy, bad hands, worst quality, low quality, watermark",
+            "negative_prompt": NEGATIVE,
             "batch_size": 4,
         },
         score={"scorer": "plain"},
         text_limit=CLIP,
-        quality_tags=("masterpiece", "best quality", "white background"),
+        scene_tags=("white background",),
+        quality_tags=("masterpiece", "best quality"),
+    ),
+    # SD 2.x has the UNet of SD 1.x and is trained like it: OneTrainer's presets for both have the same rate.
+    "sd2": FamilyRow(
+        code="workers.diffusion.families.sd2:StableDiffusion2",
+        train={
+            "rank": 16,
+            "alpha": 8.0,
+            "lora_modules": "attention_ff",
+            "learning_rate": 3e-4,
+            "train_steps": 800,
+            "batch_size": 2,
+            "min_snr_gamma": 5.0,
+        },
+        character_train={"train_steps": 1600},
+        v_train={"learning_rate": 1.5e-4, "min_snr_gamma": 0.0, "noise_offset": 0.0},
+        generate={
+            "inference_steps": 28,
+            "guidance_scale": 7.0,
+            "sampler": "dpmpp_2m_karras",
+            "negative_prompt": NEGATIVE,
+            "batch_size": 4,
+        },
+        score={"scorer": "plain"},
+        text_limit=CLIP,
+        max_squares=2,  # of 768: as much as four of 512
+        max_batch_squares=16,
+        scene_tags=("white background",),
+        quality_tags=("masterpiece", "best quality"),
+    ),
+    "sdxl": FamilyRow(
+        code="workers.diffusion.families.sdxl:StableDiffusionXL",
+        # Rank 8, alpha 4 and 3e-4 are those of hollowstrawberry's Lora_Trainer_XL for Illustrious, NoobAI, Animagine
+        # and Pony. OneTrainer's preset for SDXL has the same rate, and doesn't train the text encoders either.
+        train={
+            "rank": 8,
+            "alpha": 4.0,
+            "lora_modules": "attention_ff",
+            "learning_rate": 3e-4,
+            "train_steps": 600,
+            "batch_size": 2,
+            "min_snr_gamma": 5.0,
+            "gradient_checkpointing": True,  # without it, two pictures of 1024x1024 need more than 16 GB
+        },
+        character_train={"rank": 16, "alpha": 8.0, "train_steps": 1500},
+        v_train={"learning_rate": 1.5e-4, "min_snr_gamma": 0.0, "noise_offset": 0.0},
+        # What the cards of Animagine 4, Illustrious and Pony name: Euler a, 25 to 28 steps, guidance of 5 to 7.
+        generate={
+            "inference_steps": 28,
+            "guidance_scale": 6.0,
+            "sampler": "euler_a",
+            "negative_prompt": NEGATIVE,
+            "batch_size": 2,
+        },
+        v_generate={"sampler": "euler", "guidance_scale": 5.0},  # NoobAI's card: Euler alone, guidance of 4 to 5
+        score={"scorer": "plain"},
+        text_limit=CLIP,
+        max_squares=2,  # SDXL has learned pictures of one square; more than two repeat themselves
+        max_batch_squares=8,
+        scene_tags=("white background",),
+        quality_tags=("masterpiece", "best quality"),
+        lineages=SDXL_LINEAGES,
     ),
 }
+
+
+def lineage_told_by(family: str, text: str) -> str:
+    """The name of the lineage that a text about a model tells, such as its file's name; empty if it tells none."""
+    said = text.lower()
+    return next(
+        (name for name, row in FAMILIES[family].lineages.items() if any(word in said for word in row.words)), ""
+    )
+
+
+QUALITY_TAGS = frozenset(
+    tag
+    for row in FAMILIES.values()
+    for tags in (row.quality_tags, *(each.quality_tags for each in row.lineages.values()))
+    for tag in tags
+)

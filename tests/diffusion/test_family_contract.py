@@ -38,7 +38,6 @@ PIPELINES = {
     "sdxl": diffusers.StableDiffusionXLPipeline,
     "chibi": diffusers.StableDiffusionPipeline,
 }
-SDXL = replace(catalog.FAMILIES["sd15"], code="workers.diffusion.families.sdxl:StableDiffusionXL")
 
 EXAMPLES = [
     Example(make_image(0), ["eiei21girl, 1girl, looking at viewer", "1girl"]),
@@ -78,7 +77,6 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, catalog.BaseMode
 def family(request: pytest.FixtureRequest, rows: dict[str, catalog.BaseModel]) -> Iterator[Family]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(catalog.FAMILIES, "flow", flow.FAMILY)
-        patch.setitem(catalog.FAMILIES, "sdxl", SDXL)
         yield families.load(rows[request.param], "cpu")
     families.unload()
 
@@ -258,10 +256,8 @@ class TestSdxl:
     """What only SDXL has."""
 
     @pytest.fixture(scope="class")
-    def sdxl(self, rows: dict[str, catalog.BaseModel]) -> Iterator[Family]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(catalog.FAMILIES, "sdxl", SDXL)
-            yield catalog.resolve(SDXL.code)(rows["sdxl"], "cpu")
+    def sdxl(self, rows: dict[str, catalog.BaseModel]) -> Family:
+        return catalog.resolve(catalog.FAMILIES["sdxl"].code)(rows["sdxl"], "cpu")
 
     def test_it_is_trained_with_each_picture_s_own_size(self, sdxl: Any) -> None:
         seen = self.time_ids(sdxl, lambda: train_lora(sdxl, EXAMPLES, replace(TRAINING, train_steps=6)))

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from shared import catalog
+from shared.catalog.defaults import generate_defaults
 from shared.catalog.params import GenerateParams, WantedPicture
 from workers.diffusion.conditioning import Conditioning, Placement
 from workers.diffusion.families.base import Family
@@ -90,7 +90,7 @@ def generate(
 def resolve(params: GenerateParams, base: Family) -> ResolvedParams:
     """With the family's defaults where the params say nothing."""
     chosen: dict[str, Any] = {"width": base.row.resolution, "height": base.row.resolution, "negative_prompt": ""}
-    chosen |= catalog.FAMILIES[base.row.family].generate
+    chosen |= generate_defaults(base.row)
     chosen |= {name: value for name, value in asdict(params).items() if value is not None}
     return ResolvedParams(**{field.name: chosen[field.name] for field in fields(ResolvedParams)})
 

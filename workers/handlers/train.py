@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 import torch
 
-from shared import plans
+from shared import captions, plans
 from shared.catalog.kinds import DatasetEntry, StoredFile, TrainInputs, TrainMetrics, TrainResult
 from shared.catalog.params import DEFAULT_FRAMINGS, GenerateParams, TrainParams
 from shared.errors import JobFailed
@@ -149,7 +149,7 @@ def prior_examples(
     while True:
         try:
             drawn = list(generate(family, pictures, drawing, on_step=on_step))
-            return [Example(image, [pictures[i].prompt]) for i, image in drawn]
+            return [Example(image, [captions.without_quality(pictures[i].prompt)]) for i, image in drawn]
         except torch.OutOfMemoryError as error:
             size = resolve(drawing, family).batch_size
             if size == 1:

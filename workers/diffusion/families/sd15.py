@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from shared.catalog import BaseModel
 from workers.diffusion.conditioning import Conditioning
 from workers.diffusion.families.parts import Part
 from workers.diffusion.families.stable_diffusion import StableDiffusion
@@ -27,12 +25,9 @@ class StableDiffusion15(StableDiffusion):
     """The UNet attends to the last states of CLIP's text encoder."""
 
     architecture = "stable-diffusion-v1"
+    kohya_model: ClassVar[str] = "sd_v1"
     pipeline = StableDiffusionPipeline
     pipeline_options: ClassVar[dict[str, Any]] = {"safety_checker": None}
-
-    def __init__(self, row: BaseModel, device: str | torch.device | None = None):
-        super().__init__(row, device)
-        self.kohya_version = "sd_v1_v" if self.noise.prediction_type == "v_prediction" else "sd_v1"
 
     def text_encoder_parts(self, pipeline: Any) -> list[Part]:
         self.tokenizer, self.text_encoder = pipeline.tokenizer, pipeline.text_encoder

@@ -1,20 +1,16 @@
-"""SDXL: a larger UNet, two text encoders, and what it is told of each picture's size and crop.
-
-It has no row in the catalog yet: which variant a single file is, and how little memory will do, is still to come.
-"""
+"""SDXL: a larger UNet, two text encoders, and what it is told of each picture's size and crop."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
-from shared.catalog import BaseModel
 from workers.diffusion.conditioning import Conditioning, Placement
 from workers.diffusion.families.parts import Part, underscored
 from workers.diffusion.families.stable_diffusion import StableDiffusion
@@ -35,12 +31,8 @@ class StableDiffusionXL(StableDiffusion):
     """The UNet attends to the last states but one of both text encoders."""
 
     architecture = "stable-diffusion-xl-v1-base"
+    kohya_model: ClassVar[str] = "sdxl_base_v1-0"
     pipeline = StableDiffusionXLPipeline
-
-    def __init__(self, row: BaseModel, device: str | torch.device | None = None):
-        super().__init__(row, device)
-        suffix = "_v" if self.noise.prediction_type == "v_prediction" else ""
-        self.kohya_version = f"sdxl_base_v1-0{suffix}"
 
     def unet_part(self) -> Part:
         def kohya_path(path: str) -> str:

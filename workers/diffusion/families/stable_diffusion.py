@@ -40,6 +40,7 @@ class StableDiffusion(Family):
 
     pipeline: ClassVar[Any]  # the class of diffusers that loads it
     pipeline_options: ClassVar[dict[str, Any]] = {}
+    kohya_model: ClassVar[str]  # the name of such base models that predict epsilon, in kohya's files
     aspects: ClassVar[tuple[float, ...]] = ASPECTS
     tokenizer: Any  # by which texts are found too long
     decodes_in_fp32: ClassVar[bool] = True  # some bases' VAEs overflow in half precision and paint black
@@ -53,6 +54,7 @@ class StableDiffusion(Family):
         self.vae = self._freeze(pipeline.vae)
         self.unet = self._freeze(pipeline.unet, self.dtype)
         self.noise = Discrete(pipeline.scheduler.config, self.device)
+        self.kohya_version = self.kohya_model + ("_v" if self.noise.prediction_type == "v_prediction" else "")
         self._factor = 2 ** (len(self.vae.config.block_out_channels) - 1)  # pixels of a latent's side
         self.parts = (self.unet_part(), *self.text_encoder_parts(pipeline))
 

@@ -34,7 +34,7 @@ def ss_metadata(lora: TrainedLora, base: Family, about: About) -> dict[str, str]
     text_encoder_rates = [part.rate(params) for part in base.parts if part.role is Role.TEXT_ENCODER]
     facts: dict[str, Any] = {
         "ss_base_model_version": base.kohya_version,
-        "ss_v2": False,
+        "ss_v2": base.kohya_version.startswith("sd_v2"),
         "ss_sd_model_name": base.row.name,
         "ss_output_name": about.title,
         "ss_session_id": about.session_id or None,

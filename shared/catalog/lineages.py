@@ -1,0 +1,43 @@
+"""Lineages: finetunes of a family that were trained on quality tags of their own. Stdlib only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Base models that descend from one finetune, and are asked for good pictures in its words."""
+
+    words: tuple[str, ...]  # in lower case: a name that holds one of them tells the lineage
+    quality_tags: tuple[str, ...]
+    negative_prompt: str
+
+
+# As their model cards say. The first whose word is found counts, so what descends from another comes before it.
+SDXL_LINEAGES = {
+    "animagine": Lineage(
+        words=("animagine", "anim4gine"),
+        quality_tags=("masterpiece", "high score", "great score", "absurdres"),
+        negative_prompt=(
+            "lowres, bad anatomy, bad hands, text, error, missing finger, extra digits, fewer digits, cropped, "
+            "worst quality, low quality, low score, bad score, average score, signature, watermark, username, blurry"
+        ),
+    ),
+    "noobai": Lineage(
+        words=("noob", "naixl"),
+        quality_tags=("masterpiece", "best quality", "newest", "absurdres", "highres"),
+        negative_prompt="worst quality, old, early, low quality, lowres, signature, username, logo, bad hands",
+    ),
+    "illustrious": Lineage(
+        words=("illustrious", "illust"),
+        quality_tags=("masterpiece", "best quality", "newest", "absurdres", "highres"),
+        negative_prompt="worst quality, low quality, lowres, old, early, bad anatomy, bad hands, watermark",
+    ),
+    "pony": Lineage(
+        words=("pony", "pdxl"),
+        # underscored: its tokens were learned so, and are no words
+        quality_tags=("score_9", "score_8_up", "score_7_up", "source_anime", "rating_safe"),
+        negative_prompt="score_4, score_5",
+    ),
+}
