@@ -25,7 +25,7 @@ from api import document
 from api.app import create_app
 from api.examples import BODIES, IDS
 from api.schemas.choices import Choice
-from api.schemas.fields import Id
+from api.schemas.fields import IdField
 from benchmarks.figure import figure
 from shared import catalog, projects, users
 from shared.admin import upgrade
@@ -114,7 +114,7 @@ def largest(field: fields.Field[Any], letter: str) -> Any:
         return {key: largest(field.value_field, letter) for key in keys}
     if isinstance(field, Choice):
         return max(map(str, field.words), key=len)
-    if isinstance(field, Id):
+    if isinstance(field, IdField):
         return IDS["image_id"]
     if isinstance(field, fields.Boolean):
         return True

@@ -52,7 +52,7 @@ def fill(database: Database, count: int) -> None:
     with database.transaction() as session:
         for statement in _statements(database.engine.dialect.name, count):
             session.execute(text(statement))
-        turns.straighten_line(session)  # as the clock does each minute
+        turns.repair_in_line(session)  # as the clock does each minute
         jobs.check_in(session, "gpu@one", "gpu", SLOTS)
     if database.engine.dialect.name == "postgresql":  # which does it by itself, a little later
         with database.engine.begin() as connection:
