@@ -47,7 +47,7 @@ def create_app(runtime: Runtime) -> Flask:
     app.extensions["bootlora"] = runtime
     app.json = Json(app)
     app.config["MAX_FORM_PARTS"] = 20
-    app.url_map.converters["id"] = converters.Id
+    app.url_map.converters["id"] = converters.IdConverter
     app.before_request(_begin)
     app.after_request(_finish)
     problems.register(app)
@@ -75,7 +75,7 @@ def _finish(answer: Response) -> Response:
     headers.setdefault("Cache-Control", "no-store")
     if "link" in g:
         headers.add("Link", g.link)
-    if isinstance(answer, waits.Wait):
+    if isinstance(answer, waits.JobWait):
         return answer  # the request is counted and logged when it has waited
     route = request.url_rule.rule if request.url_rule else "unknown"
     seconds = time.perf_counter() - g.began

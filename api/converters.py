@@ -11,7 +11,7 @@ from werkzeug.routing import BaseConverter
 ID_PATTERN = "[a-z]{3}_[0-9a-hjkmnp-tv-z]{26}"
 
 
-class Id(BaseConverter):
+class IdConverter(BaseConverter):
     """`prj_` and 26 characters of Crockford's base 32."""
 
     part_isolating = True

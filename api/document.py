@@ -56,7 +56,7 @@ def make_api(app: Flask) -> Api:
     app.config.update(API_TITLE="Bootlora", API_VERSION="1.0.0", OPENAPI_VERSION="3.1.0")
     info = {"description": DESCRIPTION, "license": {"name": "Apache-2.0"}}
     api = Api(spec_kwargs={"info": info, "extra_plugins": [examples.Examples()]})
-    api.register_converter(converters.Id, converters.id_schema)
+    api.register_converter(converters.IdConverter, converters.id_schema)
     api.init_app(app)
     api.ma_plugin.converter.add_attribute_function(examples.of_field)
     api.ma_plugin.converter.add_attribute_function(_by_name)
@@ -71,7 +71,7 @@ def _by_name(converter: Any, field: Field, ret: dict[str, Any]) -> dict[str, Any
     """A choice as a reference to its list, as apispec asks for it."""
     if not isinstance(field, Choice):
         return {}
-    name, components = type(field).__name__, converter.spec.components
+    name, components = type(field).__name__.removesuffix("Choice"), converter.spec.components
     if name not in components.schemas:
         components.schema(name, {"type": "string", "enum": [str(word) for word in field.words]})
     del ret["type"], ret["enum"]

@@ -16,7 +16,7 @@ from sqlalchemy import Select, tuple_
 from sqlalchemy.orm import Session
 
 from api.context import runtime
-from api.schemas.fields import Answer, Count
+from api.schemas.fields import Answer, QueryInteger
 from api.schemas.fields import Schema as Request
 from shared.errors import Invalid
 
@@ -47,7 +47,7 @@ def list_of(schema: type[Schema]) -> type[Schema]:
 class PageQuery(Request):
     """Where in a list, and how much of it."""
 
-    limit = Count(1, 100, load_default=20)
+    limit = QueryInteger(1, 100, load_default=20)
     cursor = fields.String(
         validate=Length(1, 500), metadata={"description": "`next_cursor` of the page before. Left out: the first page."}
     )

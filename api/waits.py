@@ -19,7 +19,7 @@ from shared.runtime import Runtime
 FIRST = "bootlora.first"  # in the WSGI environment of a request that is asked again: the wait that came first
 
 
-class Wait(Held):
+class JobWait(Held):
     """The answer to a request for a job, once the job has ended or the time is up.
 
     The request is then put to the app again, without the wait. So the answer is what any request would get.
@@ -73,7 +73,7 @@ class Wait(Held):
         return answer
 
 
-def first() -> Wait | None:
+def first() -> JobWait | None:
     """The wait that this request has ended, if it is one that is asked again."""
     found = request.environ.get(FIRST)
-    return found if isinstance(found, Wait) else None
+    return found if isinstance(found, JobWait) else None

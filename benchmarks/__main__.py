@@ -1,6 +1,6 @@
-"""`make bench`: one JSON line for each figure, and a table at the end. It measures; it does not judge.
+"""`make bench` prints one JSON line for each figure, and a table at the end. A missed goal is not an error.
 
-`make bench ONLY=name,name` measures some. What can't be had yet is printed with the reason, never left out.
+`make bench ONLY=name,name` measures some of them. A figure that can't be measured is printed with the reason.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.figure import figure
 
-# Each figure, and the module that measures it in a process of its own.
+# Each figure, and the module that measures it. Each module runs in a process of its own.
 SOURCES = {
     "train_step_vs_floor": "benchmarks.diffusion",
     "train_memory_vs_floor": "benchmarks.diffusion",
@@ -40,7 +40,7 @@ SOURCES = {
     "unseen_views_vs_four_crops": "benchmarks.method",
     "bootstrap_vs_upper_bound": "benchmarks.method",
 }
-WHOLE = {"benchmarks.method"}  # measures all its figures in one go
+WHOLE = {"benchmarks.method"}  # measures all its figures at once
 
 
 def main(only: list[str]) -> None:
@@ -56,7 +56,7 @@ def main(only: list[str]) -> None:
 
 
 def measure(module: str, names: list[str]) -> dict[str, dict[str, Any]]:
-    """The figures of one module, printed as they come."""
+    """Measure the figures of one module, and print each when it is known."""
     words = [] if module in WHOLE else names
     found = {}
     command = [sys.executable, "-m", module, *words]
@@ -72,8 +72,8 @@ def measure(module: str, names: list[str]) -> dict[str, dict[str, Any]]:
         trouble = log.read().strip()
     missing = [name for name in names if name not in found]
     if missing:
-        print(trouble, file=sys.stderr)  # the last line need not be the reason
-    last = trouble.splitlines()[-1] if trouble else "it said nothing"
+        print(trouble, file=sys.stderr)  # all of it, because the last line may not be the reason
+    last = trouble.splitlines()[-1] if trouble else "without a message"
     for name in missing:
         found[name] = figure(name, None, about=f"{module} ended with {process.returncode}: {last}")
         print(json.dumps(found[name]), flush=True)

@@ -1,4 +1,4 @@
-"""A bare Celery worker, whose one task notes when it was started, and a bare Flask route that sends it."""
+"""A bare Celery worker with one task, which records its start time, and a bare Flask route that sends the task."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the worst body costs: `python -m benchmarks.bodies` prints one JSON line.
+"""The cost of the most expensive request body: `python -m benchmarks.bodies` prints one JSON line.
 
-To each route with a JSON body go bodies of the largest size that is allowed: each field filled with as many items,
-names, brackets or letters as fit, and the largest body that the schema takes. What counts is the CPU time of the whole
-process, so that a busy machine doesn't change it. The slowest ones are told on stderr.
+Each route with a JSON body gets bodies of the largest size that is allowed. In each, one field is filled with as many
+items, names, brackets or letters as fit; another one is the largest body that the schema accepts. The figure is CPU
+time of the whole process, which does not depend on other load. The slowest bodies are listed on stderr.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from api import document
 from api.app import create_app
 from api.examples import BODIES, IDS
 from api.schemas.choices import Choice
-from api.schemas.fields import Id
+from api.schemas.fields import IdField
 from benchmarks.figure import figure
 from shared import catalog, projects, users
 from shared.admin import upgrade
@@ -34,10 +34,10 @@ from shared.runtime import Runtime
 from shared.settings import Settings
 
 SECRET = "a secret for benchmarks, long enough"  # noqa: S105
-SIZE = Settings.max_body_bytes - 5_000  # what fills a field; the rest of the body stands around it
+SIZE = Settings.max_body_bytes - 5_000  # bytes of the filled field; the rest of the body takes the others
 GOAL = 0.2
 TRIES = 3
-TOLD = 5
+LISTED = 5
 MANY = 10**6
 CANDIDATES = 1_000
 
@@ -45,7 +45,7 @@ Place = tuple[str | int, ...]  # of a field in a body
 
 
 def fillings() -> Iterator[tuple[str, str]]:
-    """JSON of that size, of each sort."""
+    """JSON values of that size, of each sort, with their names."""
     for name, item in {"zeros": "0", "texts": '""', "nulls": "null", "lists": "[]", "objects": "{}"}.items():
         yield f"a list of {name}", f"[{','.join([item] * (SIZE // (len(item) + 1)))}]"
     yield "10,000 brackets", f"[{','.join(['[]'] * 9_990)}]"
@@ -58,7 +58,7 @@ def fillings() -> Iterator[tuple[str, str]]:
 
 
 def filled(schema: Schema, body: Any) -> Iterator[tuple[str, str]]:
-    """The body with each field filled in turn, as JSON; then the largest that the schema takes."""
+    """The body as JSON with each field filled in turn, then the largest body that the schema accepts."""
     mark = "the place of the filling"
     for place in places(schema):
         text = json.dumps(put(body, place, mark))
@@ -71,7 +71,7 @@ def filled(schema: Schema, body: Any) -> Iterator[tuple[str, str]]:
 
 
 def places(schema: Schema) -> list[Place]:
-    """Where a body can be filled: each list, dictionary and nested object, and one field of each other type."""
+    """The fields to fill: each list, dictionary and nested object, and one field of each other type."""
     found: dict[object, Place] = {}
     for place, field in _fields(schema, ()):
         is_container = isinstance(field, fields.List | fields.Dict | fields.Nested)
@@ -88,7 +88,7 @@ def _fields(schema: Schema, above: Place) -> Iterator[tuple[Place, fields.Field[
 
 
 def put(body: Any, place: Place, value: Any) -> Any:
-    """The body with this value at a place, which is made if it isn't there."""
+    """The body with this value at a place. Missing parents are created."""
     if not place:
         return value
     if place[0] == 0:
@@ -102,7 +102,7 @@ def largest_of(schema: Schema, letter: str) -> dict[str, Any]:
 
 
 def largest(field: fields.Field[Any], letter: str) -> Any:
-    """The largest value that a field takes; texts are of this letter."""
+    """The largest value that a field accepts. Texts repeat this letter."""
     length = next((each for each in field.validators if isinstance(each, Length)), Length(max=1))
     if isinstance(field, fields.Nested):
         return largest_of(field.schema, letter)
@@ -114,7 +114,7 @@ def largest(field: fields.Field[Any], letter: str) -> Any:
         return {key: largest(field.value_field, letter) for key in keys}
     if isinstance(field, Choice):
         return max(map(str, field.words), key=len)
-    if isinstance(field, Id):
+    if isinstance(field, IdField):
         return IDS["image_id"]
     if isinstance(field, fields.Boolean):
         return True
@@ -125,7 +125,7 @@ def largest(field: fields.Field[Any], letter: str) -> Any:
 
 
 class Service:
-    """The application in this process, with things to ask about."""
+    """The application in this process, with rows for the routes to act on."""
 
     def __init__(self, folder: Path):
         url = f"sqlite:///{folder}/bootlora.db"
@@ -203,7 +203,7 @@ def scene(session: Any, user: User) -> dict[str, Any]:
 
 
 def worst_body_seconds() -> dict[str, Any]:
-    """CPU seconds of the body that costs most, of all routes."""
+    """CPU seconds of the most expensive body of all routes."""
     costs: list[tuple[float, str]] = []
     with tempfile.TemporaryDirectory() as folder:
         service = Service(Path(folder))
@@ -217,7 +217,7 @@ def worst_body_seconds() -> dict[str, Any]:
                     print(f"{cost:.3f} s: {name} with {sort}", file=sys.stderr, flush=True)
         service.runtime.close()
     costs.sort(reverse=True)
-    for cost, about in costs[:TOLD]:
+    for cost, about in costs[:LISTED]:
         print(f"{cost:.3f} s: {about}", file=sys.stderr)
     about = f"{len(costs)} bodies of up to {Settings.max_body_bytes // 1000} kB; the worst: {costs[0][1]}"
     seconds = [cost for cost, _ in costs]

@@ -1,4 +1,4 @@
-"""The method as the service runs it, without the service: the same plan, crops, captions, trainings and choices."""
+"""The method without the service: the same plan, crops, captions, trainings and choices, called directly."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SUBJECT_TAGS = ["1girl", "solo"]
 
 @dataclass
 class Subject:
-    """Someone under study, and the pictures that are known of her."""
+    """A character, and her pictures so far."""
 
     trigger: str
     features: list[str]
@@ -42,7 +42,7 @@ class Method:
     scratch: Path
 
     def crops(self, subject: Subject, shown: Image.Image) -> None:
-        """One front picture becomes four."""
+        """Crop one front picture into four."""
         for crop in cropping.auto(shown, view="front"):
             image = cropping.prepare(cropping.cut(shown, crop.box), self.base.row.resolution)
             tags = plans.image_tags(subject.features, crop.view, crop.framing, list(self.scene_tags))
@@ -53,7 +53,7 @@ class Method:
         return catalog.FAMILIES[self.base.row.family].scene_tags
 
     def run(self, subject: Subject) -> Path:
-        """All rounds; returns the character LoRA."""
+        """Run all rounds and return the character LoRA."""
         for number, round_ in enumerate(self.plan.rounds):
             lora = self.train(subject, round_, f"{subject.trigger}-{number}")
             if round_.kind == "style":
@@ -79,7 +79,7 @@ class Method:
         )
 
     def prior(self, round_: RoundPlan, params: TrainParams) -> list[Example]:
-        """Others, as the base draws them."""
+        """Pictures of other characters, drawn by the base model."""
         if not params.prior_images:
             return []
         wanted = self.wanted("", [], round_, params.prior_images, params.seed + 500_000)
@@ -112,7 +112,7 @@ class Method:
         return [drawn[i] for i in range(len(wanted))]
 
     def gather(self, subject: Subject, round_: RoundPlan, lora: Path, number: int) -> None:
-        """Draw candidates and let the scorer choose, as often as the plan allows."""
+        """Draw candidates and let the scorer choose, until the target is reached or the plan allows no more."""
         params = round_.score
         scorer = catalog.resolve(catalog.SCORERS[params.scorer or "plain"])()
         for attempt in range(round_.max_generations):
@@ -134,7 +134,7 @@ class Method:
                 subject.known.append((drawn[i], tags))
 
     def quota(self, subject: Subject, round_: RoundPlan) -> dict[str, int]:
-        """How many of each view are still to be chosen."""
+        """How many pictures of each view are still missing."""
         shown: Counter[str | None] = Counter(
             view for _, tags in subject.known for view, tag in catalog.VIEWS.items() if tag in tags
         )

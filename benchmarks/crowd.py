@@ -1,7 +1,7 @@
 # ruff: noqa: S608  (nothing in these statements comes from outside)
-"""Tables as a busy installation has them: a thousand users, most jobs over, many waiting.
+"""Fills the tables like a busy installation's: a thousand users, most jobs ended, many waiting.
 
-The database writes them itself, in seconds for thousands and in a minute for a million.
+The database generates the rows itself. Thousands take seconds, a million takes a minute.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ USERS = 1000
 WAITING = 100  # of them have jobs that wait: every tenth
 RUNNING = 4
 SLOTS = 1000  # of live workers
-# Records of every kind can be read from these: each takes what it knows.
+# The records of every job kind can be read from these: each kind ignores the fields of the others.
 PARAMS = json.dumps({"train_steps": 100, "mode": "auto"})
 INPUTS = json.dumps(
     {
@@ -36,10 +36,10 @@ INPUTS = json.dumps(
         "image": {"id": "img_0", "key": "k", "sha256": "0"},
     }
 )
-BUSY = "user 70"  # has the oldest jobs of each kind, and so a full page of them in a small table too
+BUSY = "user 70"  # has the oldest jobs of each kind, so that the small table also has a full page of them
 BUSY_JOBS = 400
 
-# A way to say it in SQLite, and in Postgres.
+# Expressions in SQLite and in Postgres.
 NUMBERED = {"sqlite": "printf('{0}_%026d', {1})", "postgresql": "'{0}_' || lpad(({1})::text, 26, '0')"}
 AGO = {
     "sqlite": "strftime('%Y-%m-%d %H:%M:%f000', 'now', '-' || ({0}) || ' seconds')",
@@ -48,13 +48,13 @@ AGO = {
 
 
 def fill(database: Database, count: int) -> None:
-    """Write so many jobs: a tenth of them waits, a twentieth each has failed or was cancelled."""
+    """Write `count` jobs. A tenth of them wait, a twentieth have failed, a twentieth are cancelled."""
     with database.transaction() as session:
         for statement in _statements(database.engine.dialect.name, count):
             session.execute(text(statement))
-        turns.straighten_line(session)  # as the clock does each minute
+        turns.repair_in_line(session)  # as the clock does each minute
         jobs.check_in(session, "gpu@one", "gpu", SLOTS)
-    if database.engine.dialect.name == "postgresql":  # which does it by itself, a little later
+    if database.engine.dialect.name == "postgresql":  # autovacuum would do it later
         with database.engine.begin() as connection:
             connection.exec_driver_sql("ANALYZE")
 

@@ -1,4 +1,4 @@
-"""How far our training and drawing are from the bare torch loop: both sides in one run, in turn.
+"""Compares our training and drawing with bare torch loops. Each run measures both sides alternately.
 
 `python -m benchmarks.diffusion [figure ...]` prints one JSON line for each figure.
 """
@@ -38,7 +38,7 @@ CAPTION = "eiei21girl, 1girl, solo, looking at viewer, full body, white backgrou
 
 
 def train_step_vs_floor() -> dict[str, Any]:
-    """Step time of `train_lora` / of a bare loop on a second copy of the same model."""
+    """Step time of `train_lora` / step time of a bare loop on a second copy of the same model."""
     base: Any = load()
     params = train_params(train_steps=STEPS * (PAIRS + 1))
     floor = bare_training(type(base)(base.row, base.device), params)
@@ -60,7 +60,7 @@ def train_step_vs_floor() -> dict[str, Any]:
 
 
 def train_memory_vs_floor() -> dict[str, Any]:
-    """Peak memory over that of the loaded base model, each side in fresh processes."""
+    """Peak memory beyond that of the loaded base model, `train_lora` / bare loop. Each side runs in fresh processes."""
     ratios = []
     for _ in range(3):
         ours, bare = (in_fresh_process(side) for side in (memory_of_ours, memory_of_floor))
@@ -69,7 +69,7 @@ def train_memory_vs_floor() -> dict[str, Any]:
 
 
 def generate_vs_floor() -> dict[str, Any]:
-    """Seconds a picture of `generate` / of the bare denoising loop and the VAE."""
+    """Seconds for each picture, `generate` / a bare denoising loop with the VAE."""
     base = load()
     pictures = [WantedPicture(prompt=CAPTION, seed=seed) for seed in range(DRAWN)]
     params = GenerateParams(batch_size=DRAWN, inference_steps=DRAWN_STEPS, guidance_scale=GUIDANCE, sampler=SAMPLER)
@@ -93,7 +93,7 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def bare_training(base: Any, params: TrainParams) -> Iterator[float]:
-    """The shortest loop that trains the same adapter on cached latents and embeddings; one step each time."""
+    """The shortest loop that trains the same adapter on cached latents and embeddings. Yields once a step."""
     data = prepare(base, examples(), params)
     latents = torch.stack(data.means)
     assert data.conditioning
@@ -117,7 +117,7 @@ def bare_training(base: Any, params: TrainParams) -> Iterator[float]:
 
 @torch.no_grad()
 def bare_drawing(base: Any) -> Tensor:
-    """The same sampler, steps and guidance with the embeddings at hand."""
+    """The same sampler, steps and guidance, with embeddings that are computed already."""
     conditioning = base.encode_prompts(["", CAPTION]).take([0] * DRAWN + [1] * DRAWN)
     scheduler = base.noise.sampler(SAMPLER, DRAWN_STEPS, base.device).scheduler
     shape = base.latent_shape(base.row.resolution, base.row.resolution)
@@ -159,7 +159,7 @@ def memory_of_floor(base: Family, params: TrainParams) -> None:
 
 
 def in_fresh_process(side: Callable[[Family, TrainParams], None]) -> float:
-    """Bytes that training adds to the peak of a process that has loaded the base."""
+    """Bytes that training adds to the peak memory of a process that has loaded the base model."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measure, (side,))
 

@@ -1,4 +1,4 @@
-"""What a bench prints of each thing that it has measured."""
+"""A benchmark's result, as it is printed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def figure(
     runs: Sequence[float] = (),
     about: str,
 ) -> dict[str, Any]:
-    """One line; `better` is lower or higher, `runs` are the single values that `value` was taken from."""
+    """One line of output. `better` is lower or higher; `runs` are the single values from which `value` was taken."""
     return {
         "name": name,
         "value": None if value is None else round(value, 3),

@@ -1,7 +1,8 @@
-"""What the API's manners cost: `python -m benchmarks.http [NAME...]` prints one JSON line for each figure.
+"""The overhead of the API: `python -m benchmarks.http [NAME...]` prints one JSON line for each figure.
 
-Our service and a bare Flask app that answers a constant run side by side, each in one gunicorn process with the same
-threads, on SQLite. One client asks them in turn, so that a busy machine is busy for both.
+Our service and a bare Flask app that returns a constant run at the same time, each in one gunicorn process with the
+same number of threads; the service uses SQLite. One client sends requests to both alternately, so that other load
+affects both.
 """
 
 from __future__ import annotations
@@ -52,17 +53,17 @@ def make() -> Any:
 
 
 def get_job_vs_flask(ask: Ask) -> dict[str, Any]:
-    """Requests a second of `GET /v1/jobs/ID` / those of a bare Flask route."""
+    """Requests a second, `GET /v1/jobs/ID` / a bare Flask route."""
     return ask.compared("get_job_vs_flask", "GET", f"/v1/jobs/{ask.job_id}", None, goal=0.45)
 
 
 def post_project_vs_flask(ask: Ask) -> dict[str, Any]:
-    """Requests a second of `POST /v1/projects` / those of a bare Flask POST."""
+    """Requests a second, `POST /v1/projects` / a bare Flask POST."""
     return ask.compared("post_project_vs_flask", "POST", "/v1/projects", PROJECT, goal=0.24)
 
 
 class Ask:
-    """Two servers, and one client that asks both."""
+    """Two servers, and one client of both."""
 
     def __init__(self, ours: int, theirs: int, key: str, job_id: str):
         self.ours = http.client.HTTPConnection("127.0.0.1", ours)
@@ -95,7 +96,7 @@ class Ask:
 
 @contextmanager
 def servers() -> Iterator[Ask]:
-    """Both, in a scratch folder, until the block ends."""
+    """Run both servers in a scratch folder until the block ends."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/bootlora.db"
         (Path(folder) / "objects").mkdir()
@@ -131,7 +132,7 @@ def _scene(url: str) -> tuple[str, str]:
 
 @contextmanager
 def gunicorn(app: str, environment: dict[str, str], threads: str = THREADS) -> Iterator[int]:
-    """A server in a process of its own; its port."""
+    """Run a server in a process of its own. Yields its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

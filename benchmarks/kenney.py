@@ -1,8 +1,8 @@
-"""The method on characters that nobody of us drew: Kenney's, of whom true pictures from other sides exist.
+"""The method on characters by another artist: Kenney's, of which true pictures from several sides exist.
 
-Each is known by the picture from the front. What the trigger alone then draws from other sides is compared with the
-true pictures of those sides, by the cosine of the judge's features; beside it LoRAs of the four crops alone, the base,
-and, as the best there could be, the other true pictures of the same character.
+The method gets the front picture of each. The trigger alone then draws her from other sides. The figure is the cosine
+between the judge's features of these drawings and of the true pictures. For comparison it also measures LoRAs of the
+four crops alone, the base model, and, as an upper bound, other true pictures of the same character.
 
     python -m benchmarks.kenney [NAME...]
 """
@@ -47,12 +47,12 @@ def true_picture(name: str, view: str, size: int) -> Image.Image:
 
 @torch.no_grad()
 def features(judge: Judge, images: Sequence[Image.Image]) -> torch.Tensor:
-    """What the judge's trunk makes of pictures, (n, width)."""
+    """The features of pictures in the judge's trunk, (n, width)."""
     return judge.trunk(to_tensor(np.stack([np.asarray(image) for image in images])))
 
 
 def likeness(judge: Judge, drawn: Sequence[Image.Image], truth: Image.Image) -> float:
-    """Mean cosine, -1..1, between drawings and the true picture."""
+    """Mean cosine between drawings and the true picture, -1..1."""
     return float(cosine_similarity(features(judge, drawn), features(judge, [truth])).mean())
 
 
@@ -87,10 +87,10 @@ def measure(method: Method, judge: Judge, name: str, sheets: Path | None) -> dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CHARACTERS)}; all, if none is named")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CHARACTERS)}; default: all")
     parser.add_argument("--set", nargs="*", default=[], metavar="KIND.PATH=JSON", help="change the plan")
-    parser.add_argument("--base", type=Path, help="another folder of weights than the one that ships")
-    parser.add_argument("--sheets", type=Path, help="a folder to keep what is drawn in")
+    parser.add_argument("--base", type=Path, help="a folder of weights, instead of those that ship")
+    parser.add_argument("--sheets", type=Path, help="a folder for the drawings")
     arguments = parser.parse_args()
     row = catalog.base_models()["chibi"]
     if arguments.base:

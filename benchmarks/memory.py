@@ -1,7 +1,7 @@
-"""The peak of this process's memory, since it began or was told to forget (by "5" in /proc/self/clear_refs).
+"""The peak memory of this process, since its start or since "5" was written to /proc/self/clear_refs.
 
-Not by `getrusage`: what that says survives execve (Linux keeps it in the signal struct), so a small child of a large
-process seems as large as its parent was.
+`getrusage` doesn't serve: its peak survives execve (Linux keeps it in the signal struct), so that a small child of a
+large process seems as large as its parent.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 
 
 def peak_bytes() -> int:
-    """The most that was resident at once."""
+    """The largest resident set so far."""
     try:
         found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         found = None
     return 1024 * (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -1,8 +1,8 @@
-"""The bench of the method: how surely the trigger alone brings back a character whom nobody tuned for.
+"""Benchmark of the method: how reliably the trigger alone draws a character that nothing was tuned on.
 
-Each held-out character is known by one front picture. The method then runs as the service runs it, unattended:
-crops, style rounds whose candidates the scorer chooses, a character round. A judge that had no part in any of it
-reads what the trigger alone draws; an attribute counts only in a picture that shows the view that was asked for.
+The method gets one front picture of each held-out character. It runs as in the service, without a person: crops, style
+rounds in which the scorer chooses, a character round. Then the trigger alone draws her. A judge, a network that has no
+part in the method, reads the drawings. An attribute counts only if the drawing shows the requested view.
 
     python -m benchmarks.method --characters 8
     python -m benchmarks.method --practice --characters 2 --only method --set style.train.rank=4   # choosing presets
@@ -62,7 +62,7 @@ ATTRIBUTES = (
 
 @dataclass(frozen=True)
 class Judgement:
-    """Shares of attributes, by view."""
+    """The share of attributes that were right, by view."""
 
     views: dict[str, float]
 
@@ -77,7 +77,7 @@ class Judgement:
 def judged(
     judge: Judge, character: Character, wanted: Sequence[WantedPicture], drawn: Sequence[Image.Image]
 ) -> Judgement:
-    """What share of her attributes each view shows; nothing where another view is shown."""
+    """The share of her attributes in the drawings of each view. A drawing of another view counts 0."""
     read = judge.read(np.stack([np.asarray(image.convert("RGB")) for image in drawn]))
     shares: dict[str, list[float]] = {}
     for i, picture in enumerate(wanted):
@@ -92,19 +92,19 @@ def judged(
 
 @dataclass(frozen=True)
 class Bench:
-    """Everything that is measured of one character."""
+    """All measurements of one character."""
 
     character: Character
     trigger: str
     method: Method
     judge: Judge
-    sheets: Path | None = None  # where what is drawn is kept, a row a view
+    sheets: Path | None = None  # the folder for contact sheets, one row for each view
 
     def subject(self, *known: tuple[Image.Image, list[str]]) -> Subject:
         return Subject(self.trigger, feature_tags(self.character), list(known))
 
     def ask(self, lora: Path | None, trigger: str) -> Judgement:
-        """Only the trigger, each view, full body."""
+        """Draw and judge full-body pictures of each view; the prompt names the trigger and none of her features."""
         last = self.method.plan.rounds[-1]
         only_body = replace(last, framings={"full_body": 1})
         wanted = self.method.wanted(trigger, [], only_body, SEEDS_PER_VIEW * len(last.views), 9_000)
@@ -113,7 +113,7 @@ class Bench:
         return judged(self.judge, self.character, wanted, drawn)
 
     def read_truth(self) -> Judgement:
-        """What the judge reads in true pictures of her: no more can be read in drawings."""
+        """What the judge reads in true pictures of her, as the upper bound for drawings."""
         rng, views = np.random.default_rng(78), list(catalog.VIEWS) * SEEDS_PER_VIEW
         shots = [plain_shot(rng, view, framing="full body") for view in views]
         shown = [Image.fromarray(render(self.character, shot, self.method.base.row.resolution)) for shot in shots]
@@ -128,14 +128,14 @@ class Bench:
             save_sheet(self.sheets / f"{name}.png", pixels, SEEDS_PER_VIEW)
 
     def trained(self, subject: Subject, name: str, **changes: Any) -> Judgement:
-        """By one character round on what is known of her."""
+        """Train one character round on the subject's pictures, and judge it."""
         last = self.method.plan.rounds[-1]
         changed_round = replace(last, train=replace(last.train, **changes))
         lora = self.method.train(subject, changed_round, f"{self.trigger}-{name}")
         return self.ask(lora, self.trigger)
 
     def measure(self, only: Sequence[str] = ()) -> dict[str, Judgement]:
-        """What each way of making a LoRA brings back, or `only` some; `crops_and_others` must be asked for."""
+        """Judge each way of making a LoRA, or `only` some of them. `crops_and_others` is measured only if named."""
         subject, truth = self.subject(), self.subject(*true_pictures(self.character, self.method.base.row.resolution))
         self.method.crops(subject, Image.fromarray(render(self.character, Shot(), UPLOAD_PIXELS)))
         found: dict[str, Judgement] = {}
@@ -158,13 +158,13 @@ class Bench:
 
 
 def plain_shot(rng: np.random.Generator, view: str, **given: str) -> Shot:
-    """As the service's own prompts ask for pictures."""
+    """A shot as the service's prompts describe it."""
     plain = {"style": "cel shading", "background": "white", "expression": "neutral", "arms": "down"}
     return sample_shot(rng, view=view, **plain, **given)
 
 
 def true_pictures(character: Character, size: int, count: int = 40) -> list[tuple[Image.Image, list[str]]]:
-    """The upper bound's training set: true renders, every view, with the tags of what they show."""
+    """The training set of the upper bound: true renders of every view, with their tags."""
     rng = np.random.default_rng(77)
     views, known = list(catalog.VIEWS), []
     for i in range(count):
@@ -177,7 +177,7 @@ def true_pictures(character: Character, size: int, count: int = 40) -> list[tupl
 
 
 def changed(plan: Plan, settings: Sequence[str]) -> Plan:
-    """The plan with some of its values set: `style.train.rank=4`, `character.caption_policy="mixed"`."""
+    """The plan with some values changed, such as `style.train.rank=4` or `character.caption_policy="mixed"`."""
     written = asdict(plan)
     for setting in settings:
         path, _, value = setting.partition("=")
@@ -194,7 +194,7 @@ def changed(plan: Plan, settings: Sequence[str]) -> Plan:
 
 
 def figures(measured: list[dict[str, Judgement]], first_view: str = "front") -> Iterator[dict[str, Any]]:
-    """The lines of the bench."""
+    """The figures of the benchmark."""
     views = list(measured[0]["method"].views)
     unseen = [view for view in views if view != first_view]
     by_view = {view: statistics.mean(m["method"].views[view] for m in measured) for view in views}
@@ -205,7 +205,7 @@ def figures(measured: list[dict[str, Judgement]], first_view: str = "front") -> 
         return [m[kind].mean(unseen) - m["base"].mean(unseen) for m in measured]
 
     def over(other: float) -> list[float]:
-        """By character, as many times as the mean of the others: one alone may have next to nothing."""
+        """For each character, its value over the mean of the others', since a single other value may be close to 0."""
         return [each / max(other, 0.01) for each in excess("method")]
 
     ours, crops, best = (statistics.mean(excess(kind)) for kind in ("method", "four_crops", "upper_bound"))
@@ -221,12 +221,12 @@ def figures(measured: list[dict[str, Judgement]], first_view: str = "front") -> 
 def line(
     name: str, value: float, goal: float | None, runs: list[float], about: dict[str, float], better: str = "higher"
 ) -> dict[str, Any]:
-    said = ", ".join(f"{name} {share:.2f}" for name, share in about.items())
-    return figure(name, value, goal=goal, better=better, runs=runs, about=said)
+    shares = ", ".join(f"{name} {share:.2f}" for name, share in about.items())
+    return figure(name, value, goal=goal, better=better, runs=runs, about=shares)
 
 
 def quicker(plan: Plan) -> Plan:
-    """A smaller plan, for tests that ask only whether the method still works."""
+    """A smaller plan, for tests that check only whether the method works."""
     rounds = [
         replace(r, target=min(r.target, 16), train=replace(r.train, train_steps=r.train.train_steps // 2))
         for r in plan.rounds
@@ -236,7 +236,7 @@ def quicker(plan: Plan) -> Plan:
 
 @dataclass(frozen=True)
 class Task:
-    """One character to be measured, by a process of its own."""
+    """One character to measure, in a process of its own."""
 
     character: Character
     trigger: str
@@ -248,7 +248,7 @@ class Task:
 
 
 def measure(task: Task) -> tuple[dict[str, Judgement], float]:
-    """What was found, and in how many seconds."""
+    """The judgements, and the seconds that they took."""
     torch.set_num_threads(1)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
@@ -262,11 +262,11 @@ def main() -> None:
     parser.add_argument("--characters", type=int, default=8)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="characters measured at once")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--practice", action="store_true", help="characters that presets may be tuned on")
+    parser.add_argument("--practice", action="store_true", help="use the characters on which presets are tuned")
     parser.add_argument("--only", nargs="*", default=[], choices=KINDS)
     parser.add_argument("--set", nargs="*", default=[], metavar="KIND.PATH=JSON", help="change the plan")
-    parser.add_argument("--base", type=Path, help="another folder of weights than the one that ships")
-    parser.add_argument("--sheets", type=Path, default=SHEETS, help="the folder to keep what is drawn in")
+    parser.add_argument("--base", type=Path, help="a folder of weights, instead of those that ship")
+    parser.add_argument("--sheets", type=Path, default=SHEETS, help="the folder for contact sheets")
     parser.add_argument("--judge", type=Path, default=JUDGE)
     arguments = parser.parse_args()
     row = catalog.base_models()["chibi"]

@@ -1,7 +1,8 @@
-"""The bench of the attribute reader as scorer: does it know her again, and does it see which view a picture shows?
+"""Benchmark of the attribute reader as scorer: does it recognise a character, and the view of a picture?
 
-Held-out characters, who had no part in its training. Each is known by the four crops of one front picture. To be told
-apart are true pictures of her from all sides, and as many of near doubles: herself but for one or two attributes.
+It uses held-out characters, which were not in the reader's training set. The references are the four crops of one front
+picture. The candidates are true pictures of the character from all sides, and as many of near doubles, which differ
+from her in one or two attributes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from models.chibi.reader import FOLDER, Reader, identity
 from workers import pictures as cropping
 
 CHARACTERS = 12
-PICTURES = 18  # of her, and as many of doubles
+PICTURES = 18  # of the character, and as many of doubles
 SIZE = 128
 CHANGEABLE = {
     "hair": tuple(palette.HAIR),
@@ -33,7 +34,7 @@ CHANGEABLE = {
 
 
 def double(character: Character, rng: np.random.Generator) -> Character:
-    """Someone who is easily mistaken for her."""
+    """A character that is easily mistaken for this one."""
     changed: dict[str, Any] = {}
     for name in rng.choice(list(CHANGEABLE), rng.integers(1, 3), replace=False):
         others = [value for value in CHANGEABLE[name] if value != getattr(character, name)]
@@ -56,7 +57,7 @@ def shots(rng: np.random.Generator) -> list[Shot]:
 
 
 def auc(hers: np.ndarray, others: np.ndarray) -> float:
-    """How often a picture of her scores above one of someone else."""
+    """The probability that a picture of her scores above one of another character (area under the ROC curve)."""
     wins = (hers[:, None] > others[None]).mean() + 0.5 * (hers[:, None] == others[None]).mean()
     return float(wins)
 

@@ -1,7 +1,7 @@
-"""What the service adds to the work: `python -m benchmarks.service [NAME...]` prints one JSON line for each figure.
+"""The overhead of the service: `python -m benchmarks.service [NAME...]` prints one JSON line for each figure.
 
-The whole embedded stack runs: gunicorn, Celery, Valkey, SeaweedFS, SQLite. What it is compared with runs in turn
-with it, on the same machine and with the same threads.
+The whole embedded stack runs: gunicorn, Celery, Valkey, SeaweedFS and SQLite. The measurements alternate with those of
+the baseline, on the same machine and with the same number of threads.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from workers.work import Work
 
 STARTS = 25  # of each side
 WARM_STARTS = 9
-METHODS = 3  # whole methods, each beside its compute
+METHODS = 3  # runs of the whole method, each followed by the same work without a service
 EXAMPLE = ROOT / "models/chibi/examples/eiei21girl.png"
 FEATURES = ["fox ears", "fox tail", "blonde hair", "yellow eyes", "red kimono"]
 TRAINING = {"train_steps": 60, "batch_size": 4, "rank": 8, "checkpoint_every_steps": 30}
@@ -58,7 +58,7 @@ STYLE = {"kind": "style", "target": 12, "candidates_per_pick": 3, "max_generatio
 SETTINGS = {
     "BOOTLORA_SUBMITS_PER_MINUTE": "100000",
     "BOOTLORA_REQUESTS_PER_MINUTE": "100000",
-    "GOMP_SPINCOUNT": "10000",  # as the worker has it
+    "GOMP_SPINCOUNT": "10000",  # as in the worker
 }
 
 
@@ -68,7 +68,7 @@ def plan(training: dict[str, Any]) -> dict[str, Any]:
 
 
 class Bench:
-    """A running service, its client, and what stands under it."""
+    """A running service, its client, its database and its store."""
 
     def __init__(self, stack: Stack, folder: Path):
         self.stack = stack
@@ -80,7 +80,7 @@ class Bench:
     # --- submit to start ----------------------------------------------------------------------------------------
 
     def submit_to_start_vs_celery(self) -> dict[str, Any]:
-        """POST of a job to its claim by an idle worker / enqueue of a bare task to its start."""
+        """Time from the POST of a job to its claim by an idle worker / from the enqueue of a bare task to its start."""
         project_id = self.draft(plan(SMALL))
         with self.bare_worker() as redis, gunicorn("benchmarks.bare:door", dict(os.environ), "16") as port:
             door = f"http://127.0.0.1:{port}/notes/bare-started"
@@ -106,7 +106,7 @@ class Bench:
         return self._noted(redis) - began
 
     def _knock(self, redis: Redis, door: str) -> float:
-        """The same through a route that does nothing else: less than that no service could take."""
+        """The same through a route that does nothing else. This is a lower bound for any service."""
         began = time.time()
         self._http.post(door, json={}).raise_for_status()
         return self._noted(redis) - began
@@ -133,7 +133,7 @@ class Bench:
     # --- warm start ---------------------------------------------------------------------------------------------
 
     def warm_start_seconds(self) -> dict[str, Any]:
-        """From the claim of a training to the end of its first step, in a process that has trained before."""
+        """Seconds from the claim of a training to the end of its first step, in a process that has trained before."""
         project_id = self.draft(plan(SMALL))
         self.bootstrap(project_id)
         with self.runtime.db.reading() as session:
@@ -162,7 +162,7 @@ class Bench:
     # --- the whole method ---------------------------------------------------------------------------------------
 
     def bootstrap_wall_vs_compute(self) -> dict[str, Any]:
-        """From start to completed, through API, queue and store / the same trainings and drawings called directly."""
+        """Time from start to completion through API, queue and store / the same work called directly."""
         self.bootstrap(self.draft(plan(SMALL)))  # warms up
         ratios, walls = [], []
         for _ in range(METHODS):
@@ -175,7 +175,7 @@ class Bench:
         return line("bootstrap_wall_vs_compute", statistics.median(ratios), 1.15, ratios, about)
 
     def _compute(self, project_id: str) -> float:
-        """Seconds of the same work without a service. What it reads is fetched before."""
+        """Seconds of the same work without a service. Its inputs are fetched before."""
         with tempfile.TemporaryDirectory() as folder:
             with self.runtime.db.reading() as session:
                 done = [
@@ -188,7 +188,7 @@ class Bench:
             return time.perf_counter() - began
 
     def _act(self, job: Job, folder: Path) -> Callable[[], object]:
-        """A job as a bare call."""
+        """A job as a direct call."""
         family = families.load(self.runtime.base_models["chibi"])
         if job.kind == kinds.TRAIN.name:
             params, inputs = kinds.TRAIN.params_of(job), kinds.TRAIN.inputs_of(job)
@@ -225,7 +225,7 @@ class Bench:
         return str(made["id"])
 
     def bootstrap(self, project_id: str) -> None:
-        """All rounds, until the character LoRA is there."""
+        """Run all rounds until the project is completed."""
         self.bootlora.projects.start(project_id)
         for moment in follow(self.bootlora, project_id):
             state = moment.project["state"]
@@ -234,11 +234,11 @@ class Bench:
 
 
 class Reached(Exception):
-    """The first step of the training is done."""
+    """The training has done its first step."""
 
 
 class FirstStep(Work):
-    """Work that ends there."""
+    """Work that stops after the first step."""
 
     def step(self, stage: str, done: int, total: int, **more: Any) -> None:
         super().step(stage, done, total, **more)

@@ -1,6 +1,6 @@
-"""What open streams cost the others: `python -m benchmarks.streams` prints one JSON line.
+"""How open streams slow other requests down: `python -m benchmarks.streams` prints one JSON line.
 
-One gunicorn process as in the container, on SQLite. Each listener's project has a job that tells new progress each
+One gunicorn process runs as in the container, on SQLite. Each listener's project has a job that reports progress each
 second.
 """
 
@@ -47,7 +47,7 @@ class Listener(NamedTuple):
 
 
 def get_me_beside_streams() -> dict[str, Any]:
-    """95th percentile of `GET /v1/me` with 500 open streams of 50 users / with none."""
+    """95th percentile of the time of `GET /v1/me`, with 500 open streams of 50 users / with none."""
     with _service() as (port, key, listeners):
         _p95(port, key)  # warms up
         ratios, alone_ms = [], []
@@ -57,7 +57,7 @@ def get_me_beside_streams() -> dict[str, Any]:
                 beside = _p95(port, key)
                 told = sum(b"event: progress" in each.recv(65536) for each in open_)
             if told < len(open_):
-                raise RuntimeError(f"only {told} of {len(open_)} streams told anything")
+                raise RuntimeError(f"only {told} of {len(open_)} streams sent progress")
             ratios.append(beside / alone)
             alone_ms.append(alone * 1000)
     about = f"{USERS * STREAMS} streams of {USERS} users in one process; alone {statistics.median(alone_ms):.1f} ms"
@@ -68,7 +68,7 @@ def get_me_beside_streams() -> dict[str, Any]:
 
 @contextmanager
 def _service() -> Iterator[tuple[int, str, list[Listener]]]:
-    """A server, the key of somebody who doesn't listen, and those who do."""
+    """A server, the API key of a user without streams, and the listeners."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/bootlora.db"
         (Path(folder) / "objects").mkdir()
@@ -108,17 +108,17 @@ def _scene(database: Database) -> tuple[str, list[Listener]]:
 
 @contextmanager
 def _progress(database: Database) -> Iterator[None]:
-    """All jobs tell new progress each second, on either side of the comparison."""
+    """Write new progress to all jobs each second, on both sides of the comparison."""
     ended = threading.Event()
 
-    def tell() -> None:
+    def write_progress() -> None:
         step = 0
         while not ended.wait(1.0):
             step += 1
             with database.transaction() as session:
                 session.execute(update(Job).values(progress={"step": step}))
 
-    thread = threading.Thread(target=tell)
+    thread = threading.Thread(target=write_progress)
     thread.start()
     try:
         yield
@@ -141,11 +141,11 @@ def _streams(port: int, listeners: list[Listener]) -> Iterator[list[socket.socke
                     raise RuntimeError(client.recv(65536).decode())
                 open_.append(client)
         yield open_
-    time.sleep(1.0)  # until the server has noticed
+    time.sleep(1.0)  # until the server has closed the streams
 
 
 def _p95(port: int, key: str) -> float:
-    """Seconds that 95 of 100 requests are answered in."""
+    """The 95th percentile of the response times, in seconds."""
     took = []
     connection = http.client.HTTPConnection("127.0.0.1", port)
     for _ in range(REQUESTS):

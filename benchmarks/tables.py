@@ -1,7 +1,7 @@
 """Does a long table slow the queue down? `python -m benchmarks.tables [NAME...]` prints one JSON line for each figure.
 
-A table with a thousand jobs and one with a million stand side by side, on SQLite and on Postgres, with the same
-thousand users. The same is asked of both in turn. What counts is the database that does worse.
+It compares a table of a thousand jobs with one of a million, of the same thousand users, on SQLite and on Postgres. The
+same queries run on both alternately. The figure is that of the slower database.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from tests import servers
 
 SMALL, LARGE = 1_000, 1_000_000
 PAIRS = 15
-TIMES = 10  # that the same is asked in a row, within a pair
+TIMES = 10  # repetitions of a query within one measurement
 GOAL = 1.5
-# A page as it comes, and as it is filtered. Each is full in both tables.
+# The first page without filters and with each of them. Each page is full in both tables.
 LISTS = ("", "&state=queued", "&state=failed", "&created_before=2100-01-01T00:00:00Z&state=succeeded")
 
 
 @dataclass
 class Side:
-    """One table, and who asks."""
+    """One database, and its client."""
 
     runtime: Runtime
     client: FlaskClient
@@ -72,7 +72,7 @@ class Side:
                     raise RuntimeError("no slot is free")
                 job = turns.take_next(session, "gpu", self.runtime.settings)
                 if job is None:
-                    raise RuntimeError("nothing waits")
+                    raise RuntimeError("no job waits")
                 ids.append(job.id)
         seconds = time.perf_counter() - began
         self._put_back(ids)
@@ -93,7 +93,7 @@ class Side:
 
 
 def compared(name: str, work: Callable[[Side], float], scene: dict[str, tuple[Side, Side]]) -> dict[str, Any]:
-    """The worse of both databases."""
+    """The figure of the slower database."""
     found = {database: ratios(work, *sides) for database, sides in scene.items()}
     worst = max(found, key=lambda database: statistics.median(found[database][0]))
     about = "; ".join(f"{database} {statistics.median(own):.2f}, {ms:.1f} ms" for database, (own, ms) in found.items())
@@ -112,7 +112,7 @@ def ratios(work: Callable[[Side], float], small: Side, large: Side) -> tuple[lis
 
 @contextmanager
 def scene() -> Iterator[dict[str, tuple[Side, Side]]]:
-    """Both tables in both databases."""
+    """The small and the large table, in both databases."""
     with (
         tempfile.TemporaryDirectory() as folder,
         servers.short_folder() as short,

@@ -1,7 +1,7 @@
 """Does a dead endpoint delay a live one? `python -m benchmarks.webhooks` prints one JSON line.
 
-A thousand events wait for a live endpoint, alone and then with a dead one beside it that hears the same events
-and never answers. What is measured is the time from the commit of the events to the arrival of each.
+A thousand events wait for a live endpoint: first alone, then beside a dead endpoint that gets the same events and never
+answers. The figure compares the times from the commit of the events to the arrival of each.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SECRET = "a secret for benchmarks, long enough"  # noqa: S105
 
 
 def webhook_p95_beside_dead() -> dict[str, Any]:
-    """p95 of the delivery times of a live endpoint with a dead one beside it / alone."""
+    """95th percentile of the delivery times of a live endpoint, beside a dead one / alone."""
     ratios, times = [], []
     with receiver() as url:
         measure(url, dead=True, count=WARM_UP)
@@ -65,7 +65,7 @@ def measure(url: str, *, dead: bool, count: int) -> float:
                 webhooks.create(session, user, given, None, runtime.vault, runtime.settings)
         sender = DeliverySender(runtime)
         try:
-            arrivals(url, sender, project, runtime, WARM_UP)  # and the dead one is found dead
+            arrivals(url, sender, project, runtime, WARM_UP)  # meanwhile the service notices that the other one is dead
             started, arrived = arrivals(url, sender, project, runtime, count)
         finally:
             sender.close(grace_seconds=0)
@@ -76,7 +76,7 @@ def measure(url: str, *, dead: bool, count: int) -> float:
 def arrivals(
     url: str, sender: DeliverySender, project: Project, runtime: Runtime, count: int
 ) -> tuple[float, list[float]]:
-    """When the sender began on so many new events, and when each of them arrived."""
+    """The time at which the sender began with `count` new events, and the arrival times of each."""
     ask(url + "/forget")
     with runtime.db.transaction() as session:
         for _ in range(count):
@@ -99,7 +99,7 @@ PROJECT = {
 
 
 class NoBroker:
-    """Nothing here is a job."""
+    """A broker without messages: this benchmark has no jobs."""
 
     def send(self, queue: str, job_id: str, attempt: int) -> None:
         raise AssertionError
@@ -122,14 +122,14 @@ def make_runtime(url: str) -> Runtime:
     return Runtime(
         settings=settings,
         db=Database(url),
-        storage=None,  # type: ignore[arg-type]  # no objects here
+        storage=None,  # type: ignore[arg-type]  # nothing is stored
         broker=NoBroker(),
         vault=Vault(SECRET),
         base_models=catalog.base_models(),
     )
 
 
-# --- the other side, in a process of its own --------------------------------------------------------------------
+# --- the receiver, in a process of its own ----------------------------------------------------------------------
 
 
 class Handler(BaseHTTPRequestHandler):

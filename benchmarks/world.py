@@ -1,4 +1,4 @@
-"""The bench of the renderer: how many pictures a core draws, characters and shots by chance as for training."""
+"""Benchmark of the renderer: how many pictures a core draws. Characters and shots are random, as for training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUNS = 3
 
 
 def rate(seed: int) -> float:
-    """Pictures in a CPU second, the choice of characters and shots included."""
+    """Pictures in a CPU second, including the choice of characters and shots."""
     rng = np.random.default_rng(seed)
     started = time.process_time()
     for _ in range(PICTURES):

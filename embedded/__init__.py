@@ -1,1 +1,1 @@
-"""The whole service on one bare machine: every server comes from pip, and one command runs them all."""
+"""The whole service on one machine. pip installs every server, and one command runs them all."""

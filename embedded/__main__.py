@@ -1,10 +1,10 @@
-"""`python -m embedded`: `serve`, the whole service in the foreground until Ctrl-C, `demo`, `backup`, `restore`."""
+"""`python -m embedded`: `serve` (the whole service in the foreground until Ctrl-C), `demo`, `backup` and `restore`."""
 
 from __future__ import annotations
 
 import signal
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing runs yet: a Ctrl-C while we load just ends it
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing has to be stopped yet: Ctrl-C during the imports just exits
 
 import sys
 import time
@@ -32,8 +32,8 @@ main.add_command(restore_command)
 
 
 @main.command()
-@click.option("--data", type=click.Path(path_type=Path), default=ROOT / "data", help="Where everything is kept.")
-@click.option("--port", type=int, help="Of the API; a free one if not given.")
+@click.option("--data", type=click.Path(path_type=Path), default=ROOT / "data", help="The service's folder.")
+@click.option("--port", type=int, help="Port of the API. By default a free one is chosen.")
 def serve(data: Path, port: int | None) -> None:
     """Serve until Ctrl-C."""
     try:
@@ -50,7 +50,7 @@ def serve(data: Path, port: int | None) -> None:
 
 
 def watch(stack: Stack) -> None:
-    """A line that lives, on a terminal; silence elsewhere, but for what goes wrong."""
+    """Keep a status line up to date on a terminal. Elsewhere, print nothing."""
     began = time.monotonic()
     while True:
         if sys.stdout.isatty():
@@ -70,7 +70,7 @@ def say(line: str) -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Treat being told to end as Ctrl-C: stop in order."""
+    """Treat SIGTERM and SIGHUP as Ctrl-C, so that everything stops in order."""
     raise KeyboardInterrupt
 
 

@@ -1,6 +1,6 @@
-"""Backup and restore of a service in one folder: one file, taken while the service is stopped.
+"""Back up the folder of a stopped service into one file, and restore it.
 
-The broker's data is left out: the jobs table is the queue, and what waits there is sent again after a restore.
+A backup leaves out the broker's data: the jobs table is the queue, and its waiting jobs are sent again after a restore.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from embedded.supervisor import InUse, end_leftovers, lock
 
 DATABASE = "bootlora.db"
 PARTS = ("secrets.json", "seaweedfs")
-DATA = click.option("--data", type=click.Path(path_type=Path), default=ROOT / "data", help="Where everything is kept.")
+DATA = click.option("--data", type=click.Path(path_type=Path), default=ROOT / "data", help="The service's folder.")
 FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 
 
@@ -28,26 +28,26 @@ FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @DATA
 @FILE
 def backup_command(data: Path, file: Path) -> None:
-    """Write a stopped service into one file."""
-    with _told():
+    """Write the folder of a stopped service into one file."""
+    with _reporting_errors():
         size = backup(data.absolute(), file)
-    click.echo(f"bootlora: {data} is in {file}, {size / 1e6:.1f} MB; it holds secrets, so keep it as safe as them")
+    click.echo(f"bootlora: {data} is backed up in {file}, {size / 1e6:.1f} MB; it contains secrets, so keep it safe")
 
 
 @click.command("restore")
 @DATA
 @FILE
 def restore_command(data: Path, file: Path) -> None:
-    """Make a service's folder, which must not be there yet, out of a backup."""
-    with _told():
+    """Make a service's folder from a backup. The folder must be empty or not exist."""
+    with _reporting_errors():
         restore(file, data.absolute())
-    click.echo(f"bootlora: {data} is as it was; start it with --data {data}")
+    click.echo(f"bootlora: {data} is restored; start the service with --data {data}")
 
 
 def backup(data: Path, file: Path) -> int:
-    """Returns the size in bytes. The file appears whole, readable by its owner only, or not at all."""
+    """Write the backup and return its size in bytes. Only the owner can read it. A failed backup leaves no file."""
     if not (data / DATABASE).exists():
-        raise FileNotFoundError(f"{data} holds no service with a database of its own")
+        raise FileNotFoundError(f"{data} contains no {DATABASE}; name the folder of a service that uses SQLite")
     with contextlib.closing(lock(data / "lock")), _part_of(file) as part, tempfile.TemporaryDirectory() as scratch:
         end_leftovers(data / "pids.json")
         copy = Path(scratch) / DATABASE
@@ -64,7 +64,7 @@ def backup(data: Path, file: Path) -> int:
 
 def restore(file: Path, data: Path) -> None:
     if data.exists() and any(data.iterdir()):
-        raise FileExistsError(f"{data} is not empty; restore into a folder of its own")
+        raise FileExistsError(f"{data} is not empty; restore into a new folder")
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tarfile.open(file) as archive:
         archive.extractall(data, filter="data")
@@ -75,7 +75,7 @@ def restore(file: Path, data: Path) -> None:
 
 
 def _copy_database(source: Path, target: Path) -> None:
-    """With what its write-ahead log still holds."""
+    """Copy the database together with its write-ahead log."""
     with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(target)) as new:
         old.backup(new)
 
@@ -91,7 +91,7 @@ def _part_of(file: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _reporting_errors() -> Iterator[None]:
     try:
         yield
     except (InUse, OSError, tarfile.TarError) as error:

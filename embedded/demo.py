@@ -1,6 +1,6 @@
-"""One picture to a character LoRA, as a client of the embedded service would do it, with a report to look at.
+"""The demo: make a character LoRA from one picture, as a client of the embedded service, and write a report.
 
-Everything after the start of the servers goes through `bootlora.Bootlora`: public HTTP and nothing else.
+Once the servers run, it uses only the public API, through `bootlora.Bootlora`.
 """
 
 from __future__ import annotations
@@ -31,29 +31,27 @@ from embedded.supervisor import InUse, StartFailed
 
 EXAMPLE = ROOT / "models/chibi/examples/eiei21girl.png"
 BASE_MODEL = "chibi"
-SETTINGS = {"BOOTLORA_HEARTBEAT_SECONDS": "1"}  # how often the bars move
+SETTINGS = {"BOOTLORA_HEARTBEAT_SECONDS": "1"}  # the progress bars move once a second
 LABEL = {"made_by": "demo"}
 INTERRUPTED = 130  # what a shell expects after Ctrl-C
 
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo-output"), show_default=True)
-@click.option(
-    "--data", type=click.Path(path_type=Path), default=ROOT / "data/demo", help="Where the service keeps all."
-)
+@click.option("--data", type=click.Path(path_type=Path), default=ROOT / "data/demo", help="The service's folder.")
 @click.option(
     "--picture",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     default=EXAMPLE,
-    help="Another character; a JSON file of the same name says what she is.",
+    help="A picture of another character. A JSON file of the same name must describe her.",
 )
 def demo(out: Path, data: Path, picture: Path) -> None:
-    """Make a character LoRA out of one picture, all on this machine."""
+    """Make a character LoRA from one picture on this machine."""
     console = Console(highlight=False)
     try:
         run(out, data, Character.read(picture), console)
     except KeyboardInterrupt:
-        console.print("stopped; every process has ended")
+        console.print("stopped; all processes have ended")
         sys.exit(INTERRUPTED)
     except (ApiError, InUse, StartFailed, RuntimeError) as error:
         console.print(f"bootlora: {error}", style="red", markup=False)
@@ -62,7 +60,7 @@ def demo(out: Path, data: Path, picture: Path) -> None:
 
 
 def run(out: Path, data: Path, character: Character, console: Console, plan: dict[str, Any] | None = None) -> Story:
-    """The whole demo. Its folder is there when all of it has worked, and not before."""
+    """Run the whole demo. The output folder appears only when everything has succeeded."""
     check_replaceable(out)
     began = time.monotonic()
     with built_aside(out) as folder:
@@ -71,7 +69,7 @@ def run(out: Path, data: Path, character: Character, console: Console, plan: dic
             story = play(Bootlora(stack.url, stack.api_key), character, folder, console, parts, plan)
         story.parts["in all"] = time.monotonic() - began
         report.write(story, folder / "report.html")
-    tell(story, out, console)
+    print_summary(story, out, console)
     return story
 
 
@@ -83,14 +81,14 @@ def play(
     parts: dict[str, float],
     plan: dict[str, Any] | None,
 ) -> Story:
-    """What a client does, from the picture to the LoRA."""
+    """Do what a client does, from the picture to the LoRA."""
     with Display(console) as display:
         cancel_leftovers(bootlora)
         with timed(parts, "upload and crop"):
             project = prepare(bootlora, character, display, plan)
         with timed(parts, "rounds"):
-            told = bootstrap(bootlora, project["id"], display)
-        story = Story(character, bootlora.projects.get(project["id"]), parts=parts, stages=stages(told))
+            events = bootstrap(bootlora, project["id"], display)
+        story = Story(character, bootlora.projects.get(project["id"]), parts=parts, stages=stages(events))
         with timed(parts, "before and after"):
             compare(bootlora, story, folder, display)
         with timed(parts, "download"):
@@ -99,13 +97,13 @@ def play(
 
 
 def cancel_leftovers(bootlora: Bootlora) -> None:
-    """A demo that was stopped half-way would otherwise go on now, before this one."""
+    """Cancel the projects of interrupted demos. Otherwise they would continue now and delay this one."""
     for project in bootlora.projects.all(state="running", **{"metadata.made_by": LABEL["made_by"]}):
         bootlora.projects.cancel(project["id"])
 
 
 def prepare(bootlora: Bootlora, character: Character, display: Display, plan: dict[str, Any] | None) -> Project:
-    """Upload, crop into four, tag."""
+    """Create the project, upload the picture, crop it into four, and set the feature tags."""
     more: dict[str, Any] = {"plan": plan} if plan else {}
     project = bootlora.projects.create(
         name=f"demo of {character.trigger}",
@@ -126,24 +124,24 @@ def prepare(bootlora: Bootlora, character: Character, display: Display, plan: di
 
 
 def bootstrap(bootlora: Bootlora, project_id: str, display: Display) -> list[Event]:
-    """All rounds, with nobody there."""
+    """Run all rounds without a person, and return their events."""
     bootlora.projects.start(project_id)
-    told: list[Event] = []
+    events: list[Event] = []
     while True:
-        for moment in follow(bootlora, project_id, after=told[-1]["data"]["seq"] if told else 0):
-            told += moment.news
+        for moment in follow(bootlora, project_id, after=events[-1]["data"]["seq"] if events else 0):
+            events += moment.news
             display.show(moment)
         if moment.project["state"] == "completed":
-            return told
+            return events
         if moment.project["state"] != "running" or moment.round is None:
             error = moment.project.get("error") or {"code": "ended", "message": f"it is {moment.project['state']}"}
-            raise ApiError(0, error["code"], f"the project did not come to its end: {error['message']}")
-        display.say("nobody is there to look, so the demo goes on with what it has")
+            raise ApiError(0, error["code"], f"the project did not complete: {error['message']}")
+        display.say("the round waits for a person; the demo continues with the pictures that it has")
         bootlora.rounds.finish(project_id, moment.round["number"], accept_fewer=True)
 
 
 def compare(bootlora: Bootlora, story: Story, folder: Path, display: Display) -> None:
-    """Prompts and seeds that the service tried the final LoRA with, drawn again without it, and with round 1's."""
+    """Draw the evaluation's prompts and seeds again: without a LoRA, with round 1's and with the character LoRA."""
     project_id = story.project["id"]
     tried = in_turn(by_age(bootlora.images.all(project_id, role="evaluation")))
     story.views = [str(image["view"]) for image in tried]
@@ -170,7 +168,7 @@ def compare(bootlora: Bootlora, story: Story, folder: Path, display: Display) ->
 
 
 def in_turn(images: list[Image]) -> list[Image]:
-    """One of each view, then the next of each."""
+    """Order the images so that the first one of each view comes first, then the second of each, and so on."""
     seen: Counter[str | None] = Counter()
     lines: list[tuple[int, Image]] = []
     for image in images:
@@ -180,7 +178,7 @@ def in_turn(images: list[Image]) -> list[Image]:
 
 
 def collect(bootlora: Bootlora, story: Story, folder: Path) -> None:
-    """LoRA files, dataset with captions, a sheet of each round."""
+    """Save the LoRA files, the dataset with its captions and a contact sheet of each round."""
     project_id = story.project["id"]
     story.loras = saving.lora(bootlora, saving.latest_lora(bootlora, project_id), folder / "lora")
     references = by_age(bootlora.images.all(project_id, role="reference", decision="accepted"))
@@ -212,7 +210,7 @@ def by_age(images: Iterator[Image]) -> list[Image]:
 
 
 def scratch(folder: Path) -> Path:
-    """Pictures that only the report and the sheets are made of."""
+    """The folder of pictures for the report and the sheets. It is deleted in the end."""
     return folder / ".pictures"
 
 
@@ -224,14 +222,14 @@ def timed(parts: dict[str, float], name: str) -> Iterator[None]:
 
 
 def check_replaceable(out: Path) -> None:
-    """Only what an earlier demo has left is ever replaced."""
+    """Refuse to replace a folder that no earlier demo has made."""
     if out.exists() and not (out / "report.html").exists() and (not out.is_dir() or any(out.iterdir())):
-        raise click.UsageError(f"{out} is there already, and no demo has made it; name another folder by --out")
+        raise click.UsageError(f"{out} exists and was not made by a demo; choose another folder with --out")
 
 
 @contextmanager
 def built_aside(out: Path) -> Iterator[Path]:
-    """A folder that takes the place of `out` at one stroke, if nothing goes wrong until then."""
+    """Yield a new folder that replaces `out` at the end, in one step. If something fails, `out` stays as it was."""
     out = out.absolute()
     remove_leftovers(out)
     aside, old = (out.with_name(f".{out.name}.{word}.{os.getpid()}") for word in ("new", "old"))
@@ -248,15 +246,15 @@ def built_aside(out: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(out: Path) -> None:
-    """What demos that were killed have left beside the folder."""
+    """Delete what killed demos have left beside the folder."""
     for left in out.parent.glob(f".{out.name}.*.*"):
         pid = left.suffix.removeprefix(".")
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
 
 
-def tell(story: Story, out: Path, console: Console) -> None:
-    """Where things are, and how long each part took."""
+def print_summary(story: Story, out: Path, console: Console) -> None:
+    """Print where the results are, and how long each part took."""
     times = Table("part", "", "seconds", box=None, pad_edge=False)
     times.columns[2].justify = "right"
     for name, seconds in story.parts.items():

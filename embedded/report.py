@@ -1,4 +1,4 @@
-"""The demo's report: one HTML file that needs nothing else, in light and dark, on a phone too."""
+"""The demo's report: one HTML file that needs no other files. It suits light and dark themes, and phones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bootlora import saving
 from bootlora.display import duration
 from embedded.story import Lap, Story
 
-THUMBNAIL = 256  # pixels; a report of large pictures must still open on a phone
+THUMBNAIL = 256  # pixels of the longer side, so that a phone can open the report
 CURVE_WIDTH, CURVE_HEIGHT = 640, 150
 
 STYLE = """
@@ -61,7 +61,7 @@ svg text { fill: var(--faint); font-size: 12px; }
 
 
 def write(story: Story, path: Path) -> None:
-    """Put the report into a file."""
+    """Write the report to a file."""
     trigger = escape(story.character.trigger)
     parts = [_hero(story), _comparison(story), _references(story), *(_lap(story, lap) for lap in story.laps)]
     parts += [_dataset(story), _times(story), _parameters(story)]
@@ -74,7 +74,7 @@ def write(story: Story, path: Path) -> None:
 
 
 def _hero(story: Story) -> str:
-    """What she looked like, and what came out."""
+    """The first picture and the final drawings."""
     trigger = escape(story.character.trigger)
     final = story.compared[-1][1]
     views = list(dict.fromkeys(story.views))
@@ -83,10 +83,10 @@ def _hero(story: Story) -> str:
     return f"""<h1>One picture in, a LoRA out</h1>
 <p>The trigger word <code>{trigger}</code> draws her from every side. It took {_number_of_images(story)} and
 <strong>{duration(story.parts["in all"])}</strong> on this machine.</p>
-<div class="hero">{_figure(story.character.picture, "the one picture that was there")}
+<div class="hero">{_figure(story.character.picture, "the one picture to start from")}
 <div><div class="three">{drawn}</div>
-<p>drawn by the LoRA, from <code>{trigger}, {escape(", ".join(story.character.subject_tags))}</code> and the view alone:
-none of her features is named.</p></div></div>
+<p>Drawn with the LoRA. The prompt is <code>{trigger}, {escape(", ".join(story.character.subject_tags))}</code> and the
+view. It names none of her features.</p></div></div>
 <ul class="faint">{files}</ul>
 """
 
@@ -108,8 +108,8 @@ def _comparison(story: Story) -> str:
 
 def _references(story: Story) -> str:
     pictures = "".join(_figure(file, ", ".join(image["tags"])) for image, file in story.references)
-    return f"""<h2>Four pictures out of one</h2>
-<p>The service cropped them, and each keeps only the tags that it shows.</p>
+    return f"""<h2>Four pictures from one</h2>
+<p>The service cropped the picture. Each crop keeps only the tags of what it shows.</p>
 <div class="grid" style="grid-template-columns: repeat(auto-fill, minmax(150px, 1fr))">{pictures}</div>
 """
 
@@ -134,8 +134,8 @@ with captions such as <code>{escape(captions[0])}</code>. The round took {durati
 
 def _dataset(story: Story) -> str:
     pictures = "".join(_figure(file, text) for file, text in story.dataset)
-    return f"""<h2>The dataset that she was learned from</h2>
-<p>{len(story.dataset)} pictures, in <code>dataset/</code>, with the captions that were trained.</p>
+    return f"""<h2>The dataset of the character LoRA</h2>
+<p>{len(story.dataset)} pictures in <code>dataset/</code>, with the captions that the training used.</p>
 <details><summary>show them</summary>
 <div class="grid" style="grid-template-columns: repeat(auto-fill, minmax(130px, 1fr))">{pictures}</div></details>
 """
@@ -162,7 +162,7 @@ def _parameters(story: Story) -> str:
 
 
 def _curve(curve: Sequence[Sequence[float]]) -> str:
-    """The loss over the steps, and its mean of a stretch around each."""
+    """The loss over the steps, and its moving average."""
     if len(curve) < 2:
         return ""
     steps, losses = [point[0] for point in curve], [point[1] for point in curve]

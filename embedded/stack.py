@@ -31,20 +31,20 @@ BUCKET = "bootlora"
 USER = "local"  # the member whose key `make serve` prints
 FIRST_USERS = {USER: "member", "local admin": "admin"}
 ADMIN_KEY = "admin-key"  # a file, readable by its owner only
-# The settings that say where things are: what is needed to make the tables, the bucket and the first key.
+# The settings that are needed to make the tables, the bucket and the first key.
 PLACES = (
     *("database_url", "broker_url", "storage_url", "secret_key"),
     *("s3_endpoint", "s3_public_endpoint", "s3_access_key", "s3_secret_key", "s3_region"),
 )
-# A step, a checkpoint and its upload. A job that takes longer goes on elsewhere, as if its worker had been lost.
+# Enough for a step, a checkpoint and its upload. A job that takes longer is requeued, as if its worker had been lost.
 GPU_STOP_SECONDS = 30
 
 
 class Stack:
     """A running service. Use it as a context manager: entering starts everything, leaving stops it.
 
-    What it needs is kept below `data_dir`: tables, objects, queue, secrets, logs. `database_url` may name
-    another database; `settings` adds `BOOTLORA_*` variables, or overrides them.
+    `data_dir` holds its tables, objects, queue, secrets and logs. `database_url` may name another database. `settings`
+    adds or overrides `BOOTLORA_*` variables.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Stack:
         self.supervisor.__enter__()
         try:
             self._start()
-        except BaseException:  # Ctrl-C included: whatever has begun must end
+        except BaseException:  # also Ctrl-C: stop what has been started
             self._close()
             raise
         return self
@@ -86,7 +86,7 @@ class Stack:
         self._database.dispose()
 
     def kill(self, name: str) -> None:
-        """`kill -9`; the process comes back by itself."""
+        """`kill -9` a process. The supervisor starts it again."""
         self.supervisor.kill(name)
 
     def restart(self, name: str) -> None:
@@ -133,15 +133,15 @@ class Stack:
             "PUBLIC_URL": self.url,
             "SCRATCH_DIR": str(self.data_dir / "scratch"),
             "LOG_FORMAT": "console",
-            # Who tries webhooks here has the receiver on the same machine.
+            # Allow webhook receivers on the same machine.
             "WEBHOOK_ALLOW_HTTP": "true",
-            "WEBHOOK_ALLOW_NETWORKS": "127.0.0.1/32,::1/128",  # localhost is both
+            "WEBHOOK_ALLOW_NETWORKS": "127.0.0.1/32,::1/128",  # localhost may be either
             "WEBHOOK_DENY_PORTS": ",".join(map(str, ours)),
         }
         return {**{f"BOOTLORA_{name}": value for name, value in named.items()}, **self._settings}
 
     def _member_key(self, settings: Settings) -> str:
-        """The API key of this folder's member, made when the database is new. The admin's is written to a file then."""
+        """The API key of this folder's member. For a new database, make it, and write the admin's key to a file."""
         kept = self._secrets.setdefault("member_keys", {})
         if settings.database_url not in kept:
             with self._database.transaction() as session:
@@ -162,20 +162,20 @@ class Stack:
         return kept[settings.database_url]
 
     def _gpu_worker(self) -> Program:
-        # One thread, unless OMP_NUM_THREADS says otherwise. Threads wait for each other at every operation: with a base
-        # as small as Chibi a second one saves a sixth on quiet cores, and makes it four times as slow beside one other
-        # busy process.
+        # One thread, unless OMP_NUM_THREADS says otherwise. Threads wait for each other at every operation. With a base
+        # model as small as Chibi, a second thread saves a sixth of the time on idle cores, but makes training four
+        # times as slow beside one other busy process.
         more = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-        # More threads spin for each other for a moment and then sleep. If they went on spinning, they would take turns
-        # with everything else that wants the cores (a training step: eight seconds instead of one). If they slept at
-        # once, they would be woken hundreds of times a step (.27 s instead of .11 on two free cores, .62 on busy ones).
+        # Threads that wait for each other spin for a moment, then sleep. With endless spinning they compete with all
+        # other processes (a training step takes eight seconds instead of one). Without any, they are woken hundreds of
+        # times a step (.27 s instead of .11 on two idle cores, .62 on busy ones).
         more |= {"GOMP_SPINCOUNT": "10000"}
-        # Large tensors come and go. When malloc keeps their memory, each step costs a fifth less.
+        # Each step allocates large tensors. It takes a fifth less time if malloc keeps their memory.
         more |= {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
         return self._celery_worker("gpu", GPU_STOP_SECONDS, more)
 
     def _cpu_worker(self) -> Program:
-        # One thread, so that scoring takes no core from the training.
+        # One thread, so that scoring leaves a core to the training.
         return self._celery_worker("cpu", 15, {"OMP_NUM_THREADS": "1"})
 
     def _io_worker(self) -> Program:
@@ -212,14 +212,14 @@ class Stack:
         )
 
     def _has_checked_in(self, short_name: str) -> bool:
-        """Whether a worker has checked in since its process began; its predecessor may have done so a moment before."""
+        """Whether the worker has checked in since its process started; an older entry may be its predecessor's."""
         age = time.monotonic() - self.supervisor.processes[f"worker-{short_name}"].started_at
         with self._database.reading() as session:
             return jobs.is_alive(session, f"{short_name}@{socket.gethostname()}", age)
 
 
 def first_user(session: Session, name: str, role: str) -> User:
-    """Finds the user if an earlier start was interrupted, or if an earlier version made it."""
+    """The user of this name. It exists already if an earlier start was interrupted, or if an older version made it."""
     try:
         return users.by_name(session, name)
     except NotFound:
@@ -227,7 +227,7 @@ def first_user(session: Session, name: str, role: str) -> User:
 
 
 def known_secrets(file: Path) -> dict[str, Any]:
-    """This folder's secrets, made at random on the first start and readable by its owner only."""
+    """This folder's secrets. The first start makes them at random; only the owner can read them."""
     if file.exists():
         return json.loads(file.read_text())
     made = {

@@ -1,4 +1,4 @@
-"""What a demo has to tell: the character it began with, and what came of her."""
+"""What the demo's report shows: the character, the rounds and the results."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from bootlora.types import Image, Lora, Project, Round
 
 @dataclass(frozen=True)
 class Character:
-    """One picture, and what a person can say of it."""
+    """One picture and its description."""
 
     picture: Path
     trigger: str
     subject_tags: list[str]
     feature_tags: list[str]
-    image_tags: list[str] = field(default_factory=list)  # what else this very picture shows, and is not hers
+    image_tags: list[str] = field(default_factory=list)  # what else this picture shows, such as its background
 
     @staticmethod
     def read(picture: Path) -> Character:
-        """What is told of a picture in the JSON file beside it.
+        """Read the description of a picture from the JSON file beside it.
 
         Raises:
-            click.UsageError: there is none.
+            click.UsageError: there is no such file.
         """
         beside = picture.with_suffix(".json")
         if not beside.exists():
             wanted = '{"trigger": "eiei21girl", "subject_tags": ["1girl", "solo"], "feature_tags": ["fox ears", ...]}'
-            raise click.UsageError(f"say what the picture shows, in {beside}: {wanted}")
+            raise click.UsageError(f"{beside} is missing; describe the picture in it: {wanted}")
         return Character(picture=picture, **json.loads(beside.read_text()))
 
 
 @dataclass
 class Lap:
-    """A round, looked back on."""
+    """A finished round."""
 
     round: Round
     lora: Lora
-    images: list[Image]  # its candidates; of the character round, the pictures it was tried with
+    images: list[Image]  # the candidates; in the character round, the evaluation pictures
     files: list[Path]
     sheet: Path
     title: str
@@ -50,7 +50,7 @@ class Lap:
 
 @dataclass
 class Story:
-    """All that the report tells."""
+    """The contents of the report."""
 
     character: Character
     project: Project
@@ -58,7 +58,7 @@ class Story:
     dataset: list[tuple[Path, str]] = field(default_factory=list)
     laps: list[Lap] = field(default_factory=list)
     compared: list[tuple[str, list[Path]]] = field(default_factory=list)
-    views: list[str] = field(default_factory=list)  # of each column that is compared
+    views: list[str] = field(default_factory=list)  # of the columns of `compared`
     stages: list[Stage] = field(default_factory=list)
     parts: dict[str, float] = field(default_factory=dict)  # seconds
     loras: list[Path] = field(default_factory=list)

@@ -1,8 +1,8 @@
-"""Start processes, keep them up, and let none outlive us.
+"""Start processes, restart those that end, and leave none behind.
 
-Each process leads a session of its own, so that the terminal's Ctrl-C reaches only the supervisor,
-which then stops all of them in order. Where the supervisor is killed outright, the kernel ends its
-children (Linux), and the next start on the same folder ends whatever is left (everywhere).
+Each process leads a session of its own. So Ctrl-C on the terminal reaches only the supervisor, which then stops the
+processes in order. If the supervisor is killed, the kernel ends its children (on Linux). On every system, the next
+start on the same folder ends what is left.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ import psutil
 TETHER = str(Path(__file__).with_name("tether.py"))
 POLL_SECONDS = 0.05
 BACK_OFF_SECONDS = (0.2, 0.5, 1, 2, 5, 10)  # before each next restart of a process that keeps ending
-STEADY_SECONDS = 30  # up for so long, it counts as healthy again
+STEADY_SECONDS = 30  # a process that has been up for so long counts as healthy again
 LEFTOVER_GRACE_SECONDS = 10
-START_TRIES = 3  # a process that ends so often before it was ever ready won't get there
+START_TRIES = 3  # a start fails when the process has ended this often before it was ready
 
 
 class StartFailed(Exception):
-    """A process that did not become ready; the message carries the end of its log."""
+    """A process did not become ready. The message includes the end of its log."""
 
 
 class InUse(Exception):
-    """Another supervisor works on the same folder."""
+    """Another supervisor uses the same folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What to run, how to know that it's ready, and how to stop it."""
+    """A command, the check that it is ready, and the way to stop it."""
 
     name: str
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
-    is_ready: Callable[[], bool] = lambda: True  # may raise: that means "not yet"
+    is_ready: Callable[[], bool] = lambda: True  # an exception means "not yet"
     start_seconds: float = 60
     stop_signal: int = signal.SIGTERM
     stop_seconds: float = 10
-    folder: Path | None = None  # where it runs
-    user: str = "-"  # who runs it, where we are root
+    folder: Path | None = None  # its working directory
+    user: str = "-"  # the user to run it as, if the supervisor runs as root
 
 
 @dataclass
@@ -64,12 +64,12 @@ class Process:
     program: Program
     popen: subprocess.Popen[bytes]
     started_at: float  # monotonic
-    failures: int = 0  # ends in a row, soon after a start
-    revive_at: float | None = None  # monotonic; it has ended, and starts again then
+    failures: int = 0  # how often in a row it has ended soon after its start
+    revive_at: float | None = None  # monotonic; set when it has ended: the time of its restart
 
 
 class Supervisor:
-    """A folder of running processes. Use it as a context manager: leaving it stops them all."""
+    """Runs processes that share a folder. Use it as a context manager: leaving it stops them all."""
 
     def __init__(self, folder: Path, report: Callable[[str], None] = lambda line: None):
         self.folder = folder.absolute()
@@ -79,7 +79,7 @@ class Supervisor:
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._closed = threading.Event()
-        self._hurry = threading.Event()  # a second Ctrl-C: no more grace
+        self._hurry = threading.Event()  # a second Ctrl-C: kill without waiting
         self._lock_file: IO[str] | None = None
         self._keeper: threading.Thread | None = None
         self._requests: queue.SimpleQueue[tuple[Future[None], Program | None]] = queue.SimpleQueue()
@@ -88,7 +88,7 @@ class Supervisor:
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
         self._lock_file = lock(self.folder / "lock")
         end_leftovers(self._pids_file)
-        # The parent-death signal follows the *thread* that forked, so the one that lasts does all the forking.
+        # Linux sends the parent-death signal when the *thread* that forked ends, so one lasting thread does all forks.
         self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
         atexit.register(self.close)
         self._keeper.start()
@@ -98,7 +98,7 @@ class Supervisor:
         self.close()
 
     def start(self, *programs: Program) -> None:
-        """Start programs side by side, and wait until all are ready."""
+        """Start programs at the same time, and wait until all are ready."""
         for program in programs:
             if program.name not in self._order:
                 self._order.append(program.name)
@@ -107,7 +107,7 @@ class Supervisor:
             self._await_ready(program, tries=START_TRIES)
 
     def stop(self, name: str) -> None:
-        """Ask a process to end, wait for its grace, then kill what is left of its group."""
+        """Send a process its stop signal, wait for it to end, then kill what is left of its group."""
         with self._lock:
             process = self.processes.pop(name, None)
         if process is None:
@@ -126,27 +126,27 @@ class Supervisor:
         self.start(program)
 
     def kill(self, name: str) -> None:
-        """`kill -9` a process and its children, as a crash would; it's started again by itself."""
+        """`kill -9` a process and its children, as in a crash. It is restarted as after any other end."""
         with self._lock:
             kill_group(self.processes[name].popen.pid)
 
     def await_ready(self, name: str) -> None:
-        """Wait until a process that was killed, or has just begun, is ready."""
+        """Wait until a process that was killed or just started is ready."""
         self._await_ready(self.processes[name].program)
 
     def log_file(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.log"
 
     def report(self, line: str) -> None:
-        with contextlib.suppress(Exception):  # a listener that is gone must not stop the watch
+        with contextlib.suppress(Exception):  # such as a closed terminal; the supervisor goes on
             self._report(line)
 
     def close(self) -> None:
-        """Stop everything, the last started first. A second Ctrl-C meanwhile kills at once."""
+        """Stop all processes, the last started first. A second Ctrl-C kills them at once."""
         with self._second_interrupt_hurries():
             self._stopping.set()
             if self._keeper and self._keeper.is_alive():
-                self._ask(None)  # whatever was being started is known after this
+                self._ask(None)  # returns when the start in progress is done
                 for name in [name for name in reversed(self._order) if name in self.processes]:
                     self.report(f"stopping {name}")
                     self.stop(name)
@@ -162,13 +162,13 @@ class Supervisor:
         return self.folder / "pids.json"
 
     def _ask(self, program: Program | None) -> None:
-        """Have the keeper start a program, or just finish what it's at."""
+        """Let the keeper start a program. With None, only wait for its current work."""
         request: Future[None] = Future()
         self._requests.put((request, program))
         request.result()
 
     def _keep(self) -> None:
-        """The keeper's life: start what is asked for, and look after what runs."""
+        """The keeper's loop: start requested programs, and restart processes that have ended."""
         while not self._closed.is_set():
             with contextlib.suppress(queue.Empty):
                 self._answer(*self._requests.get(timeout=POLL_SECONDS))
@@ -215,7 +215,7 @@ class Supervisor:
             if process.popen.poll() is None and answers(program.is_ready):
                 return
             time.sleep(POLL_SECONDS)
-        raise StartFailed(f"{program.name} did not become ready; its log ends so:\n{self._log_tail(program.name)}")
+        raise StartFailed(f"{program.name} did not become ready; the end of its log:\n{self._log_tail(program.name)}")
 
     def _await_end(self, popen: subprocess.Popen[bytes], seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -231,7 +231,7 @@ class Supervisor:
             return
         now = time.monotonic()
         if process.revive_at is None:
-            kill_group(process.popen.pid)  # its children must not meet their successors
+            kill_group(process.popen.pid)  # its children must not run beside their successors
             steady = now - process.started_at > STEADY_SECONDS
             process.failures = 1 if steady else process.failures + 1
             wait = BACK_OFF_SECONDS[min(process.failures, len(BACK_OFF_SECONDS)) - 1]
@@ -241,7 +241,7 @@ class Supervisor:
         elif now >= process.revive_at:
             try:
                 self._fork(process.program, process.failures)
-            except OSError as error:  # no memory, no disk: it may pass
+            except OSError as error:  # such as a full disk: try again later
                 self.report(f"{process.program.name} can't be started: {error}")
                 process.revive_at = now + BACK_OFF_SECONDS[-1]
 
@@ -260,18 +260,18 @@ class Supervisor:
 def answers(probe: Callable[[], bool]) -> bool:
     try:
         return probe()
-    except Exception:  # whatever goes wrong while a server starts means "not yet"
+    except Exception:  # any error while a server starts means "not yet"
         return False
 
 
 def kill_group(pid: int) -> None:
-    """Kill a process that leads a group, and all its children with it."""
+    """Kill the leader of a process group and all its children."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
 def identity(pid: int) -> tuple[int, float]:
-    """A process, told apart from a later one with the same number."""
+    """A process's id and start time, which distinguish it from a later process with the same id."""
     try:
         return pid, psutil.Process(pid).create_time()
     except psutil.Error:
@@ -279,18 +279,18 @@ def identity(pid: int) -> tuple[int, float]:
 
 
 def lock(path: Path) -> IO[str]:
-    """Hold a folder for ourselves until the file is closed, or we end."""
+    """Lock a folder until the returned file is closed or this process ends."""
     file = path.open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise InUse(f"{path.parent} is in use by another run; stop that one, or choose another folder") from None
+        raise InUse(f"{path.parent} is in use by another run; stop it, or choose another folder") from None
     return file
 
 
 def end_leftovers(pids_file: Path) -> None:
-    """End what a killed run has left behind, children of its processes included."""
+    """End the processes that a killed run has left behind, and their children."""
     if not pids_file.exists():
         return
     known: dict[str, tuple[int, float]] = json.loads(pids_file.read_text() or "{}")
@@ -307,10 +307,10 @@ def end_leftovers(pids_file: Path) -> None:
 
 
 def group(leader: int, created: float) -> list[psutil.Process]:
-    """The living members of the group that this very process led, itself among them."""
+    """The living members of the group that this process led, including itself."""
     with contextlib.suppress(psutil.Error):
         if abs(psutil.Process(leader).create_time() - created) > 1:
-            return []  # the number has gone to somebody else
+            return []  # another process has this id now
     members = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError):
@@ -320,7 +320,7 @@ def group(leader: int, created: float) -> list[psutil.Process]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file at one stroke, readable by its owner only."""
+    """Replace a file in one step. Only the owner can read it."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

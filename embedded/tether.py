@@ -1,7 +1,7 @@
-"""Run a command that ends when the process that started it does, however that came to an end.
+"""Run a command that ends when its parent process ends, for whatever reason.
 
-`python -I -S tether.py PARENT SIGNAL USER COMMAND...`: a script of its own, since running Python
-between fork and exec in a process that has threads is not safe. USER is `-` to stay who we are.
+`python -I -S tether.py PARENT SIGNAL USER COMMAND...`. This is a script of its own because it is not safe to run Python
+between fork and exec in a process with threads. USER `-` keeps the present user.
 """
 
 import ctypes
@@ -14,11 +14,11 @@ PR_SET_PDEATHSIG = 1
 
 def main(parent: int, signal_number: int, user: str, command: list[str]) -> None:
     if user != "-":
-        become(user)  # first: a change of user would clear the parent-death signal
+        become(user)  # first, because a change of user clears the parent-death signal
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal_number)
     if os.getppid() != parent:
-        sys.exit("the parent ended before its child began")
+        sys.exit("the parent ended before its child started")
     os.execvp(command[0], command)  # noqa: S606  (the command is the supervisor's own)
 
 

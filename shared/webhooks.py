@@ -185,7 +185,7 @@ def recover(session: Session, webhook: Webhook, since: datetime, settings: Setti
 
 
 @dataclass(frozen=True, kw_only=True)
-class Telling:
+class Claim:
     """What a sender holds while it tells: plain values, no row."""
 
     delivery_id: str
@@ -198,7 +198,7 @@ class Telling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class TryResult:
     """What came of one try."""
 
     at: datetime
@@ -209,7 +209,7 @@ class Answer:
     retry_after: float | None = None  # seconds that the receiver asked for
 
     @property
-    def heard(self) -> bool:
+    def was_delivered(self) -> bool:
         return self.status is not None and 200 <= self.status < 300
 
 
@@ -234,7 +234,7 @@ def due(session: Session, limit: int, but: Collection[str] = ()) -> list[Due]:
     return [Due(webhook_id, failures > 0) for webhook_id, failures in session.execute(query)]
 
 
-def take(session: Session, webhook_id: str, token: str, settings: Settings) -> Telling | None:
+def take(session: Session, webhook_id: str, token: str, settings: Settings) -> Claim | None:
     """Hold an endpoint, and get its oldest due delivery. None: somebody else holds it, or there's nothing to tell."""
     mine = and_(Webhook.lease_token == token, Webhook.disabled_at.is_(None), _unpaused())
     held = session.execute(
@@ -257,7 +257,7 @@ def take(session: Session, webhook_id: str, token: str, settings: Settings) -> T
         release(session, webhook_id, token)
         return None
     webhook = delivery.webhook
-    return Telling(
+    return Claim(
         delivery_id=delivery.id,
         webhook_id=webhook_id,
         token=token,
@@ -282,27 +282,27 @@ def release(session: Session, webhook_id: str, token: str) -> None:
     )
 
 
-def headers(telling: Telling, vault: Vault) -> dict[str, str]:
+def headers(claim: Claim, vault: Vault) -> dict[str, str]:
     """The headers of Standard Webhooks 1.0.0, for an attempt made now."""
     now = utcnow()  # aware and in UTC: the library overwrites the zone instead of converting
     signatures = [
-        standardwebhooks.Webhook(vault.open(sealed)).sign(telling.message_id, now, telling.body)
-        for sealed in telling.sealed_secrets
+        standardwebhooks.Webhook(vault.open(sealed)).sign(claim.message_id, now, claim.body)
+        for sealed in claim.sealed_secrets
     ]
     return {
-        "webhook-id": telling.message_id,
+        "webhook-id": claim.message_id,
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": " ".join(signatures),
     }
 
 
-def delivered(session: Session, telling: Telling, answer: Answer) -> bool:
+def delivered(session: Session, claim: Claim, result: TryResult) -> bool:
     """It was heard. False: this sender doesn't hold the endpoint any more, and nothing is written."""
-    webhook = _held(session, telling)
-    delivery = session.get(Delivery, telling.delivery_id, populate_existing=True)
+    webhook = _held(session, claim)
+    delivery = session.get(Delivery, claim.delivery_id, populate_existing=True)
     if webhook is None or delivery is None:
         return False
-    _log(delivery, answer)
+    _log(delivery, result)
     delivery.state = "delivered"
     delivery.delivered_at = utcnow()
     _forget_failures(webhook)
@@ -310,18 +310,18 @@ def delivered(session: Session, telling: Telling, answer: Answer) -> bool:
     return True
 
 
-def failed_try(session: Session, telling: Telling, answer: Answer, settings: Settings) -> bool:
+def failed_try(session: Session, claim: Claim, result: TryResult, settings: Settings) -> bool:
     """It was not heard: when to try again, and whether the endpoint is any good. False as in `delivered`."""
-    webhook = _held(session, telling)
-    delivery = session.get(Delivery, telling.delivery_id, populate_existing=True)
+    webhook = _held(session, claim)
+    delivery = session.get(Delivery, claim.delivery_id, populate_existing=True)
     if webhook is None or delivery is None:
         return False
-    _log(delivery, answer)
-    delay = _delay(delivery.tries, answer, settings)
+    _log(delivery, result)
+    delay = _delay(delivery.tries, result, settings)
     session.flush()
     values: dict[str, Any] = {"state": "failed"} if delay is None else {"due_at": clock(delay)}
     session.execute(update(Delivery).where(Delivery.id == delivery.id).values(**values))
-    if webhook.url != telling.url:
+    if webhook.url != claim.url:
         return True  # what an old address says is nothing against the new one
     session.execute(
         update(Webhook)
@@ -329,7 +329,7 @@ def failed_try(session: Session, telling: Telling, answer: Answer, settings: Set
         .values(
             failures=Webhook.failures + 1,
             failing_since=func.coalesce(Webhook.failing_since, clock()),
-            paused_until=clock(_pause(webhook.failures + 1, answer, settings)),
+            paused_until=clock(_pause(webhook.failures + 1, result, settings)),
         )
     )
     log.info(
@@ -337,11 +337,11 @@ def failed_try(session: Session, telling: Telling, answer: Answer, settings: Set
         webhook_id=webhook.id,
         delivery_id=delivery.id,
         tries=delivery.tries,
-        status=answer.status,
-        error=answer.error,
+        status=result.status,
+        error=result.error,
     )
     session.refresh(webhook)
-    if answer.status == 410:
+    if result.status == 410:
         _disable(session, webhook, "the endpoint answered 410 Gone")
     elif _failing_for(session, webhook, settings.webhook_disable_seconds):
         since = webhook.failing_since.isoformat(timespec="seconds") if webhook.failing_since else ""
@@ -398,23 +398,23 @@ def _signing(webhook: Webhook) -> tuple[str, ...]:
     return (webhook.sealed_secret,)
 
 
-def _held(session: Session, telling: Telling) -> Webhook | None:
+def _held(session: Session, claim: Claim) -> Webhook | None:
     """The endpoint, if this sender still holds it; nobody else can take it before the transaction ends."""
     held = session.execute(
         update(Webhook)
-        .where(Webhook.id == telling.webhook_id, Webhook.lease_token == telling.token)
+        .where(Webhook.id == claim.webhook_id, Webhook.lease_token == claim.token)
         .values(lease_until=clock(1))
     )
-    return session.get(Webhook, telling.webhook_id, populate_existing=True) if _one(held) else None
+    return session.get(Webhook, claim.webhook_id, populate_existing=True) if _one(held) else None
 
 
-def _log(delivery: Delivery, answer: Answer) -> None:
+def _log(delivery: Delivery, result: TryResult) -> None:
     entry = {
-        "at": answer.at.isoformat(),
-        "status": answer.status,
-        "seconds": round(answer.seconds, 3),
-        "answer": _readable(answer.text),
-        "error": _readable(answer.error),
+        "at": result.at.isoformat(),
+        "status": result.status,
+        "seconds": round(result.seconds, 3),
+        "answer": _readable(result.text),
+        "error": _readable(result.error),
     }
     delivery.tries += 1
     delivery.attempts = [*delivery.attempts, entry][-MAX_ATTEMPTS_KEPT:]
@@ -427,22 +427,22 @@ def _readable(text: str | None) -> str | None:
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text[:MAX_KEPT])
 
 
-def _delay(tries: int, answer: Answer, settings: Settings) -> float | None:
+def _delay(tries: int, result: TryResult, settings: Settings) -> float | None:
     """Seconds to the next try after so many, or None when the list is used up."""
     if tries > len(settings.webhook_retry_seconds):
         return None
     delay = settings.webhook_retry_seconds[tries - 1] * random.uniform(1 - JITTER, 1 + JITTER)
-    return max(delay, _asked(answer))
+    return max(delay, _asked(result))
 
 
-def _pause(failures: int, answer: Answer, settings: Settings) -> float:
+def _pause(failures: int, result: TryResult, settings: Settings) -> float:
     """Seconds for which an endpoint that fails is left alone: a thousand deliveries must not each find out."""
     longest = max(settings.webhook_retry_seconds, default=MAX_PAUSE_SECONDS)
-    return max(min(2.0 ** min(failures, 10), MAX_PAUSE_SECONDS, longest), _asked(answer))
+    return max(min(2.0 ** min(failures, 10), MAX_PAUSE_SECONDS, longest), _asked(result))
 
 
-def _asked(answer: Answer) -> float:
-    return min(answer.retry_after or 0.0, MAX_RETRY_AFTER_SECONDS)
+def _asked(result: TryResult) -> float:
+    return min(result.retry_after or 0.0, MAX_RETRY_AFTER_SECONDS)
 
 
 def _failing_for(session: Session, webhook: Webhook, seconds: float) -> bool:

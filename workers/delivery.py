@@ -33,7 +33,7 @@ from shared.outside.db import utcnow
 from shared.outside.destinations import Destination, Destinations
 from shared.runtime import Runtime
 from shared.settings import Settings
-from shared.webhooks import Answer, Telling
+from shared.webhooks import Claim, TryResult
 
 log = structlog.get_logger()
 
@@ -122,14 +122,14 @@ class DeliverySender:
         turn_ends = time.monotonic() + TURN_SECONDS
         try:
             with self._runtime.db.transaction() as session:
-                telling = webhooks.take(session, webhook_id, token, self._settings)
-            while telling and (answer := self._send(telling)):
+                claim = webhooks.take(session, webhook_id, token, self._settings)
+            while claim and (result := self._send(claim)):
                 with self._runtime.db.transaction() as session:
-                    go_on = self._record(session, telling, answer) and time.monotonic() < turn_ends
+                    go_on = self._record(session, claim, result) and time.monotonic() < turn_ends
                     if go_on and not self._closing.is_set():
-                        telling = webhooks.take(session, webhook_id, token, self._settings)
+                        claim = webhooks.take(session, webhook_id, token, self._settings)
                     else:
-                        telling = None
+                        claim = None
                         webhooks.release(session, webhook_id, token)
         except SQLAlchemyError as error:  # the lease expires and the same delivery is sent again
             log.warning("delivery.no_database", webhook_id=webhook_id, error=str(error))
@@ -138,37 +138,37 @@ class DeliverySender:
         finally:
             self._done(webhook_id)
 
-    def _send(self, telling: Telling) -> Answer | None:
+    def _send(self, claim: Claim) -> TryResult | None:
         """Send one delivery. Returns None if it was cut by `close`, which does not count as the receiver's failure."""
         request = Request(self._destinations, self._tls, self._settings)
         with self._lock:
             self._requests.add(request)
         try:
             if self._closing.is_set():
-                answer = None
+                result = None
             else:
-                answer = request.send(telling.url, telling.body, lambda: webhooks.headers(telling, self._runtime.vault))
+                result = request.send(claim.url, claim.body, lambda: webhooks.headers(claim, self._runtime.vault))
         finally:
             with self._lock:
                 self._requests.discard(request)
-        if request.was_cut and not (answer and answer.heard):
-            answer = None
-        if answer is None:
+        if request.was_cut and not (result and result.was_delivered):
+            result = None
+        if result is None:
             with self._runtime.db.transaction() as session:
-                webhooks.release(session, telling.webhook_id, telling.token)
-        return answer
+                webhooks.release(session, claim.webhook_id, claim.token)
+        return result
 
-    def _record(self, session: Session, telling: Telling, answer: Answer) -> bool:
+    def _record(self, session: Session, claim: Claim, result: TryResult) -> bool:
         """Record the result. Returns True if the endpoint may get its next delivery at once."""
         with self._lock:
-            if answer.heard and answer.seconds < SLOW_SECONDS:
-                self._slow.discard(telling.webhook_id)
+            if result.was_delivered and result.seconds < SLOW_SECONDS:
+                self._slow.discard(claim.webhook_id)
             else:
-                self._slow.add(telling.webhook_id)
-                self._busy[telling.webhook_id] = True
-        if answer.heard:
-            return webhooks.delivered(session, telling, answer)
-        webhooks.failed_try(session, telling, answer, self._settings)
+                self._slow.add(claim.webhook_id)
+                self._busy[claim.webhook_id] = True
+        if result.was_delivered:
+            return webhooks.delivered(session, claim, result)
+        webhooks.failed_try(session, claim, result, self._settings)
         return False
 
     def _done(self, webhook_id: str) -> None:
@@ -189,7 +189,7 @@ class Request:
         self._lock = threading.Lock()
         self._twin: socket.socket | None = None  # a duplicate of the socket, so that another thread can end it
 
-    def send(self, url: str, body: str, make_headers: Callable[[], dict[str, str]]) -> Answer:
+    def send(self, url: str, body: str, make_headers: Callable[[], dict[str, str]]) -> TryResult:
         """The receiver's response, or the error. Nothing that a receiver does raises an exception."""
         at, started = utcnow(), time.monotonic()
         self._deadline = started + self._seconds
@@ -213,7 +213,7 @@ class Request:
         finally:
             timer.cancel()
             self._forget()
-        return Answer(at=at, seconds=time.monotonic() - started, **response)  # type: ignore[arg-type]
+        return TryResult(at=at, seconds=time.monotonic() - started, **response)  # type: ignore[arg-type]
 
     def cut(self) -> None:
         """End it now."""

@@ -48,7 +48,7 @@ class Keeper:
         }
         slow: dict[Callable[[], object], float] = {
             self.forget: FORGET_SECONDS,
-            self.straighten_line: STRAIGHTEN_SECONDS,
+            self.repair_in_line: STRAIGHTEN_SECONDS,
             self.collect_orphans: COLLECT_SECONDS,
         }
         self.clocks = [Clock(quick), Clock(slow)]
@@ -77,9 +77,9 @@ class Keeper:
         with self.runtime.db.transaction() as session:
             retention.forget(session, self.settings)
 
-    def straighten_line(self) -> None:
+    def repair_in_line(self) -> None:
         with self.runtime.db.transaction() as session:
-            turns.straighten_line(session)
+            turns.repair_in_line(session)
 
     def collect_orphans(self) -> None:
         reconcile.collect(self.runtime, grace_seconds=self.settings.orphan_grace_seconds)

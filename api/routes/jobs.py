@@ -15,7 +15,7 @@ from api.context import begin_transaction, reading
 from api.pagination import PageQuery, list_of, page, page_of
 from api.schemas.images import ImageSchema
 from api.schemas.jobs import ImportedFileSchema, JobQuery, JobSchema
-from api.waits import Wait
+from api.waits import JobWait
 from shared import rounds
 from shared.catalog import kinds
 from shared.errors import TooMany
@@ -64,7 +64,7 @@ def get_job(job_id: str) -> Any:
     seconds = _wanted_wait(request.headers.get("Prefer", ""))
     if seconds and job.state not in TERMINAL_JOB_STATES:
         with suppress(TooMany):
-            return Wait(job_id, seconds)
+            return JobWait(job_id, seconds)
     return job
 
 

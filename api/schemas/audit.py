@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import fields
 
 from api.pagination import PageQuery
-from api.schemas.fields import Answer, Moment, Text
+from api.schemas.fields import Answer, Text, Timestamp
 from shared.audit import OPERATOR
 
 
@@ -24,5 +24,5 @@ class AuditEntrySchema(Answer):
 class AuditQuery(PageQuery):
     user_id = Text(100, metadata={"description": f"An id, or `{OPERATOR}`."})
     action = Text(100)
-    created_after = Moment()
-    created_before = Moment()
+    created_after = Timestamp()
+    created_before = Timestamp()

@@ -25,35 +25,35 @@ class Choice(fields.String):
         super().__init__(validate=OneOf([str(word) for word in self.words]), **kwargs)
 
 
-class Role(Choice):
+class RoleChoice(Choice):
     words = ("member", "admin")
 
 
-class Scope(Choice):
+class ScopeChoice(Choice):
     words = SCOPES
 
 
-class Curation(Choice):
+class CurationChoice(Choice):
     words = tuple(lifecycle.Curation)
 
 
-class ProjectState(Choice):
+class ProjectStateChoice(Choice):
     words = tuple(lifecycle.ProjectState)
 
 
-class RoundKind(Choice):
+class RoundKindChoice(Choice):
     words = tuple(lifecycle.RoundKind)
 
 
-class RoundState(Choice):
+class RoundStateChoice(Choice):
     words = tuple(lifecycle.RoundState)
 
 
-class CaptionPolicy(Choice):
+class CaptionPolicyChoice(Choice):
     words = catalog.CAPTION_POLICIES
 
 
-class View(Choice):
+class ViewChoice(Choice):
     words = catalog.VIEWS
 
 
@@ -64,73 +64,73 @@ class Several(List):
         return list(dict.fromkeys(super()._deserialize(*args, **kwargs)))
 
 
-class Framing(Choice):
+class FramingChoice(Choice):
     words = catalog.FRAMINGS
 
 
-class ViewsFrom(Choice):
+class ViewsFromChoice(Choice):
     words = catalog.VIEWS_FROM
 
 
-class LoraModules(Choice):
+class LoraModulesChoice(Choice):
     words = catalog.LORA_MODULES
 
 
-class LrScheduler(Choice):
+class LrSchedulerChoice(Choice):
     words = catalog.LR_SCHEDULERS
 
 
-class Precision(Choice):
+class PrecisionChoice(Choice):
     words = catalog.PRECISIONS
 
 
-class Sampler(Choice):
+class SamplerChoice(Choice):
     words = catalog.SAMPLERS
 
 
-class Scorer(Choice):
+class ScorerChoice(Choice):
     words = catalog.SCORERS
 
 
-class ImageRole(Choice):
+class ImageRoleChoice(Choice):
     words = ("reference", "candidate", "evaluation", "output")
 
 
-class ImageSource(Choice):
+class ImageSourceChoice(Choice):
     words = ("upload", "crop", "generated", "edited")
 
 
-class ImageState(Choice):
+class ImageStateChoice(Choice):
     words = ("ready", "missing")
 
 
-class ImageType(Choice):
+class ImageTypeChoice(Choice):
     words = ("image/png", "image/jpeg", "image/webp", "image/avif")
 
 
-class Decision(Choice):
+class DecisionChoice(Choice):
     words = tuple(lifecycle.Decision)
 
 
-class CropMode(Choice):
+class CropModeChoice(Choice):
     words = catalog.CROP_MODES
 
 
-class ImportOutcome(Choice):
+class ImportOutcomeChoice(Choice):
     words = IMPORT_OUTCOMES
 
 
-class JobKind(Choice):
+class JobKindChoice(Choice):
     words = KINDS
 
 
-class JobState(Choice):
+class JobStateChoice(Choice):
     words = tuple(lifecycle.JobState)
 
 
-class EventType(Choice):
+class EventTypeChoice(Choice):
     words = tuple(name for name in TYPES if name != TEST)
 
 
-class DeliveryState(Choice):
+class DeliveryStateChoice(Choice):
     words = ("pending", "delivered", "failed")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from marshmallow import fields
 
-from api.schemas.fields import File, Schema, Whole
+from api.schemas.fields import File, Schema, StrictInteger
 from api.schemas.loras import LoraFileSchema
 
 
 class ExportSchema(Schema):
-    round = Whole(
+    round = StrictInteger(
         1,
         1_000,
         allow_none=True,

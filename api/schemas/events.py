@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from marshmallow import fields
 
-from api.schemas.fields import MAX_INTEGER, Answer, Count, Schema
+from api.schemas.fields import MAX_INTEGER, Answer, QueryInteger, Schema
 
 
 class EventSchema(Answer):
@@ -21,9 +21,13 @@ class EventListSchema(Answer):
 
 
 class EventQuery(Schema):
-    after = Count(0, MAX_INTEGER, load_default=0, metadata={"description": "The `seq` of the last event you know."})
-    limit = Count(1, 100, load_default=20)
+    after = QueryInteger(
+        0, MAX_INTEGER, load_default=0, metadata={"description": "The `seq` of the last event you know."}
+    )
+    limit = QueryInteger(1, 100, load_default=20)
 
 
 class StreamQuery(Schema):
-    after = Count(0, MAX_INTEGER, metadata={"description": "Begin after this `seq`. `Last-Event-ID` goes before it."})
+    after = QueryInteger(
+        0, MAX_INTEGER, metadata={"description": "Begin after this `seq`. `Last-Event-ID` goes before it."}
+    )

@@ -155,14 +155,14 @@ def _readable(tag: str) -> None:
         raise ValidationError("must be a word or words")
 
 
-class Whole(fields.Integer):
+class StrictInteger(fields.Integer):
     """A JSON integer. `"5"` is none."""
 
     def __init__(self, low: int = -MAX_INTEGER, high: int = MAX_INTEGER, **kwargs: Any):
         super().__init__(strict=True, validate=Range(low, high), **kwargs)
 
 
-class Moment(fields.AwareDateTime):
+class Timestamp(fields.AwareDateTime):
     """A time with a time zone; UTC if it names none."""
 
     def __init__(self, **kwargs: Any):
@@ -170,14 +170,14 @@ class Moment(fields.AwareDateTime):
         super().__init__(format="iso", default_timezone=UTC, validate=within, **kwargs)
 
 
-class Count(fields.Integer):
+class QueryInteger(fields.Integer):
     """A whole number in an address, where everything is text."""
 
     def __init__(self, low: int, high: int, **kwargs: Any):
         super().__init__(validate=Range(low, high), **kwargs)
 
 
-class Real(fields.Float):
+class StrictFloat(fields.Float):
     """A JSON number. `"5"` is none."""
 
     def __init__(self, low: float | None = None, high: float | None = None, **kwargs: Any):
@@ -189,7 +189,7 @@ class Real(fields.Float):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
-class Flag(fields.Boolean):
+class StrictBoolean(fields.Boolean):
     """JSON true or false, and nothing that looks like it."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
@@ -219,7 +219,7 @@ class Metadata(Dict):
         )
 
 
-class Id(fields.String):
+class IdField(fields.String):
     def __init__(self, **kwargs: Any):
         super().__init__(validate=_Pattern("^[a-z]{3}_[0-9a-hjkmnp-tv-z]{26}$"), **kwargs)
 

@@ -6,15 +6,23 @@ from marshmallow import fields
 from marshmallow.validate import Length
 
 from api.pagination import PageQuery
-from api.schemas.choices import Decision, Framing, ImageRole, ImageSource, ImageState, ImageType, View
+from api.schemas.choices import (
+    DecisionChoice,
+    FramingChoice,
+    ImageRoleChoice,
+    ImageSourceChoice,
+    ImageStateChoice,
+    ImageTypeChoice,
+    ViewChoice,
+)
 from api.schemas.fields import (
     Answer,
     CommaTags,
-    Count,
     Download,
     DownloadExpiry,
     File,
     Links,
+    QueryInteger,
     Schema,
     Tags,
 )
@@ -29,10 +37,10 @@ class ImageSchema(Answer):
     round_id = fields.String(required=True, allow_none=True)
     job_id = fields.String(required=True, allow_none=True)
     parent_id = fields.String(required=True, allow_none=True, metadata={"description": "What it was made from."})
-    role = ImageRole(required=True)
-    source = ImageSource(required=True)
-    state = ImageState(required=True, metadata={"description": "`missing`: the store has lost it for good."})
-    decision = Decision(required=True)
+    role = ImageRoleChoice(required=True)
+    source = ImageSourceChoice(required=True)
+    state = ImageStateChoice(required=True, metadata={"description": "`missing`: the store has lost it for good."})
+    decision = DecisionChoice(required=True)
     view = fields.String(required=True, allow_none=True)
     framing = fields.String(required=True, allow_none=True)
     tags = fields.List(
@@ -69,15 +77,15 @@ class ImageSchema(Answer):
 
 class UploadSchema(Schema):
     file = File(required=True, metadata={"description": f"{READABLE}."})
-    view = View(metadata={"description": "From where she is seen."})
-    framing = Framing(metadata={"description": "How much of her is seen."})
+    view = ViewChoice(metadata={"description": "From where she is seen."})
+    framing = FramingChoice(metadata={"description": "How much of her is seen."})
     tags = CommaTags(load_default=list, metadata={"description": "What else is to be seen, parted by commas."})
 
 
 class UploadOfferSchema(Schema):
-    content_type = ImageType(required=True)
-    view = View(allow_none=True, load_default=None)
-    framing = Framing(allow_none=True, load_default=None)
+    content_type = ImageTypeChoice(required=True)
+    view = ViewChoice(allow_none=True, load_default=None)
+    framing = FramingChoice(allow_none=True, load_default=None)
     tags = Tags(load_default=list)
 
 
@@ -105,17 +113,17 @@ class VersionSchema(Schema):
 
 
 class ImageChangeSchema(Schema):
-    decision = Decision()
+    decision = DecisionChoice()
     tags = Tags()
-    view = View(allow_none=True)
-    framing = Framing(allow_none=True)
+    view = ViewChoice(allow_none=True)
+    framing = FramingChoice(allow_none=True)
 
 
 class ImageQuery(PageQuery):
-    role = ImageRole()
-    source = ImageSource()
-    decision = Decision()
-    round = Count(1, 1_000, metadata={"description": "The number of a round."})
+    role = ImageRoleChoice()
+    source = ImageSourceChoice()
+    decision = DecisionChoice()
+    round = QueryInteger(1, 1_000, metadata={"description": "The number of a round."})
 
 
 CropsSchema = schema_of(CropParams, "Crops")

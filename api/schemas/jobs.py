@@ -8,8 +8,20 @@ from marshmallow import fields, post_dump
 
 from api.context import reading, runtime
 from api.pagination import PageQuery
-from api.schemas.choices import Framing, ImportOutcome, JobKind, JobState, View
-from api.schemas.fields import Answer, Id, Links, List, Metadata, Moment, Query, Real, Schema, Text, Whole
+from api.schemas.choices import FramingChoice, ImportOutcomeChoice, JobKindChoice, JobStateChoice, ViewChoice
+from api.schemas.fields import (
+    Answer,
+    IdField,
+    Links,
+    List,
+    Metadata,
+    Query,
+    Schema,
+    StrictFloat,
+    StrictInteger,
+    Text,
+    Timestamp,
+)
 from api.schemas.plans import GenerateParamsSchema
 from shared.catalog.kinds import KINDS
 from shared.catalog.params import MAX_SEED
@@ -28,13 +40,13 @@ class JobSchema(Answer):
     id = fields.String(required=True)
     project_id = fields.String(required=True)
     round_id = fields.String(required=True, allow_none=True)
-    kind = JobKind(required=True)
+    kind = JobKindChoice(required=True)
     verb = fields.Function(
         lambda job: KINDS[job.kind].verb,
         required=True,
         metadata={"type": "string", "description": "What such a job does, such as `training`."},
     )
-    state = JobState(required=True)
+    state = JobStateChoice(required=True)
     priority = fields.Integer(required=True)
     attempt = fields.Integer(required=True)
     params = fields.Dict(keys=fields.String(), required=True)
@@ -77,7 +89,7 @@ class JobSchema(Answer):
 
 class ImportedFileSchema(Answer):
     name = fields.String(required=True)
-    outcome = ImportOutcome(required=True)
+    outcome = ImportOutcomeChoice(required=True)
     reason = fields.String(
         required=True, allow_none=True, metadata={"description": "Why. Of a file that was taken, a remark."}
     )
@@ -89,29 +101,33 @@ class JobQuery(PageQuery, Query):
     """`metadata.KEY=VALUE` filters by your own ids, as often as you like."""
 
     metadata_filter = True
-    project_id = Id()
-    state = JobState()
-    kind = JobKind()
-    created_after = Moment()
-    created_before = Moment()
+    project_id = IdField()
+    state = JobStateChoice()
+    kind = JobKindChoice()
+    created_after = Timestamp()
+    created_before = Timestamp()
 
 
 class WantedPictureSchema(Schema):
     prompt = Text(2_000, required=True)
-    seed = Whole(0, MAX_SEED, load_default=0, metadata={"description": "Of the first; the others count up from it."})
-    count = Whole(1, 1_000, load_default=1)
-    view = View(allow_none=True, load_default=None)
-    framing = Framing(allow_none=True, load_default=None)
+    seed = StrictInteger(
+        0, MAX_SEED, load_default=0, metadata={"description": "Of the first; the others count up from it."}
+    )
+    count = StrictInteger(1, 1_000, load_default=1)
+    view = ViewChoice(allow_none=True, load_default=None)
+    framing = FramingChoice(allow_none=True, load_default=None)
 
 
 class WantedLoraSchema(Schema):
-    lora_id = Id(required=True)
-    weight = Real(-4, 4, load_default=1.0)
+    lora_id = IdField(required=True)
+    weight = StrictFloat(-4, 4, load_default=1.0)
 
 
 class GenerationSchema(Schema):
     pictures = List(fields.Nested(WantedPictureSchema), 1, 200, required=True)
     loras = List(fields.Nested(WantedLoraSchema), 0, 8, load_default=list)
     params = fields.Nested(GenerateParamsSchema)
-    priority = Whole(-100, 100, load_default=0, metadata={"description": "Among your own jobs: higher goes first."})
+    priority = StrictInteger(
+        -100, 100, load_default=0, metadata={"description": "Among your own jobs: higher goes first."}
+    )
     metadata = Metadata()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from marshmallow import fields
 
-from api.schemas.choices import RoundKind
+from api.schemas.choices import RoundKindChoice
 from api.schemas.fields import Answer, Download, DownloadExpiry, Links
 
 
@@ -26,7 +26,7 @@ class LoraSchema(Answer):
     project_id = fields.String(required=True)
     round_id = fields.String(required=True)
     job_id = fields.String(required=True)
-    kind = RoundKind(required=True)
+    kind = RoundKindChoice(required=True)
     trigger_word = fields.String(required=True)
     base_model = fields.String(required=True)
     rank = fields.Integer(required=True)

@@ -7,8 +7,8 @@ from typing import Any
 from marshmallow import fields
 
 from api.pagination import PageQuery
-from api.schemas.choices import Curation, ProjectState
-from api.schemas.fields import Answer, Links, Metadata, Moment, Name, Query, Schema, Tags, Text
+from api.schemas.choices import CurationChoice, ProjectStateChoice
+from api.schemas.fields import Answer, Links, Metadata, Name, Query, Schema, Tags, Text, Timestamp
 from api.schemas.jobs import FailureSchema
 from api.schemas.plans import PlanSchema, ResolvedPlanSchema
 from api.schemas.records import RecordField
@@ -33,7 +33,7 @@ class NewProjectSchema(Schema):
     base_model = Text(
         100, load_default=next(iter(BASE_MODELS)), metadata={"description": "A name from GET /v1/base-models."}
     )
-    curation = Curation(load_default="manual")
+    curation = CurationChoice(load_default="manual")
     plan = fields.Nested(PlanSchema)
     metadata = Metadata()
 
@@ -46,7 +46,7 @@ class ProjectChangeSchema(Schema):
     subject_tags = Tags(20, min_length=1, metadata=SUBJECT)
     feature_tags = Tags(60, metadata=FEATURES)
     base_model = Text(100)
-    curation = Curation()
+    curation = CurationChoice()
     plan = fields.Nested(PlanSchema)
     metadata = Metadata()
 
@@ -76,9 +76,9 @@ class ProjectSchema(Answer):
     subject_tags = fields.List(fields.String(), required=True)
     feature_tags = fields.List(fields.String(), required=True)
     base_model = fields.String(required=True)
-    curation = Curation(required=True)
+    curation = CurationChoice(required=True)
     plan = RecordField(ResolvedPlanSchema, required=True)
-    state = ProjectState(required=True)
+    state = ProjectStateChoice(required=True)
     error = fields.Nested(FailureSchema, required=True, allow_none=True)
     warnings = Warnings()
     metadata = fields.Dict(keys=fields.String(), values=fields.String(), attribute="labels", required=True)
@@ -156,6 +156,6 @@ class ProjectQuery(PageQuery, Query):
     """`metadata.KEY=VALUE` filters by your own ids, as often as you like."""
 
     metadata_filter = True
-    state = ProjectState()
-    created_after = Moment()
-    created_before = Moment()
+    state = ProjectStateChoice()
+    created_after = Timestamp()
+    created_before = Timestamp()

@@ -14,7 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from marshmallow import fields
 
 from api.schemas import choices
-from api.schemas.fields import Answer, Dict, Flag, List, Real, Schema, Tags, Text, Whole
+from api.schemas.fields import Answer, Dict, List, Schema, StrictBoolean, StrictFloat, StrictInteger, Tags, Text
 from shared import records
 from shared.records import FieldInfo
 
@@ -69,7 +69,7 @@ def _field(hint: Any, about: FieldInfo, **options: Any) -> fields.Field[Any]:
     if dataclasses.is_dataclass(hint):
         return fields.Nested(schema_of(hint), **options)  # type: ignore[arg-type]
     if hint is bool:
-        return Flag(**options)
+        return StrictBoolean(**options)
     if hint in (int, float):
         return _number(hint, about, options)
     if about.one_of is not None or issubclass(hint, StrEnum):
@@ -94,7 +94,7 @@ def _list_field(item: Any, about: FieldInfo, options: dict[str, Any]) -> fields.
 def _number(hint: Any, about: FieldInfo, options: dict[str, Any]) -> fields.Field[Any]:
     if about.bounds is None:
         return fields.Float(**options) if hint is float else fields.Integer(**options)
-    return Real(*about.bounds, **options) if hint is float else Whole(*map(int, about.bounds), **options)
+    return StrictFloat(*about.bounds, **options) if hint is float else StrictInteger(*map(int, about.bounds), **options)
 
 
 def _choice(about: FieldInfo, hint: Any = str) -> type[choices.Choice]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from marshmallow import ValidationError, fields, validates_schema
 
-from api.schemas.choices import RoundKind, RoundState, Several, View
-from api.schemas.fields import Answer, Flag, Id, Links, List, Schema, Whole
+from api.schemas.choices import RoundKindChoice, RoundStateChoice, Several, ViewChoice
+from api.schemas.fields import Answer, IdField, Links, List, Schema, StrictBoolean, StrictInteger
 from api.schemas.jobs import FailureSchema
 from api.schemas.plans import ResolvedRoundSchema
 from api.schemas.records import RecordField
@@ -40,8 +40,8 @@ class RoundSchema(Answer):
     id = fields.String(required=True)
     project_id = fields.String(required=True)
     number = fields.Integer(required=True)
-    kind = RoundKind(required=True)
-    state = RoundState(required=True)
+    kind = RoundKindChoice(required=True)
+    state = RoundStateChoice(required=True)
     target = fields.Integer(required=True)
     plan = RecordField(ResolvedRoundSchema, required=True)
     counts = fields.Nested(CountsSchema, required=True)
@@ -70,9 +70,9 @@ class RoundSchema(Answer):
 
 
 class MoreCandidatesSchema(Schema):
-    count = Whole(1, MAX_CANDIDATES, required=True)
+    count = StrictInteger(1, MAX_CANDIDATES, required=True)
     views = Several(
-        View(),
+        ViewChoice(),
         1,
         len(VIEWS),
         metadata={"description": "Left out: those that the dataset still lacks, or all if it lacks none."},
@@ -82,8 +82,8 @@ class MoreCandidatesSchema(Schema):
 class DecisionsSchema(Schema):
     """What is not named stays as it was."""
 
-    accepted = List(Id(), 0, 1_000, load_default=list)
-    rejected = List(Id(), 0, 1_000, load_default=list)
+    accepted = List(IdField(), 0, 1_000, load_default=list)
+    rejected = List(IdField(), 0, 1_000, load_default=list)
 
     @validates_schema
     def _not_both(self, data: dict[str, list[str]], **_: object) -> None:
@@ -94,4 +94,4 @@ class DecisionsSchema(Schema):
 
 class FinishSchema(Schema):
     may_be_left_out = True  # the body: see Parser.load_json
-    accept_fewer = Flag(load_default=False, metadata={"description": "Go on although pictures are missing."})
+    accept_fewer = StrictBoolean(load_default=False, metadata={"description": "Go on although pictures are missing."})

@@ -6,8 +6,8 @@ from typing import Any
 
 from marshmallow import fields
 
-from api.schemas.choices import Role, Scope
-from api.schemas.fields import Answer, Flag, List, Moment, Name, Schema, Whole
+from api.schemas.choices import RoleChoice, ScopeChoice
+from api.schemas.fields import Answer, List, Name, Schema, StrictBoolean, StrictInteger, Timestamp
 from shared.models import ApiKey
 from shared.users import SCOPES
 
@@ -15,7 +15,7 @@ from shared.users import SCOPES
 class UserSchema(Answer):
     id = fields.String(required=True)
     name = fields.String(required=True)
-    role = Role(required=True)
+    role = RoleChoice(required=True)
     max_running_jobs = fields.Integer(required=True, allow_none=True)
     max_queued_jobs = fields.Integer(required=True, allow_none=True)
     gpu_seconds = fields.Float(required=True)
@@ -26,22 +26,26 @@ class UserSchema(Answer):
 
 class NewUserSchema(Schema):
     name = Name(100, required=True)
-    role = Role(load_default="member")
-    max_running_jobs = Whole(0, 1_000, allow_none=True)
-    max_queued_jobs = Whole(0, 100_000, allow_none=True)
+    role = RoleChoice(load_default="member")
+    max_running_jobs = StrictInteger(0, 1_000, allow_none=True)
+    max_queued_jobs = StrictInteger(0, 100_000, allow_none=True)
 
 
 class UserChangeSchema(Schema):
-    role = Role()
-    enabled = Flag(metadata={"description": "False: no key of theirs is good, and their jobs are cancelled."})
-    max_running_jobs = Whole(0, 1_000, allow_none=True, metadata={"description": "Null: the installation's own."})
-    max_queued_jobs = Whole(0, 100_000, allow_none=True, metadata={"description": "Null: the installation's own."})
+    role = RoleChoice()
+    enabled = StrictBoolean(metadata={"description": "False: no key of theirs is good, and their jobs are cancelled."})
+    max_running_jobs = StrictInteger(
+        0, 1_000, allow_none=True, metadata={"description": "Null: the installation's own."}
+    )
+    max_queued_jobs = StrictInteger(
+        0, 100_000, allow_none=True, metadata={"description": "Null: the installation's own."}
+    )
 
 
 class NewKeySchema(Schema):
     name = Name(100, required=True, metadata={"description": "What the key is for."})
     scopes = List(
-        Scope(),
+        ScopeChoice(),
         1,
         len(SCOPES),
         metadata={
@@ -49,7 +53,7 @@ class NewKeySchema(Schema):
             "`keys:write`."
         },
     )
-    expires_at = Moment(allow_none=True, load_default=None)
+    expires_at = Timestamp(allow_none=True, load_default=None)
 
 
 class KeySchema(Answer):

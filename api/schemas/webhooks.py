@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from marshmallow import fields
 
 from api.pagination import PageQuery
-from api.schemas.choices import DeliveryState, EventType
-from api.schemas.fields import Answer, Flag, Id, Links, List, Moment, Schema, Text, Whole
+from api.schemas.choices import DeliveryStateChoice, EventTypeChoice
+from api.schemas.fields import Answer, IdField, Links, List, Schema, StrictBoolean, StrictInteger, Text, Timestamp
 from shared.models import Delivery, Webhook
 from shared.outside.destinations import MAX_URL
 from shared.webhooks import OVERLAP_SECONDS, next_try_at
@@ -25,15 +25,19 @@ DESCRIPTION = {"description": "For you."}
 class NewWebhookSchema(Schema):
     url = Text(MAX_URL, required=True, metadata=URL)
     description = Text(200, min_length=0, load_default="", metadata=DESCRIPTION)
-    event_types = List(EventType(), 0, len(EventType.words), load_default=list, metadata=EVENT_TYPES | {"default": []})
-    project_id = Id(allow_none=True, load_default=None, metadata={"description": "Left out: all of your projects."})
+    event_types = List(
+        EventTypeChoice(), 0, len(EventTypeChoice.words), load_default=list, metadata=EVENT_TYPES | {"default": []}
+    )
+    project_id = IdField(
+        allow_none=True, load_default=None, metadata={"description": "Left out: all of your projects."}
+    )
 
 
 class WebhookChangeSchema(Schema):
     url = Text(MAX_URL, metadata=URL)
     description = Text(200, min_length=0, metadata=DESCRIPTION)
-    event_types = List(EventType(), 0, len(EventType.words), metadata=EVENT_TYPES)
-    enabled = Flag(metadata={"description": "True ends what disabled it, and forgets its failures."})
+    event_types = List(EventTypeChoice(), 0, len(EventTypeChoice.words), metadata=EVENT_TYPES)
+    enabled = StrictBoolean(metadata={"description": "True ends what disabled it, and forgets its failures."})
 
 
 class WebhookSchema(Answer):
@@ -75,7 +79,7 @@ class FreshWebhookSchema(WebhookSchema):
 
 
 class RotationSchema(Schema):
-    overlap_seconds = Whole(
+    overlap_seconds = StrictInteger(
         0,
         7 * 24 * 3600,
         load_default=OVERLAP_SECONDS,
@@ -105,7 +109,7 @@ class DeliverySchema(Answer):
     event_type = fields.String(attribute="event.type", required=True)
     project_id = fields.String(attribute="event.project_id", required=True, allow_none=True)
     seq = fields.Integer(attribute="event.seq", required=True)
-    state = DeliveryState(required=True)
+    state = DeliveryStateChoice(required=True)
     tries = fields.Integer(required=True)
     next_try_at = fields.Function(
         _next_try_at,
@@ -133,11 +137,11 @@ class DeliverySchema(Answer):
 
 
 class DeliveryQuery(PageQuery):
-    state = DeliveryState()
+    state = DeliveryStateChoice()
 
 
 class RecoverySchema(Schema):
-    since = Moment(required=True, metadata={"description": "Events from this time on."})
+    since = Timestamp(required=True, metadata={"description": "Events from this time on."})
 
 
 class RecoveredSchema(Answer):

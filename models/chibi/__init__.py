@@ -1,1 +1,1 @@
-"""Chibi: a tiny Stable Diffusion and its attribute reader, as they ship. `chibi_lab` made them."""
+"""Chibi: a tiny Stable Diffusion base model and its attribute reader. `chibi_lab` made them."""

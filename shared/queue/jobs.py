@@ -83,7 +83,7 @@ def enqueue(
     )
     session.add(job)
     session.flush()
-    session.execute(_STANDING_IN_LINE, {"whose": job.user_id})  # after the job: see turns.straighten_line
+    session.execute(_STANDING_IN_LINE, {"whose": job.user_id})  # after the job: see turns.repair_in_line
     wake(session, job.queue)
     return job
 

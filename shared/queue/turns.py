@@ -59,7 +59,7 @@ def take_next(session: Session, queue: str, settings: Settings) -> Turn | None:
     return Turn(queue, taken.id, taken.attempt)
 
 
-def straighten_line(session: Session) -> int:
+def repair_in_line(session: Session) -> int:
     """Set `in_line` for users with open jobs and clear it for all others. Returns how many rows changed.
 
     `jobs.enqueue` sets it itself, after it has written the job. Users who are submitting right now are skipped here: on

@@ -27,7 +27,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, moment: str) -> None:
             assert process.wait(60) == INTERRUPTED
         finally:
             process.kill()
-    assert "every process has ended" in said
+    assert "all processes have ended" in said
     assert "Traceback" not in said
     assert of_folder(tmp_path) == []
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

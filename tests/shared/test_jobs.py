@@ -250,17 +250,17 @@ def test_who_has_no_open_job_leaves_the_line_and_comes_back_with_the_next(
     runtime: Runtime, user: User, project: Project
 ) -> None:
     with runtime.transaction() as session:
-        assert turns.straighten_line(session) == 1
+        assert turns.repair_in_line(session) == 1
     assert not in_line(runtime, user)
     job = waiting_job(runtime, project)
     assert in_line(runtime, user)
     held = claim(runtime, job)
     assert held is not None
     with runtime.transaction() as session:
-        assert turns.straighten_line(session) == 0  # it may come back to the queue
+        assert turns.repair_in_line(session) == 0  # it may come back to the queue
     with runtime.transaction() as session:
         jobs.succeed(session, held, NOTHING)
-        assert turns.straighten_line(session) == 1
+        assert turns.repair_in_line(session) == 1
     assert not in_line(runtime, user)
 
 
@@ -270,7 +270,7 @@ def test_who_was_left_out_of_the_line_with_a_job_is_put_into_it(runtime: Runtime
     with runtime.transaction() as session:
         session.execute(update(User).values(in_line=False))
         assert turns.take_next(session, "gpu", runtime.settings) is None
-        assert turns.straighten_line(session) == 1
+        assert turns.repair_in_line(session) == 1
         assert turns.take_next(session, "gpu", runtime.settings)
 
 

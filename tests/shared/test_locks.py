@@ -26,7 +26,7 @@ from shared.queue.jobs import ClaimedJob, LostLease
 from shared.queue.turns import Turn
 from shared.runtime import Runtime
 from shared.settings import Settings
-from shared.webhooks import Answer
+from shared.webhooks import TryResult
 from tests.domain import NOTHING, RecordingBroker, claim, make_job, make_project, make_runtime, make_user, result_of
 from tests.factories import make_round
 from tests.servers import Postgres
@@ -215,14 +215,14 @@ def test_a_project_that_is_deleted_gets_its_deliveries_whatever_a_sender_is_doin
         session.flush()
         events.record(session, session.get_one(Project, project.id), "project.started")
     with runtime.transaction() as session:
-        telling = webhooks.take(session, webhook.id, "token", runtime.settings)
-    assert telling is not None
+        claim = webhooks.take(session, webhook.id, "token", runtime.settings)
+    assert claim is not None
     with ThreadPoolExecutor(1) as pool:
         with runtime.transaction() as session:
             session.execute(update(Webhook).values(lease_until=clock(60)))  # as a sender does first
             deleting = pool.submit(delete, runtime, project.id)
             await_waiting(runtime)
-            assert webhooks.delivered(session, telling, Answer(at=utcnow(), seconds=0.1, status=200))
+            assert webhooks.delivered(session, claim, TryResult(at=utcnow(), seconds=0.1, status=200))
         deleting.result()
 
 
@@ -339,7 +339,7 @@ def test_who_submits_while_the_line_is_straightened_stands_in_it(
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
         with runtime.transaction() as session:
-            assert turns.straighten_line(session) == 1  # for there is no job
+            assert turns.repair_in_line(session) == 1  # for there is no job
             submit = pool.submit(submitted, runtime, project)
             await_waiting(runtime)
         job = submit.result()
@@ -357,7 +357,7 @@ def test_the_line_is_straightened_without_those_who_are_submitting(
 
 def straighten(runtime: Runtime) -> int:
     with runtime.transaction() as session:
-        return turns.straighten_line(session)
+        return turns.repair_in_line(session)
 
 
 def test_of_two_jobs_for_one_place_in_the_queue_one_is_refused(runtime: Runtime, user: User, project: Project) -> None:

@@ -31,8 +31,8 @@ def test_the_python_of_the_page_hears_what_we_send_and_nothing_else(
     assert isinstance(app, Flask)
     world.happen()
     with world.session() as session:
-        telling = webhooks.take(session, webhook_id, "me", world.settings)
-    assert telling is not None
-    client, headers = app.test_client(), webhooks.headers(telling, world.runtime.vault)
-    assert client.post("/hooks/bootlora", data=telling.body, headers=headers).status_code == 204
-    assert client.post("/hooks/bootlora", data=telling.body + " ", headers=headers).status_code == 400
+        claim = webhooks.take(session, webhook_id, "me", world.settings)
+    assert claim is not None
+    client, headers = app.test_client(), webhooks.headers(claim, world.runtime.vault)
+    assert client.post("/hooks/bootlora", data=claim.body, headers=headers).status_code == 204
+    assert client.post("/hooks/bootlora", data=claim.body + " ", headers=headers).status_code == 400

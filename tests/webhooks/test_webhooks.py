@@ -20,7 +20,7 @@ from shared import events, retention, webhooks
 from shared.errors import Conflict, Invalid, NotFound
 from shared.models import Delivery, Event, Webhook
 from shared.outside.db import utcnow
-from shared.webhooks import Answer, Telling
+from shared.webhooks import Claim, TryResult
 from tests.domain import make_project, make_user
 from tests.servers import Postgres
 from tests.waiting import eventually
@@ -31,26 +31,26 @@ from workers.delivery import DeliverySender, retry_after
 HERE = "http://127.0.0.1:9999/"
 
 
-def take(world: World, webhook_id: str, token: str = "me") -> Telling | None:
+def take(world: World, webhook_id: str, token: str = "me") -> Claim | None:
     with world.session() as session:
         return webhooks.take(session, webhook_id, token, world.settings)
 
 
-def taken(world: World, webhook_id: str, token: str = "me") -> Telling:
-    telling = take(world, webhook_id, token)
-    assert telling is not None
-    return telling
+def taken(world: World, webhook_id: str, token: str = "me") -> Claim:
+    claim = take(world, webhook_id, token)
+    assert claim is not None
+    return claim
 
 
-def fail(world: World, telling: Telling, status: int = 500, retry_after: float | None = None) -> bool:
-    answer = Answer(at=utcnow(), seconds=0.1, status=status, retry_after=retry_after)
+def fail(world: World, claim: Claim, status: int = 500, retry_after: float | None = None) -> bool:
+    result = TryResult(at=utcnow(), seconds=0.1, status=status, retry_after=retry_after)
     with world.session() as session:
-        return webhooks.failed_try(session, telling, answer, world.settings)
+        return webhooks.failed_try(session, claim, result, world.settings)
 
 
-def hear(world: World, telling: Telling) -> bool:
+def hear(world: World, claim: Claim) -> bool:
     with world.session() as session:
-        return webhooks.delivered(session, telling, Answer(at=utcnow(), seconds=0.1, status=200, text="thanks"))
+        return webhooks.delivered(session, claim, TryResult(at=utcnow(), seconds=0.1, status=200, text="thanks"))
 
 
 def due_in(delivery: Delivery) -> float:
@@ -110,11 +110,11 @@ def test_a_webhook_hears_the_types_that_it_asks_for(world: World) -> None:
 def test_a_removed_webhook_takes_its_deliveries_along(world: World) -> None:
     webhook_id, _ = world.listen(HERE)
     world.happen(2)
-    telling = taken(world, webhook_id)
+    claim = taken(world, webhook_id)
     world.edit(webhook_id, webhooks.remove)
     assert world.deliveries() == []
-    assert not hear(world, telling)
-    assert not fail(world, telling)
+    assert not hear(world, claim)
+    assert not fail(world, claim)
 
 
 def test_another_url_starts_with_a_clean_slate(world: World) -> None:
@@ -129,9 +129,9 @@ def test_another_url_starts_with_a_clean_slate(world: World) -> None:
 def test_what_an_old_url_says_is_not_held_against_the_new_one(world: World) -> None:
     webhook_id, _ = world.listen(HERE)
     world.happen()
-    telling = taken(world, webhook_id)
+    claim = taken(world, webhook_id)
     world.edit(webhook_id, lambda s, w: webhooks.change(s, w, {"url": HERE + "new"}, world.settings))
-    fail(world, telling, status=410)
+    fail(world, claim, status=410)
     row = world.webhook(webhook_id)
     assert (row.disabled_at, row.failures, row.paused_until) == (None, 0, None)
     assert world.deliveries()[0].tries == 1
@@ -208,19 +208,19 @@ def test_a_second_rotation_does_not_end_the_first_secret_unasked(world: World) -
     assert refused.value.code == "rotation_under_way"
     secret = world.edit(webhook_id, lambda s, w: webhooks.rotate(s, w, world.runtime.vault, overlap_seconds=0))
     world.happen()
-    telling = taken(world, webhook_id)
-    assert [world.runtime.vault.open(each) for each in telling.sealed_secrets] == [secret]
+    claim = taken(world, webhook_id)
+    assert [world.runtime.vault.open(each) for each in claim.sealed_secrets] == [secret]
 
 
 def test_the_timestamp_is_true_wherever_the_clock_stands(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library overwrites a datetime's zone instead of converting it."""
     webhook_id, secret = world.listen(HERE)
     world.happen()
-    telling = taken(world, webhook_id)
+    claim = taken(world, webhook_id)
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    signed = webhooks.headers(telling, world.runtime.vault)
+    signed = webhooks.headers(claim, world.runtime.vault)
     assert abs(int(signed["webhook-timestamp"]) - datetime.datetime.now(UTC).timestamp()) < 5
-    standardwebhooks.Webhook(secret).verify(telling.body, signed)
+    standardwebhooks.Webhook(secret).verify(claim.body, signed)
     tokyo = datetime.datetime.now(timezone(timedelta(hours=9)))
     trap = standardwebhooks.Webhook(secret).sign("id", tokyo, "{}")
     assert trap != standardwebhooks.Webhook(secret).sign("id", tokyo.astimezone(UTC), "{}")
@@ -240,8 +240,8 @@ def test_a_secret_that_cannot_be_opened_is_a_failed_try(world: World, receiver: 
 def test_a_secret_is_in_no_representation(world: World) -> None:
     webhook_id, _ = world.listen(HERE)
     world.happen()
-    telling = taken(world, webhook_id)
-    assert telling.sealed_secrets[0] not in repr(telling)
+    claim = taken(world, webhook_id)
+    assert claim.sealed_secrets[0] not in repr(claim)
 
 
 # --- tests, redelivery, recovery ------------------------------------------------------------------------------
@@ -368,7 +368,7 @@ def make_due(world: World, webhook_id: str) -> None:
 def test_jitter_differs(make_world: Callable[..., World]) -> None:
     world = make_world(webhook_retry_seconds=(1000,))
     random.seed()
-    delays = {webhooks._delay(1, Answer(at=utcnow(), seconds=0), world.settings) for _ in range(5)}
+    delays = {webhooks._delay(1, TryResult(at=utcnow(), seconds=0), world.settings) for _ in range(5)}
     assert len(delays) == 5
 
 
@@ -484,7 +484,7 @@ def test_an_endpoint_is_held_by_one_sender_and_delivers_in_order(on_both: World)
 def test_of_many_that_reach_for_an_endpoint_one_gets_it(on_both: World) -> None:
     webhook_id, _ = on_both.listen(HERE)
     on_both.happen(5)
-    got: list[Telling | None] = []
+    got: list[Claim | None] = []
     start = threading.Barrier(8)
 
     def reach(number: int) -> None:
