@@ -29,7 +29,14 @@ ROW = catalog.BaseModel(
 FAMILY = catalog.FamilyRow(
     code="tests.diffusion.flow:TinyFlow",
     train={"lora_modules": "attention"},
-    generate={"inference_steps": 3, "guidance_scale": 2.0, "sampler": "euler", "batch_size": 2},
+    generate={
+        "inference_steps": 3,
+        "guidance_scale": 2.0,
+        "sampler": "euler",
+        "negative_prompt": "",
+        "batch_size": 2,
+    },
+    score={"scorer": "plain"},
     samplers=catalog.FLOW_SAMPLERS,
 )
 

@@ -1,10 +1,11 @@
-"""What every family must do, asked of four that have little in common: three tiny ones of random weights, and chibi."""
+"""What every family must do: asked of tiny base models of random weights, and of chibi."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shared import catalog
+from shared import catalog, plans
+from shared.catalog import BaseModel, FamilyRow, base_models
 from shared.catalog.params import GenerateParams, TrainParams, WantedPicture
 from tests.diffusion import flow, tiny
 from tests.diffusion.checkpoints import FolderCheckpoints
@@ -31,12 +33,36 @@ from workers.diffusion.lora.about import About
 from workers.diffusion.lora.weights import TrainedLora
 from workers.diffusion.train import train_lora
 
-DENOISERS = {"sd15": ["unet"], "sdxl": ["unet"], "flow": ["transformer"], "chibi": ["unet"]}
-TEXT_ENCODERS = {"sd15": ["text_encoder"], "sdxl": ["text_encoder", "text_encoder_2"], "chibi": ["text_encoder"]}
-PIPELINES = {
-    "sd15": diffusers.StableDiffusionPipeline,
-    "sdxl": diffusers.StableDiffusionXLPipeline,
-    "chibi": diffusers.StableDiffusionPipeline,
+
+@dataclass(frozen=True)
+class Case:
+    """A small base model of a family, and what the tests expect of it."""
+
+    make: Callable[[Path], BaseModel]  # its row; the folder is empty, for files of random weights
+    denoiser: str  # name of the part
+    text_encoders: Sequence[str] = ()  # names of the parts that can be trained
+    pipeline: type[diffusers.DiffusionPipeline] | None = None  # that reads it; None: diffusers doesn't know the family
+    is_told_sizes: bool = False  # whether the denoiser is told of sizes and crops
+    family: FamilyRow | None = None  # of a family that is not in the catalog
+
+
+CASES = {
+    "sd15": Case(tiny.make_base_model, "unet", ["text_encoder"], diffusers.StableDiffusionPipeline),
+    "sd2": Case(
+        partial(tiny.make_base_model, prediction_type="v_prediction", family="sd2"),
+        "unet",
+        ["text_encoder"],
+        diffusers.StableDiffusionPipeline,
+    ),
+    "sdxl": Case(
+        partial(tiny.make_base_model, family="sdxl"),
+        "unet",
+        ["text_encoder", "text_encoder_2"],
+        diffusers.StableDiffusionXLPipeline,
+        is_told_sizes=True,
+    ),
+    "chibi": Case(lambda folder: base_models()["chibi"], "unet", ["text_encoder"], diffusers.StableDiffusionPipeline),
+    "flow": Case(lambda folder: flow.ROW, "transformer", is_told_sizes=True, family=flow.FAMILY),
 }
 
 EXAMPLES = [
@@ -61,41 +87,28 @@ class Stopped(Exception):
     pass
 
 
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, catalog.BaseModel]:
-    """A base model of each family."""
-    chibi = catalog.BASE_MODELS["chibi"]
-    return {
-        "sd15": tiny.make_base_model(tmp_path_factory.mktemp("sd15")),
-        "sdxl": tiny.make_base_model(tmp_path_factory.mktemp("sdxl"), family="sdxl"),
-        "flow": flow.ROW,
-        "chibi": replace(chibi, path=str(tiny.ROOT / chibi.path)),
-    }
-
-
-@pytest.fixture(scope="module", params=DENOISERS)
-def family(request: pytest.FixtureRequest, rows: dict[str, catalog.BaseModel]) -> Iterator[Family]:
+def family(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
+    row = case.make(tmp_path_factory.mktemp("base"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(catalog.FAMILIES, "flow", flow.FAMILY)
-        yield families.load(rows[request.param], "cpu")
+        if case.family is not None:
+            patch.setitem(catalog.FAMILIES, row.family, case.family)
+        yield families.load(row, "cpu")
     families.unload()
 
 
 @pytest.fixture(scope="module")
-def reader(family: Family) -> type[diffusers.DiffusionPipeline]:
-    """The pipeline of diffusers that reads the family."""
-    if family.row.family not in PIPELINES:
-        pytest.skip("diffusers doesn't know this family")
-    return PIPELINES[family.row.family]
-
-
-@pytest.fixture(scope="module")
-def training(family: Family) -> TrainParams:
+def training(case: Case) -> TrainParams:
     """One of everything that can be trained."""
-    return TRAINING if family.row.family in TEXT_ENCODERS else replace(TRAINING, text_encoder_learning_rate=0.0)
+    return TRAINING if case.text_encoders else replace(TRAINING, text_encoder_learning_rate=0.0)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Live:
     """A LoRA of every part, each module's change while it was on the base model, and the files of it."""
 
@@ -119,13 +132,24 @@ def live(family: Family, training: TrainParams, tmp_path_factory: pytest.TempPat
     return Live(lora, deltas, paths)
 
 
+def test_every_family_of_the_catalog_has_a_case() -> None:
+    assert catalog.FAMILIES.keys() <= CASES.keys(), "add a row to CASES, with a tiny base model of random weights"
+
+
 class TestFamily:
-    def test_every_part_that_is_asked_for_learns_and_no_other_changes(self, family: Family, live: Live) -> None:
-        name = family.row.family
+    def test_its_row_says_whatever_has_no_neutral_default(self, family: Family) -> None:
+        for each in plans.resolve(None, family.row).rounds:
+            for params in (each.train, each.generate, each.score):
+                unsaid = [name for name, value in dataclasses.asdict(params).items() if value is None]
+                assert not unsaid, f"{type(params).__name__} has no default for these: say them in the family's row"
+
+    def test_every_part_that_is_asked_for_learns_and_no_other_changes(
+        self, case: Case, family: Family, live: Live
+    ) -> None:
         without_text = train_lora(family, EXAMPLES, replace(TRAINING, text_encoder_learning_rate=0.0))
         for lora, names in (
-            (live.lora, DENOISERS[name] + TEXT_ENCODERS.get(name, [])),
-            (without_text, DENOISERS[name]),
+            (live.lora, [case.denoiser, *case.text_encoders]),
+            (without_text, [case.denoiser]),
         ):
             assert list(lora.weights) == names
             for part in names:
@@ -140,8 +164,8 @@ class TestFamily:
             assert paths
             assert set(paths) <= set(part.lora_paths("all")) <= set(part.could_carry())
 
-    def test_a_text_encoder_that_is_not_there_is_not_silently_left_out(self, family: Family) -> None:
-        if family.row.family in TEXT_ENCODERS:
+    def test_a_text_encoder_that_is_not_there_is_not_silently_left_out(self, case: Case, family: Family) -> None:
+        if case.text_encoders:
             pytest.skip("it has one")
         with pytest.raises(ValueError, match="no text encoder to train"):
             train_lora(family, EXAMPLES, TRAINING)
@@ -172,9 +196,11 @@ class TestFamily:
 
     @pytest.mark.parametrize("form", ["kohya", "peft"])
     def test_diffusers_reads_the_same_change_of_every_module(
-        self, family: Family, reader: Any, live: Live, form: str
+        self, case: Case, family: Family, live: Live, form: str
     ) -> None:
-        pipeline = reader.from_pretrained(family.row.path, local_files_only=True)
+        if case.pipeline is None:
+            pytest.skip("diffusers doesn't know this family")
+        pipeline: Any = case.pipeline.from_pretrained(family.row.path, local_files_only=True)
         path = live.files[form]
         pipeline.load_lora_weights(
             str(path.parent), weight_name=path.name, adapter_name="her", use_safetensors=True, local_files_only=True
@@ -223,6 +249,34 @@ class TestFamily:
         assert np.abs(changed["kohya"] - plain).max() > 2
         assert np.abs(changed["kohya"] - changed["peft"]).max() <= 2  # fp16 and fp32
 
+    def test_pictures_keep_their_size_as_latents(self, family: Family) -> None:
+        for width, height in family.sizes(None):
+            image = make_image(0, (width, height))
+            mean, std = family.encode_images([image, image])
+            assert mean.shape == std.shape == (2, *family.latent_shape(width, height))
+            assert [picture.size for picture in family.decode(mean)] == [(width, height)] * 2
+
+    def test_sides_may_be_any_multiple_of_the_unit_in_its_row(self, family: Family) -> None:
+        unit = catalog.FAMILIES[family.row.family].side_unit
+        drawn = draw(family, PICTURES[:1], replace(DRAWING, width=5 * unit, height=7 * unit))
+        assert drawn.shape == (1, 7 * unit, 5 * unit, 3)
+
+    def test_it_reads_as_much_of_a_text_as_its_row_says(self, family: Family) -> None:
+        limit = catalog.FAMILIES[family.row.family].text_limit
+        assert family.cut_off("1girl") == ""
+        assert bool(family.cut_off(", ".join(["1girl"] * 1_000))) is (limit is not None)
+
+    def test_the_prompt_reaches_the_denoiser(self, family: Family) -> None:
+        noisy = torch.randn(1, *family.latent_shape(32, 32), generator=torch.Generator().manual_seed(0))
+        t = family.noise.draw_times(1, torch.Generator().manual_seed(0))
+        placements = [Placement((32, 32), (0, 0), (32, 32))]
+        with torch.no_grad():
+            first, second = (
+                family.predict(noisy, t, family.place(family.encode_prompts([text]), placements))
+                for text in ("1girl", "from behind")
+            )
+        assert not torch.equal(first, second)
+
     def test_conditioning_is_a_table_of_rows(self, family: Family) -> None:
         texts = ["1girl", "", "1girl, from behind, long hair"]
         placements = [Placement((64, 48 + n), (n, 0), (32, 32)) for n in range(3)]
@@ -233,7 +287,7 @@ class TestFamily:
         for rows in ([0, 1, 2], [2, 0, 0]):
             assert_same_rows(joined.take(rows), whole.take(rows))
 
-    def test_the_size_and_crop_of_a_picture_reach_the_denoiser(self, family: Family) -> None:
+    def test_the_size_and_crop_of_a_picture_reach_the_denoiser(self, case: Case, family: Family) -> None:
         """Those that are told of them answer otherwise for another; the rest don't know of any."""
         noisy = torch.randn(1, *family.latent_shape(32, 32), generator=torch.Generator().manual_seed(0))
         t = family.noise.draw_times(1, torch.Generator().manual_seed(0))
@@ -247,17 +301,17 @@ class TestFamily:
                     Placement((32, 32), (0, 20), (32, 32)),
                 )
             )
-        is_told = family.row.family in ("sdxl", "flow")
-        assert torch.equal(small, large) is not is_told
-        assert torch.equal(small, cropped) is not is_told
+        assert torch.equal(small, large) is not case.is_told_sizes
+        assert torch.equal(small, cropped) is not case.is_told_sizes
 
 
 class TestSdxl:
     """What only SDXL has."""
 
     @pytest.fixture(scope="class")
-    def sdxl(self, rows: dict[str, catalog.BaseModel]) -> Family:
-        return catalog.resolve(catalog.FAMILIES["sdxl"].code)(rows["sdxl"], "cpu")
+    def sdxl(self, tmp_path_factory: pytest.TempPathFactory) -> Family:
+        row = CASES["sdxl"].make(tmp_path_factory.mktemp("sdxl"))
+        return catalog.resolve(catalog.FAMILIES["sdxl"].code)(row, "cpu")
 
     def test_it_is_trained_with_each_picture_s_own_size(self, sdxl: Any) -> None:
         seen = self.time_ids(sdxl, lambda: train_lora(sdxl, EXAMPLES, replace(TRAINING, train_steps=6)))
