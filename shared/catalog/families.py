@@ -13,7 +13,11 @@ from shared.catalog.vocabulary import DISCRETE_SAMPLERS
 
 @dataclass(frozen=True)
 class FamilyRow:
-    """An architecture. Its values override the neutral defaults of `params.py`; a client overrides both."""
+    """An architecture.
+
+    Its values override the neutral defaults of `params.py`, and it must give those that are None there: `lora_modules`,
+    `inference_steps`, `guidance_scale`, `sampler`, `negative_prompt`, `batch_size` and `scorer`. A client overrides both.
+    """
 
     code: str  # dotted path of the class in workers.diffusion.families
     train: dict[str, Any] = field(default_factory=dict)

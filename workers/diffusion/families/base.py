@@ -20,7 +20,10 @@ from workers.diffusion.noise.base import Noise
 
 
 class Family(ABC):
-    """One base model, loaded and frozen. Training and generation leave it as they found it."""
+    """One base model, loaded and frozen. Training and generation leave it as they found it.
+
+    `families.load` makes it as `Class(row, device)`. If `device` is None, the class chooses one.
+    """
 
     row: BaseModel  # its row of the catalog
     device: torch.device
