@@ -114,7 +114,7 @@ class Method:
     def gather(self, subject: Subject, round_: RoundPlan, lora: Path, number: int) -> None:
         """Draw candidates and let the scorer choose, until the target is reached or the plan allows no more."""
         params = round_.score
-        scorer = catalog.resolve(catalog.SCORERS[params.scorer or "plain"])()
+        scorer = catalog.resolve(catalog.SCORERS[params.scorer or "plain"])
         for attempt in range(round_.max_generations):
             places = round_.target - len(subject.known)
             if places <= 0:
@@ -127,7 +127,7 @@ class Method:
             drawn = self.draw(wanted, round_.generate, lora, round_.lora_weight)
             references = [image for image, _ in subject.known]
             candidates = [Candidate(p.view, p.framing, dhash(d)) for p, d in zip(wanted, drawn, strict=True)]
-            scores = scorer.score(references, drawn, [p.view for p in wanted])
+            scores = scorer(references, drawn, [p.view for p in wanted])
             hashes = [dhash(image) for image in references]
             for i in choose(candidates, scores, quota, params, taken=hashes):
                 tags = wanted[i].prompt.split(", ")[1 + len(SUBJECT_TAGS) :]

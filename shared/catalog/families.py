@@ -15,8 +15,8 @@ from shared.catalog.vocabulary import DISCRETE_SAMPLERS
 class FamilyRow:
     """An architecture.
 
-    Its values override the neutral defaults of `params.py`, and it must give those that are None there: `lora_modules`,
-    `inference_steps`, `guidance_scale`, `sampler`, `negative_prompt`, `batch_size` and `scorer`. A client overrides both.
+    Its values override the neutral defaults of `params.py`; a client overrides both. It must give what is None there:
+    `lora_modules`, `inference_steps`, `guidance_scale`, `sampler`, `negative_prompt`, `batch_size` and `scorer`.
     """
 
     code: str  # dotted path of the class in workers.diffusion.families

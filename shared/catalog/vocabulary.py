@@ -40,6 +40,6 @@ CROP_MODES = ("quadrants", "boxes", "auto")
 
 # Which code judges candidates.
 SCORERS = {
-    "plain": "workers.scorers.plain:PlainScorer",  # colours and where they lie: for pictures of any kind
-    "reader": "workers.scorers.reader:ReaderScorer",  # attributes and views of the chibi world
+    "plain": "workers.scorers.plain:score",  # colours and where they lie: for pictures of any kind
+    "reader": "workers.scorers.reader:score",  # attributes and views of the chibi world
 }

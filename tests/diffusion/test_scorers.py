@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,12 @@ import pytest
 from PIL import Image
 
 from chibi_lab.old_world import Shot, held_out_characters, render
+from shared import catalog
 from shared.catalog.params import ScoreParams
 from workers import pictures
-from workers.scorers.base import Score
+from workers.scorers import plain, reader
+from workers.scorers.base import Score, Scorer
 from workers.scorers.choice import Candidate, choose, dhash
-from workers.scorers.plain import PlainScorer
-from workers.scorers.reader import ReaderScorer
 
 KENNEY = sorted((Path(__file__).resolve().parents[1] / "data/kenney").glob("femaleAdventurer_*.png"))
 
@@ -24,8 +25,8 @@ def pose(name: str) -> Image.Image:
     return pictures.prepare(Image.open(path), 192)
 
 
-def plain(references: list[Image.Image], candidates: list[Image.Image]) -> list[Score]:
-    return PlainScorer().score(references, candidates, [None] * len(candidates))
+def scores_of(references: list[Image.Image], candidates: list[Image.Image]) -> list[Score]:
+    return plain.score(references, candidates, [None] * len(candidates))
 
 
 def recoloured(image: Image.Image) -> Image.Image:
@@ -39,35 +40,48 @@ def references() -> list[Image.Image]:
     return [pictures.cut(idle, crop.box) for crop in pictures.auto(idle)]
 
 
+@pytest.mark.parametrize("name", catalog.SCORERS)
+class TestScorer:
+    """What every scorer must do."""
+
+    def test_every_score_is_between_0_and_1_whatever_the_picture(self, name, references):
+        scorer: Scorer = catalog.resolve(catalog.SCORERS[name])
+        odd = [Image.new("RGB", (64, 64), "white"), Image.new("RGBA", (5, 90), (0, 0, 0, 0)), Image.new("L", (300, 20))]
+        for known in (references, odd):
+            scores = scorer(known, [*odd, pose("jump")], ["front", "behind", None, "side"])
+            assert len(scores) == 4
+            assert all(0 <= number <= 1 for score in scores for number in (score.identity, score.shows_view))
+            assert all(math.isfinite(detail) for score in scores for detail in score.details.values())
+
+    def test_it_scores_no_candidates_but_needs_references(self, name, references):
+        scorer: Scorer = catalog.resolve(catalog.SCORERS[name])
+        assert scorer(references, [], []) == []
+        with pytest.raises(ValueError, match="no references"):
+            scorer([], references, [None] * len(references))
+
+
 def test_she_is_told_from_others_in_any_pose(references):
     hers = [pose("jump"), pose("walk0"), pose("climb0")]
     others = [recoloured(image) for image in [pose("idle"), *hers]]
-    scores = [score.identity for score in plain(references, hers + others)]
+    scores = [score.identity for score in scores_of(references, hers + others)]
     assert min(scores[:3]) > 1.5 * max(scores[3:])
     assert all(0 <= score <= 1 for score in scores)
 
 
 def test_her_own_picture_scores_highest(references):
-    (score,) = plain(references, references[:1])
+    (score,) = scores_of(references, references[:1])
     assert score.identity == 1.0
 
 
 def test_the_background_doesn_t_count(references):
     (path,) = (path for path in KENNEY if "jump" in path.name)
     on_green = pictures.upscale(pictures.flatten(Image.open(path), (40, 160, 90)), 192)
-    theirs, hers = plain(references, [recoloured(pose("jump")), on_green])
+    theirs, hers = scores_of(references, [recoloured(pose("jump")), on_green])
     assert hers.identity > 2 * theirs.identity
 
 
-def test_one_reference_is_enough_and_none_is_too_few(references):
-    assert plain(references[:1], [pose("walk0")])[0].identity > 0.3
-    with pytest.raises(ValueError, match="no references"):
-        plain([], references)
-
-
-def test_odd_pictures_are_scored_too(references):
-    odd = [Image.new("RGB", (64, 64), "white"), Image.new("RGBA", (5, 90), (0, 0, 0, 0)), Image.new("L", (300, 20))]
-    assert len(plain(references, odd)) == 3
+def test_one_reference_is_enough(references):
+    assert scores_of(references[:1], [pose("walk0")])[0].identity > 0.3
 
 
 def test_near_duplicates_share_most_bits():
@@ -87,10 +101,10 @@ def test_the_reader_knows_her_and_her_views():
     crops = [pictures.cut(shown, crop.box) for crop in pictures.auto(shown, view="front")]
     views = ["front", "side", "behind"]
     hers, others = ([Image.fromarray(render(each, Shot(view=view), 128)) for view in views] for each in (girl, other))
-    scores = ReaderScorer().score(crops, hers + others, views * 2)
+    scores = reader.score(crops, hers + others, views * 2)
     assert min(score.identity for score in scores[:3]) > 2 * max(score.identity for score in scores[3:])
     assert min(score.shows_view for score in scores) > 0.5
-    (front,) = ReaderScorer().score(crops, hers[:1], ["behind"])
+    (front,) = reader.score(crops, hers[:1], ["behind"])
     assert front.shows_view < 0.1
 
 

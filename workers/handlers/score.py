@@ -18,7 +18,7 @@ def run(work: Work[ScoreParams, ScoreInputs]) -> ScoreResult:
         raise JobFailed(
             "unknown_scorer", f"this worker has no scorer {params.scorer!r}; use one of {', '.join(SCORERS)}"
         )
-    scorer: Scorer = resolve(SCORERS[params.scorer])()
+    scorer: Scorer = resolve(SCORERS[params.scorer])
     work.step(kinds.SCORE.verb, 0, len(inputs.candidates))
     most = ENOUGH * work.base_model.resolution
     references = [work.image(each, most) for each in inputs.references]
@@ -27,7 +27,7 @@ def run(work: Work[ScoreParams, ScoreInputs]) -> ScoreResult:
         Candidate(each.view, each.framing, dhash(image))
         for each, image in zip(inputs.candidates, candidates, strict=True)
     ]
-    scores = scorer.score(references, candidates, [each.view for each in asked])
+    scores = scorer(references, candidates, [each.view for each in asked])
     accepted = choose(asked, scores, inputs.quota, params, taken=[dhash(image) for image in references])
     ids = [each.id for each in inputs.candidates]
     return ScoreResult(

@@ -24,9 +24,18 @@ class Score:
 
 
 class Scorer(Protocol):
-    """Scores candidates against reference pictures of the character."""
+    """A function that scores candidates against reference pictures of the character."""
 
-    def score(
+    def __call__(
         self, references: Sequence[Image.Image], candidates: Sequence[Image.Image], views: Sequence[str | None]
     ) -> list[Score]:
-        """One score per candidate, in order. `views`: the requested view of each, a name from catalog.VIEWS."""
+        """One score per candidate, in order.
+
+        Args:
+            references: pictures of any size and mode, at least one.
+            candidates: likewise, or none.
+            views: the requested view of each candidate, a name from catalog.VIEWS.
+
+        Raises:
+            ValueError: there are no references.
+        """

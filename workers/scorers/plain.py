@@ -19,23 +19,21 @@ LAYOUT_SHARE = 0.4  # the bands' share of the distance; the rest compares whole 
 NEAREST_SCALE = 0.2  # minimum scale: crops of one picture are closer to each other than any drawing can be
 
 
-class PlainScorer:
+def score(
+    references: Sequence[Image.Image], candidates: Sequence[Image.Image], views: Sequence[str | None]
+) -> list[Score]:
     """Closeness to the nearest reference; 0.5 is the distance between the references themselves."""
-
-    def score(
-        self, references: Sequence[Image.Image], candidates: Sequence[Image.Image], views: Sequence[str | None]
-    ) -> list[Score]:
-        del views  # colours don't show the view
-        if not references:
-            raise ValueError("no references to score against; pass at least one")
-        known = np.stack([embed(image) for image in references])
-        scale = own_distance(known)
-        scores = []
-        for image in candidates:
-            distance = float(np.linalg.norm(known - embed(image), axis=1).min())
-            identity = 1 / (1 + (distance / scale) ** 2)
-            scores.append(Score(identity, details={"distance": distance, "scale": scale}))
-        return scores
+    del views  # colours don't show the view
+    if not references:
+        raise ValueError("no references to score against; pass at least one")
+    known = np.stack([embed(image) for image in references])
+    scale = own_distance(known)
+    scores = []
+    for image in candidates:
+        distance = float(np.linalg.norm(known - embed(image), axis=1).min())
+        identity = 1 / (1 + (distance / scale) ** 2)
+        scores.append(Score(identity, details={"distance": distance, "scale": scale}))
+    return scores
 
 
 def embed(image: Image.Image) -> np.ndarray:

@@ -15,23 +15,21 @@ from workers.scorers.base import Score
 SIDE = 128  # pixels; the reader's training resolution
 
 
-class ReaderScorer:
+def score(
+    references: Sequence[Image.Image], candidates: Sequence[Image.Image], views: Sequence[str | None]
+) -> list[Score]:
     """Compares a picture with the references attribute by attribute."""
-
-    def score(
-        self, references: Sequence[Image.Image], candidates: Sequence[Image.Image], views: Sequence[str | None]
-    ) -> list[Score]:
-        if not references:
-            raise ValueError("no references to score against; pass at least one")
-        if not candidates:
-            return []
-        reader = trained()
-        known, read = (reader.read(pixels(images)) for images in (references, candidates))
-        found, seen = identity(known, read, reader.card["hers"]), read["view"].numpy()
-        return [
-            Score(float(found[i]), float(seen[i][reader.answers["view"].index(view)]) if view else 1.0)
-            for i, view in enumerate(views)
-        ]
+    if not references:
+        raise ValueError("no references to score against; pass at least one")
+    if not candidates:
+        return []
+    reader = trained()
+    known, read = (reader.read(pixels(images)) for images in (references, candidates))
+    found, seen = identity(known, read, reader.card["hers"]), read["view"].numpy()
+    return [
+        Score(float(found[i]), float(seen[i][reader.answers["view"].index(view)]) if view else 1.0)
+        for i, view in enumerate(views)
+    ]
 
 
 @cache
