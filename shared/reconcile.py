@@ -20,7 +20,6 @@ from sqlalchemy.orm import Session
 
 from shared import ids, ownership
 from shared.addresses import FOLDERS
-from shared.catalog import kinds
 from shared.errors import NotFound
 from shared.lifecycle import TERMINAL_JOB_STATES, Decision, JobState, ProjectState
 from shared.models import Image, Job, Lora, Project
@@ -33,7 +32,6 @@ from shared.runtime import Runtime
 log = structlog.get_logger()
 
 JOB_KEY = re.compile(r"projects/[^/]+/jobs/(?P<job>[^/]+)/")
-_TO_BE_TAKEN_IN = (Job.kind.in_((kinds.UPLOAD.name, kinds.IMPORT.name)), Job.state.not_in(TERMINAL_JOB_STATES))
 AT_ONCE = 1_000  # rows fetched at a time; there may be a million
 MISSING = "missing"  # the state of an image whose object is gone
 
@@ -67,7 +65,10 @@ def compare(runtime: Runtime, *, grace_seconds: float, read: bool = False) -> Di
     stored = {found.key for folder in FOLDERS for found in runtime.storage.list(f"{folder}/")}
     with runtime.db.reading() as session:
         references = list(_references(session))
-        awaited = set(session.scalars(select(Job.inputs["key"].as_string()).where(*_TO_BE_TAKEN_IN)))
+        to_be_read = (
+            select(Job.inputs).where(Job.state.not_in(TERMINAL_JOB_STATES)).execution_options(yield_per=AT_ONCE)
+        )
+        awaited = {key for inputs in session.scalars(to_be_read) for key in _keys(inputs)}
         published = select(Job.result).where(Job.result.is_not(None)).execution_options(yield_per=AT_ONCE)
         results = {key for result in session.scalars(published) for key in _keys(result)}
         at_work = _at_work(session, grace_seconds)
@@ -140,7 +141,7 @@ def _references(session: Session) -> Iterator[Reference]:
 
 
 def _keys(value: Any) -> Iterator[str]:
-    """Every `key` anywhere in a result: objects that a job has published are never orphans."""
+    """Every `key` anywhere in a job's inputs or result: what it will read and what it has published are no orphans."""
     if isinstance(value, dict):
         if isinstance(value.get("key"), str):
             yield value["key"]

@@ -58,6 +58,19 @@ def test_the_objects_of_a_job_at_work_are_left_alone(runtime: Runtime, project: 
     assert reconcile.collect(runtime, grace_seconds=0) == 0
 
 
+@pytest.mark.parametrize("kind", ["upload", "crop"])
+def test_what_an_open_job_reads_is_left_alone_whatever_its_kind(runtime: Runtime, project: Project, kind: str) -> None:
+    key = f"incoming/prj_{'0' * 26}/upl_{'0' * 26}"
+    runtime.storage.put_bytes(key, b"posted")
+    with runtime.transaction() as session:
+        job = make_job(session, project, kind)
+        job.inputs = {**job.inputs, "key": key, "image": {"id": "img_0", "key": key, "sha256": "0"}}
+    assert reconcile.compare(runtime, grace_seconds=HOUR).orphans == []
+    with runtime.transaction() as session:
+        session.get_one(Job, job.id).state = "failed"
+    assert reconcile.compare(runtime, grace_seconds=HOUR).orphans == [key]
+
+
 def test_the_last_checkpoint_of_a_failed_job_is_kept(runtime: Runtime, project: Project) -> None:
     key = ended_job(runtime, project, "checkpoint-50.safetensors")
     with runtime.transaction() as session:
