@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
+from shared import records
 from shared.catalog.families import FAMILIES
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "flow_prediction")
+PLACES = ("path", "config", "vae")  # the fields of a base model that name files or folders
 
 
 @dataclass(frozen=True)
@@ -45,16 +50,45 @@ ROOT = Path(__file__).resolve().parent.parent.parent  # the folder that holds `m
 def base_models(models_file: Path | None = None) -> dict[str, BaseModel]:
     """The base models of this installation: those that ship, and those of its own TOML file.
 
-    A row of the file is a table `[name]` with the fields of `BaseModel`; a relative `path` or `config` is taken
-    from the file's folder.
+    Each table `[name]` of the file holds fields of `BaseModel`. A relative `path`, `config` or `vae` is taken from the
+    file's folder.
+
+    Raises:
+        ValueError: the file is not TOML, or one of its tables is no base model.
     """
     models = {name: replace(row, path=str(ROOT / row.path)) for name, row in BASE_MODELS.items()}
-    if models_file is not None:
-        for name, row in tomllib.loads(models_file.read_text()).items():
-            places = {
-                key: str((models_file.parent / row[key]).resolve()) for key in ("path", "config", "vae") if row.get(key)
-            }
-            models[name] = BaseModel(name=name, **(row | places))
-            if models[name].family not in FAMILIES:
-                raise ValueError(f"{models_file}: base model {name!r} is of the unknown family {models[name].family!r}")
-    return models
+    if models_file is None:
+        return models
+    try:
+        tables = tomllib.loads(models_file.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{models_file} is not TOML: {error}") from error
+    return models | {name: _own(models_file, name, table) for name, table in tables.items()}
+
+
+def _own(models_file: Path, name: str, table: Any) -> BaseModel:
+    """A base model of the installation's own file."""
+    where, allowed = f"{models_file}: base model {name!r}", [each.name for each in fields(BaseModel)][1:]
+    if not isinstance(table, dict):
+        raise ValueError(f"{where} is not a table; write [{name}], and its fields below")
+    if unknown := table.keys() - set(allowed):
+        raise ValueError(f"{where} has unknown fields: {', '.join(sorted(unknown))}; use {', '.join(allowed)}")
+    places = {
+        key: str((models_file.parent / table[key]).resolve())
+        for key in PLACES
+        if isinstance(table.get(key), str) and table[key]
+    }
+    try:
+        row = records.read(BaseModel, {"name": name, **table, **places})
+    except TypeError as error:
+        raise ValueError(f"{where} is incomplete or wrong: {error}") from error
+    if row.family not in FAMILIES:
+        raise ValueError(f"{where} is of the unknown family {row.family!r}; use one of {', '.join(FAMILIES)}")
+    if row.prediction_type not in PREDICTION_TYPES:
+        predictions = ", ".join(PREDICTION_TYPES)
+        raise ValueError(f"{where} has the unknown prediction_type {row.prediction_type!r}; use one of {predictions}")
+    lineages = FAMILIES[row.family].lineages
+    if row.lineage and row.lineage not in lineages:
+        known = f"use one of {', '.join(lineages)}" if lineages else "its family has none"
+        raise ValueError(f"{where} is of the unknown lineage {row.lineage!r}; {known}")
+    return row
