@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.mark.parametrize("setting", fields(Settings), ids=lambda setting: setting.name)
 def test_every_setting_is_in_the_readme_with_its_default(setting: Field[object]) -> None:
     row = f"| `BOOTLORA_{setting.name.upper()}` | {shown(setting.default)} |"
-    assert row in (ROOT / "README.md").read_text()
+    is_listed = row in (ROOT / "README.md").read_text()
+    assert is_listed, f"add to the table of settings in README.md, with the meaning: {row}"
 
 
 def shown(default: object) -> str:
@@ -34,7 +35,8 @@ def shown(default: object) -> str:
 
 @pytest.mark.parametrize("type_", list(events.TYPES))
 def test_every_event_is_in_the_page_on_webhooks(type_: str) -> None:
-    assert f"`{type_}`" in (ROOT / "docs" / "webhooks.md").read_text()
+    is_listed = f"`{type_}`" in (ROOT / "docs" / "webhooks.md").read_text()
+    assert is_listed, f"add a row for {type_} to the table in docs/webhooks.md"
 
 
 @pytest.mark.parametrize(
