@@ -146,19 +146,8 @@ def check_startable(session: Session, project: Project) -> None:
 
 def add_round(session: Session, project: Project, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Round:
     """Reopen a completed project with another round on all accepted pictures."""
-    if project.state != ProjectState.COMPLETED:
-        raise Conflict(f"the project is {project.state}; add rounds only to a completed project", code="not_completed")
+    plan = another_round(session, project, given, base_models)
     before = rounds.of_project(session, project.id)
-    with_end = [given] if given["kind"] == RoundKind.CHARACTER else [given, {"kind": "character"}]
-    plan = plans.resolve({"rounds": with_end}, base_model(base_models, project.base_model)).rounds[0]
-    _check_prompts(project, plan, base_model(base_models, project.base_model))
-    accepted = len(images.dataset(session, project.id))
-    if plan.kind == RoundKind.STYLE and plan.target <= accepted:
-        raise Invalid(
-            f"the project already has {accepted} accepted pictures; give a higher `target`",
-            code="target_reached",
-            errors=[{"pointer": "/target", "detail": f"must be more than {accepted}"}],
-        )
     rounds.move_project(project, ProjectState.RUNNING)
     round_ = Round(
         project=project,
@@ -171,6 +160,26 @@ def add_round(session: Session, project: Project, given: dict[str, Any], base_mo
     session.flush()
     rounds.begin(session, round_)
     return round_
+
+
+def another_round(
+    session: Session, project: Project, given: dict[str, Any], base_models: dict[str, BaseModel]
+) -> RoundPlan:
+    """The round that `add_round` would add, checked but not added."""
+    if project.state != ProjectState.COMPLETED:
+        raise Conflict(f"the project is {project.state}; add rounds only to a completed project", code="not_completed")
+    with_end = [given] if given["kind"] == RoundKind.CHARACTER else [given, {"kind": "character"}]
+    base = base_model(base_models, project.base_model)
+    plan = plans.resolve({"rounds": with_end}, base).rounds[0]
+    _check_prompts(project, plan, base)
+    accepted = len(images.dataset(session, project.id))
+    if plan.kind == RoundKind.STYLE and plan.target <= accepted:
+        raise Invalid(
+            f"the project already has {accepted} accepted pictures; give a higher `target`",
+            code="target_reached",
+            errors=[{"pointer": "/target", "detail": f"must be more than {accepted}"}],
+        )
+    return plan
 
 
 def cancel(session: Session, project: Project) -> Project:

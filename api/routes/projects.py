@@ -195,6 +195,6 @@ def _delete_objects(project_id: str) -> None:
 
 
 def _dry_run(project: Project) -> Any:
-    shown = extent.of(reading(), project, user(), runtime().settings)
+    shown = extent.of(reading(), project, project.plan, user(), runtime().settings)
     release()
     return jsonify(DryRunSchema().dump(shown))

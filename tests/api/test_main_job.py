@@ -351,3 +351,25 @@ def test_a_dry_run_of_a_drawing_draws_nothing(ada, session_of):
     wrong = wanted | {"params": {"width": 100}}
     assert ada.post(f"{path}/generations?dry_run=true", wrong).json["code"] == "size_not_offered"
     assert ada.post(f"{path}/generations?dry_run=false", wanted).status_code == 202
+
+
+def test_a_dry_run_of_another_round_says_what_it_would_do_and_begins_nothing(ada, session_of):
+    with session_of() as session:
+        project, round_ = make_curating(session, ada.user_id)
+        project.state = round_.state = "completed"
+    path = f"/v1/projects/{project.id}/rounds"
+    wanted = {"kind": "style", "target": 10, "candidates_per_pick": 2}
+    answer = ada.post(f"{path}?dry_run=true", wanted)
+    assert answer.status_code == 200, answer.json
+    (extent,) = answer.json["rounds"]
+    assert (extent["number"], extent["kind"], extent["train_images"], extent["pictures"]) == (2, "style", 4, 12)
+    assert answer.json["plan"]["rounds"][0]["target"] == 10
+    assert answer.json["quota"]["new_jobs"] == 2
+    assert ada.get(f"/v1/projects/{project.id}").json["state"] == "completed"
+    assert ada.get("/v1/jobs?state=queued").json["items"] == []
+
+    assert ada.post(f"{path}?dry_run=true", {"kind": "style", "target": 4}).json["code"] == "target_reached"
+    begun = ada.post(f"{path}?dry_run=false", wanted)
+    assert (begun.status_code, begun.json["number"]) == (202, 2)
+    assert begun.json["plan"] == answer.json["plan"]["rounds"][0]
+    assert ada.post(f"{path}?dry_run=true", wanted).json["code"] == "not_completed"
