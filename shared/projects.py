@@ -42,9 +42,13 @@ def create(session: Session, user: User, given: dict[str, Any], base_models: dic
     return project
 
 
+def lock_count(session: Session, user: User) -> None:
+    """Let nobody else add a project of this user until the transaction ends."""
+    session.execute(_ONE_AT_A_TIME, {"whose": user.id})
+
+
 def check_count(session: Session, user: User, settings: Settings) -> None:
     """Raise `Conflict` (`too_many_projects`) when a user has as many projects as allowed."""
-    session.execute(_ONE_AT_A_TIME, {"whose": user.id})
     count = session.scalar(_COUNTED, {"whose": user.id}) or 0
     if count >= settings.max_projects_per_user:
         raise Conflict(

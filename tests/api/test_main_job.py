@@ -11,14 +11,16 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.event import listen
 
-from api import auth
+from api import auth, document
 from shared import users
 from shared.errors import Unavailable
 from shared.models import ApiKey, Job
 from shared.outside.db import utcnow
 from tests.api.bodies import PROJECT, upload
 from tests.api.conftest import ON_BOTH
+from tests.api.documented import operations
 from tests.factories import make_curating, make_failed, make_image, make_job, make_lora, make_project, make_round, png
 from tests.waiting import eventually
 
@@ -373,3 +375,29 @@ def test_a_dry_run_of_another_round_says_what_it_would_do_and_begins_nothing(ada
     assert (begun.status_code, begun.json["number"]) == (202, 2)
     assert begun.json["plan"] == answer.json["plan"]["rounds"][0]
     assert ada.post(f"{path}?dry_run=true", wanted).json["code"] == "not_completed"
+
+
+def test_a_dry_run_locks_no_row_and_writes_none(ada, session_of, runtime, built_app):
+    with session_of() as session:
+        curating, _ = make_curating(session, ada.user_id)
+        done, round_ = make_curating(session, ada.user_id)
+        done.state = round_.state = "completed"
+        draft = make_project(session, ada.user_id)
+        for _ in range(4):
+            make_image(session, draft)
+    bodies = {
+        "/v1/projects": PROJECT,
+        f"/v1/projects/{draft.id}/start": None,
+        f"/v1/projects/{draft.id}/generations": {"pictures": [{"prompt": "1girl"}]},
+        f"/v1/projects/{curating.id}/rounds/1/candidates": {"count": 1},
+        f"/v1/projects/{done.id}/rounds": {"kind": "character"},
+    }
+    assert len(bodies) == sum("dry_run" in str(each) for _, _, each in operations(document.document(built_app)))
+    ada.get("/v1/me")  # notes that the key is in use
+    said: list[str] = []
+    listen(runtime.db.engine, "before_cursor_execute", lambda _, __, statement, *more: said.append(statement))
+    for path, body in bodies.items():
+        answer = ada.post(f"{path}?dry_run=true", body)
+        assert answer.status_code == 200, answer.json
+    assert len(said) > len(bodies)
+    assert [each for each in said if "FOR " in each or not each.lstrip().startswith(("SELECT", "BEGIN"))] == []

@@ -33,7 +33,8 @@ def run(work: Work[ImportParams, ImportInputs]) -> ImportResult:
     if "files" not in known:
         known = _taken_in(work)
     work.forget(work.inputs.key)
-    return records.read(ImportResult, {"images": list(known["images"].values()), "files": known["files"]})
+    images = [known["images"][name] for name in sorted(known["images"])]  # Postgres keeps them in another order
+    return records.read(ImportResult, {"images": images, "files": known["files"]})
 
 
 def _taken_in(work: Work[ImportParams, ImportInputs]) -> dict[str, Any]:
