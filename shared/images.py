@@ -131,12 +131,15 @@ def check_crops(image: Image, params: CropParams) -> None:
             )
         if min(right - left, bottom - top) < MIN_CROP_SIDE:
             raise Invalid(
-                f"box {number} is too small; each side must have at least {MIN_CROP_SIDE} pixels", code="box_too_small"
+                f"box {number} is too small; each side must have at least {MIN_CROP_SIDE} pixels",
+                code="box_too_small",
+                errors=[{"pointer": f"/boxes/{number}/box", "detail": f"a side below {MIN_CROP_SIDE} pixels"}],
             )
         if max(right - left, bottom - top) > MAX_ASPECT * min(right - left, bottom - top):
             raise Invalid(
                 f"box {number} is too narrow; its longer side may be at most {MAX_ASPECT} times the shorter",
                 code="box_too_narrow",
+                errors=[{"pointer": f"/boxes/{number}/box", "detail": f"over {MAX_ASPECT} times as long as wide"}],
             )
 
 

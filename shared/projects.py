@@ -21,7 +21,7 @@ from shared.catalog.kinds import (
     UploadParams,
 )
 from shared.catalog.params import GenerateParams, RoundPlan, WantedPicture
-from shared.errors import Conflict, Invalid
+from shared.errors import Conflict, Invalid, under
 from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKind
 from shared.models import Image, Job, Project, Round, User, Webhook
 from shared.queue import jobs
@@ -59,6 +59,9 @@ def check_count(session: Session, user: User, settings: Settings) -> None:
 
 def draft(user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
     """The project that `create` would add, checked but not added."""
+    base = base_model(base_models, given["base_model"])
+    with under("/plan"):
+        plan = plans.resolve(given.get("plan"), base)
     project = Project(
         user_id=user.id,
         name=given["name"],
@@ -66,13 +69,13 @@ def draft(user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) 
         subject_tags=captions.clean(given["subject_tags"]),
         feature_tags=captions.clean(given["feature_tags"]),
         base_model=given["base_model"],
-        plan=plans.resolve(given.get("plan"), base_model(base_models, given["base_model"])),
+        plan=plan,
         curation=given["curation"],
         labels=given.get("metadata") or {},
     )
     _check_words(project)
-    for plan in project.plan.rounds:
-        _check_prompts(project, plan, base_model(base_models, project.base_model))
+    for round_ in project.plan.rounds:
+        _check_prompts(project, round_, base)
     return project
 
 
@@ -104,10 +107,11 @@ def change(session: Session, project: Project, changes: dict[str, Any], base_mod
     if "metadata" in changes:
         project.labels = changes["metadata"]
     base = base_model(base_models, project.base_model)
-    if "plan" in changes:
-        project.plan = plans.resolve(changes["plan"], base)
-    elif project.base_model != old_base:
-        project.plan = plans.carry_over(project.plan, base_models.get(old_base, base), base)
+    with under("/plan"):
+        if "plan" in changes:
+            project.plan = plans.resolve(changes["plan"], base)
+        elif project.base_model != old_base:
+            project.plan = plans.carry_over(project.plan, base_models.get(old_base, base), base)
     _check_words(project)
     for plan in project.plan.rounds:
         _check_prompts(project, plan, base)
@@ -172,9 +176,8 @@ def another_round(
     """The round that `add_round` would add, checked but not added."""
     if project.state != ProjectState.COMPLETED:
         raise Conflict(f"the project is {project.state}; add rounds only to a completed project", code="not_completed")
-    with_end = [given] if given["kind"] == RoundKind.CHARACTER else [given, {"kind": "character"}]
     base = base_model(base_models, project.base_model)
-    plan = plans.resolve({"rounds": with_end}, base).rounds[0]
+    plan = plans.resolve_round(given, base)
     _check_prompts(project, plan, base)
     accepted = len(images.dataset(session, project.id))
     if plan.kind == RoundKind.STYLE and plan.target <= accepted:
@@ -281,7 +284,9 @@ def drawing(
     count = sum(each["count"] for each in given["pictures"])
     if count > settings.max_pictures_per_job:
         raise Invalid(
-            f"{count} pictures are more than the {settings.max_pictures_per_job} of one job", code="too_many_pictures"
+            f"{count} pictures are more than the {settings.max_pictures_per_job} of one job",
+            code="too_many_pictures",
+            errors=[{"pointer": "/pictures", "detail": f"at most {settings.max_pictures_per_job} together"}],
         )
     wanted = []
     for number, each in enumerate(given["pictures"]):
@@ -298,7 +303,8 @@ def drawing(
         pictures=wanted,
         loras=loras.of_project(session, project, given["loras"]),
     )
-    return plans.generate_params(base, given.get("params")), inputs
+    with under("/params"):
+        return plans.generate_params(base, given.get("params")), inputs
 
 
 def _check_no_open_uploads(session: Session, project: Project) -> None:

@@ -132,7 +132,9 @@ def test_a_job_of_a_disabled_user_that_cannot_end_stays_whole_and_the_others_end
     admin.patch(f"/v1/users/{ada.user_id}", {"enabled": False})
     assert runtime.stop_disabled() == 1
     with runtime.db.reading() as session:
-        states = [session.get_one(row, id_).state for row, id_ in ((Job, stuck.id), (Round, round_.id), (Job, other.id))]
+        states = [
+            session.get_one(row, id_).state for row, id_ in ((Job, stuck.id), (Round, round_.id), (Job, other.id))
+        ]
         assert states == ["queued", "training", "cancelled"]
         told = select(Event.type).where(Event.project_id == done.id)
         assert "job.cancelled" not in session.scalars(told).all()

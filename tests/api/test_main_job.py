@@ -370,6 +370,8 @@ def test_a_dry_run_of_another_round_says_what_it_would_do_and_begins_nothing(ada
     assert ada.get(f"/v1/projects/{project.id}").json["state"] == "completed"
     assert ada.get("/v1/jobs?state=queued").json["items"] == []
 
+    character = ada.post(f"{path}?dry_run=true", {"kind": "character", "target": 9}).json
+    assert character["plan"]["rounds"][0]["target"] == 0, "it adds no pictures"
     assert ada.post(f"{path}?dry_run=true", {"kind": "style", "target": 4}).json["code"] == "target_reached"
     begun = ada.post(f"{path}?dry_run=false", wanted)
     assert (begun.status_code, begun.json["number"]) == (202, 2)
