@@ -49,7 +49,12 @@ def add_upload(
 
 def check_words(project: Project, tags: Sequence[str]) -> None:
     """Refuse denied words in tags, also where a caption joins the tags with those of the project."""
-    captions.check_allowed(project.trigger_word, *project.subject_tags, *project.feature_tags, *tags)
+    captions.check_allowed(*words(project), *tags)
+
+
+def words(project: Project) -> list[str]:
+    """What the captions of a project may name beside the tags of a picture."""
+    return [project.trigger_word, *project.subject_tags, *project.feature_tags]
 
 
 def take_upload(session: Session, job: Job, result: UploadResult) -> None:

@@ -21,7 +21,7 @@ from shared.catalog.kinds import (
     UploadParams,
 )
 from shared.catalog.params import GenerateParams, RoundPlan, WantedPicture
-from shared.errors import Conflict, Invalid, under
+from shared.errors import Conflict, Invalid, TooMany, under
 from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKind
 from shared.models import Image, Job, Project, Round, User, Webhook
 from shared.queue import jobs
@@ -42,9 +42,9 @@ def create(session: Session, user: User, given: dict[str, Any], base_models: dic
     return project
 
 
-def lock_count(session: Session, user: User) -> None:
-    """Let nobody else add a project of this user until the transaction ends."""
-    session.execute(_ONE_AT_A_TIME, {"whose": user.id})
+def one_count_at_a_time(session: Session, user_id: str) -> None:
+    """Lock the user's row, so that what is counted now stays so until the transaction ends."""
+    session.execute(_ONE_AT_A_TIME, {"whose": user_id})
 
 
 def check_count(session: Session, user: User, settings: Settings) -> None:
@@ -233,11 +233,23 @@ def upload_of(session: Session, project: Project, key: str) -> Job | None:
     return session.scalars(query).first()
 
 
+def check_imports(session: Session, user_id: str, settings: Settings) -> None:
+    """Raise `TooMany` (`too_many_queued_imports`) when as many imports of a user are waiting as allowed."""
+    waiting = (Job.user_id == user_id, Job.state == JobState.QUEUED, Job.kind == kinds.IMPORT.name)
+    count, allowed = session.scalar(select(func.count()).where(*waiting)) or 0, settings.max_queued_imports
+    if count >= allowed:
+        raise TooMany(
+            f"{count} of your imports are waiting, and {allowed} are allowed; try again when some of them have run",
+            code="too_many_queued_imports",
+        )
+
+
 def import_zip(session: Session, project: Project, key: str, pictures: int, settings: Settings) -> Job:
     """Make reference pictures of those in a zip of the store."""
+    one_count_at_a_time(session, project.user_id)
+    check_imports(session, project.user_id, settings)
     images.check_upload(session, project, settings.max_images_per_project, pictures)
-    words = [project.trigger_word, *project.subject_tags, *project.feature_tags]
-    inputs = ImportInputs(key=key, words=words)
+    inputs = ImportInputs(key=key, words=images.words(project))
     return jobs.enqueue(session, project, kinds.IMPORT, params=ImportParams(pictures=pictures), inputs=inputs)
 
 
