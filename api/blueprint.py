@@ -144,9 +144,11 @@ class Blueprint(flask_smorest.Blueprint):
 
         def mark(view: View) -> View:
             marked = declare(view)
-            taken = {"multipart": "takes_file", "query": "takes_query"}.get(kwargs.get("location", "json"))
-            if taken:
-                marked.__dict__[taken] = True
+            location = kwargs.get("location", "json")
+            if location == "multipart":
+                marked.__dict__["largest_file"] = schema.largest_file
+            elif location == "query":
+                marked.__dict__["takes_query"] = True
             return marked
 
         return mark
@@ -247,7 +249,7 @@ def answered(view: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with context.sessions():
                 if marks["scope"] is not None:
-                    submits = bool(marks.get("idempotent")) and not marks.get("takes_file")
+                    submits = bool(marks.get("idempotent")) and not marks.get("largest_file")
                     auth.authenticate(marks["scope"], submits=submits)
                     _check_query(marks.get("takes_query", False))
                 if marks.get("if_match"):

@@ -1,4 +1,4 @@
-"""How much work a project would be: what a dry run says."""
+"""How much work a plan would be: what a dry run says."""
 
 from __future__ import annotations
 
@@ -9,36 +9,43 @@ from sqlalchemy.orm import Session
 
 from shared import plans, projects, rounds, triggers
 from shared.catalog import kinds
+from shared.catalog.params import Plan
 from shared.lifecycle import RoundKind
 from shared.models import Image, Project, User
 from shared.queue import jobs, speeds
 from shared.settings import Settings
 
 
-def of(session: Session, project: Project, user: User, settings: Settings) -> dict[str, Any]:
-    """Steps, pictures and seconds of each round, if everything is accepted at the first drawing."""
+def of(
+    session: Session, project: Project, plan: Plan, user: User, settings: Settings, *, first: int = 1
+) -> dict[str, Any]:
+    """Steps, pictures and seconds of each round of a plan, if everything is accepted at the first drawing.
+
+    Args:
+        first: the number of its first round.
+    """
     have = max(projects.MIN_REFERENCES, _references(session, project))
     extents = []
-    for number, plan in enumerate(project.plan.rounds, 1):
-        style = plan.kind == RoundKind.STYLE
-        wanted = plans.candidates(max(0, plan.target - have), plan)
+    for number, round_ in enumerate(plan.rounds, first):
+        style = round_.kind == RoundKind.STYLE
+        wanted = plans.candidates(max(0, round_.target - have), round_)
         pictures = wanted if style else rounds.EVALUATION_PICTURES
-        training = speeds.seconds(session, kinds.TRAIN, project.base_model, kinds.train_passes(plan.train))
+        training = speeds.seconds(session, kinds.TRAIN, project.base_model, kinds.train_passes(round_.train))
         drawing = speeds.seconds(session, kinds.GENERATE, project.base_model, pictures)
         extents.append(
             {
                 "number": number,
-                "kind": plan.kind,
+                "kind": round_.kind,
                 "train_images": have,
-                "train_steps": plan.train.train_steps,
+                "train_steps": round_.train.train_steps,
                 "pictures": pictures,
                 "seconds": None if training is None or drawing is None else round(training + drawing, 1),
             }
         )
-        have = max(have, plan.target) if style else have
+        have = max(have, round_.target) if style else have
     seconds = [each["seconds"] for each in extents]
     return {
-        "plan": project.plan,
+        "plan": plan,
         "rounds": extents,
         "train_steps": sum(each["train_steps"] for each in extents),
         "pictures": sum(each["pictures"] for each in extents),

@@ -93,12 +93,13 @@ def count(*, submits: bool = False) -> None:
 
 
 def _bound_body() -> None:
-    """Large where a file goes, small elsewhere."""
+    """Bound the body: large where a file goes, small elsewhere."""
     settings = context.runtime().settings
-    has_file = request.mimetype == "multipart/form-data" and "Authorization" in request.headers
-    request.max_content_length = (
-        settings.max_upload_bytes + FORM_OVERHEAD_BYTES if has_file else settings.max_body_bytes
-    )
+    view = current_app.view_functions.get(request.endpoint or "")
+    largest_file = getattr(view, "largest_file", None)  # the name of a setting
+    request.max_content_length = settings.max_body_bytes
+    if largest_file and request.mimetype == "multipart/form-data" and "Authorization" in request.headers:
+        request.max_content_length = getattr(settings, largest_file) + FORM_OVERHEAD_BYTES
     request.max_form_memory_size = settings.max_body_bytes
 
 

@@ -7,20 +7,16 @@ row: the slip that goes with it is sealed by us and says all that is to be known
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import IO, Any
 
 from api import context
-from shared import captions
-from shared.archives import Archive
+from shared import archives, captions
 from shared.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
 from shared.ids import new_id
 from shared.outside import pictures
@@ -88,17 +84,12 @@ def store(content: bytes, project_id: str) -> dict[str, Any]:
 def store_zip(file: IO[bytes], project_id: str) -> tuple[str, int]:
     """Store a zip for its job, after reading its list of files. Returns its key and its number of pictures."""
     runtime, place = context.runtime(), admitted()
-    limits = runtime.settings
     context.release()
-    with place, tempfile.TemporaryDirectory() as folder:
-        count = len(Archive(file, limits.max_pictures_per_import, limits.max_upload_bytes).names)
-        path = Path(folder) / "import.zip"
-        file.seek(0)
-        with path.open("wb") as target:
-            shutil.copyfileobj(file, target)
+    with place:
+        count = len(archives.opened(file, runtime.settings).names)
         key = f"incoming/{project_id}/{new_id('upl')}"
         context.undo(partial(runtime.storage.delete, key))
-        runtime.storage.put_file(key, path, "application/zip")
+        runtime.storage.put_from(key, file, "application/zip")
     return key, count
 
 

@@ -7,6 +7,7 @@ Pictures are unpacked one at a time, to a disk. See docs/datasets.md for what is
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
 import zipfile
@@ -22,6 +23,7 @@ import charset_normalizer
 
 from shared.captions import CONTROLS
 from shared.errors import Invalid, TooLarge
+from shared.settings import Settings
 
 FORMATS = {  # of pictures by the ends of their names
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
@@ -48,7 +50,6 @@ BYTES_PER_ENTRY = 512  # in the zip's own list of what it holds, at most
 LEAST_LIST_BYTES = 1 << 17  # zipfile looks for the list in the last 64 kB
 MAX_CAPTION_BYTES = 10_000
 MAX_RATIO = 100  # of one entry, unpacked to packed: text alone gets near
-MAX_TOGETHER = 5  # times of what one picture may have
 MAX_NAME_LENGTH = 200
 MAX_REPEATS = 10_000
 CHUNK_BYTES = 1 << 16
@@ -74,11 +75,11 @@ class Found:
     fault: str | None = None  # why its caption can't be read
 
 
-def pack(path: Path, name: str, entries: Iterable[Entry]) -> int:
-    """Write a zip with a folder for each number of repeats. Returns how many pictures are in it."""
+def pack(file: IO[bytes], name: str, entries: Iterable[Entry]) -> int:
+    """Write a zip into an open file, with a folder for each number of repeats. Returns how many pictures are in it."""
     title = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "dataset"
     number = 0
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as target:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as target:
         for number, entry in enumerate(entries, 1):
             folder = f"{entry.repeats}_{title}"
             target.writestr(f"{folder}/{number:03}.png", entry.content)
@@ -86,16 +87,28 @@ def pack(path: Path, name: str, entries: Iterable[Entry]) -> int:
     return number
 
 
+def opened(file: IO[bytes], settings: Settings) -> Archive:
+    """A zip from outside, listed, within the limits of this installation."""
+    return Archive(
+        file,
+        max_pictures=settings.max_pictures_per_import,
+        max_picture_bytes=settings.max_upload_bytes,
+        max_bytes=settings.max_import_bytes,
+    )
+
+
 class Archive:
     """A zip from outside, listed: `names` are those of its pictures, `left_out` says why of each other file.
 
     Raises:
         Invalid: not a zip, a bad name, no picture in it.
-        TooLarge: too many entries, or one that unpacks to far more than it is.
+        TooLarge: too many bytes, packed or unpacked, too many entries, or one that unpacks to far more than it is.
     """
 
-    def __init__(self, file: IO[bytes], max_pictures: int, max_picture_bytes: int):
+    def __init__(self, file: IO[bytes], *, max_pictures: int, max_picture_bytes: int, max_bytes: int):
         self._max_picture_bytes = max_picture_bytes
+        if (size_bytes := file.seek(0, os.SEEK_END)) > max_bytes:
+            raise TooLarge(f"the zip has {size_bytes} bytes; {max_bytes} may be", code="zip_too_large")
         most = max(LEAST_LIST_BYTES, BYTES_PER_ENTRY * MAX_ENTRIES * max_pictures)
         with _zip_errors():
             self._zip = zipfile.ZipFile(cast(IO[bytes], _Bounded(file, most)))
@@ -104,8 +117,8 @@ class Archive:
             raise TooLarge(f"the zip holds {len(infos)} files; send fewer", code="zip_too_large")
         for info in infos:
             _check(info, max_picture_bytes)
-        if sum(info.file_size for info in infos) > MAX_TOGETHER * max_picture_bytes:
-            raise TooLarge("the zip unpacks to more than is allowed; send fewer pictures", code="zip_too_large")
+        if (together := sum(info.file_size for info in infos)) > max_bytes:
+            raise TooLarge(f"the zip unpacks to {together} bytes; {max_bytes} may be", code="zip_too_large")
         self._infos = {_name(info): info for info in infos}
         self.left_out = {name: reason for name in self._infos if (reason := _not_taken(name))}
         self.names = sorted(self._infos.keys() - self.left_out.keys() - set(self._texts))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -16,6 +18,16 @@ class BootloraError(Exception):
         self.message = message
         self.code = code or type(self).code
         self.errors = errors or []
+
+
+@contextmanager
+def under(pointer: str) -> Iterator[None]:
+    """Prefix the pointers of errors that are raised inside: code that checks a part need not know where it stands."""
+    try:
+        yield
+    except BootloraError as error:
+        error.errors = [each | {"pointer": pointer + each["pointer"]} for each in error.errors]
+        raise
 
 
 class Invalid(BootloraError):

@@ -49,7 +49,12 @@ def add_upload(
 
 def check_words(project: Project, tags: Sequence[str]) -> None:
     """Refuse denied words in tags, also where a caption joins the tags with those of the project."""
-    captions.check_allowed(project.trigger_word, *project.subject_tags, *project.feature_tags, *tags)
+    captions.check_allowed(*words(project), *tags)
+
+
+def words(project: Project) -> list[str]:
+    """What the captions of a project may name beside the tags of a picture."""
+    return [project.trigger_word, *project.subject_tags, *project.feature_tags]
 
 
 def take_upload(session: Session, job: Job, result: UploadResult) -> None:
@@ -131,12 +136,15 @@ def check_crops(image: Image, params: CropParams) -> None:
             )
         if min(right - left, bottom - top) < MIN_CROP_SIDE:
             raise Invalid(
-                f"box {number} is too small; each side must have at least {MIN_CROP_SIDE} pixels", code="box_too_small"
+                f"box {number} is too small; each side must have at least {MIN_CROP_SIDE} pixels",
+                code="box_too_small",
+                errors=[{"pointer": f"/boxes/{number}/box", "detail": f"a side below {MIN_CROP_SIDE} pixels"}],
             )
         if max(right - left, bottom - top) > MAX_ASPECT * min(right - left, bottom - top):
             raise Invalid(
                 f"box {number} is too narrow; its longer side may be at most {MAX_ASPECT} times the shorter",
                 code="box_too_narrow",
+                errors=[{"pointer": f"/boxes/{number}/box", "detail": f"over {MAX_ASPECT} times as long as wide"}],
             )
 
 

@@ -27,7 +27,7 @@ from shared.catalog.params import (
     TrainParams,
     WantedPicture,
 )
-from shared.errors import Invalid
+from shared.errors import Invalid, under
 from shared.lifecycle import RoundKind, caption_policy
 
 DEFAULT_ROUNDS: list[dict[str, Any]] = [
@@ -45,19 +45,39 @@ def resolve(given: Given | None, base_model: BaseModel) -> Plan:
     """Fill in every parameter of a plan.
 
     Raises:
-        Invalid: no rounds, a style round without a target, targets that shrink, a round after the character round.
+        Invalid: no rounds, a style round without a target, targets that shrink, a round after the character round. Its
+            pointers begin at the plan.
     """
-    rounds = [_round(each, base_model) for each in (given or {}).get("rounds") or DEFAULT_ROUNDS]
+    rounds = []
+    for number, each in enumerate((given or {}).get("rounds") or DEFAULT_ROUNDS):
+        with under(f"/rounds/{number}"):
+            rounds.append(resolve_round(each, base_model))
     kinds = [each.kind for each in rounds]
     if RoundKind.CHARACTER in kinds[:-1] or kinds[-1] != RoundKind.CHARACTER:
         raise Invalid("a plan ends with its one character round", code="invalid_plan")
     targets = [each.target for each in rounds if each.kind == RoundKind.STYLE]
-    if 0 in targets:
-        raise Invalid("a style round needs a `target`: the pictures in the dataset when it ends", code="invalid_plan")
     if targets != sorted(set(targets)):
         raise Invalid("the targets of the style rounds must grow from round to round", code="invalid_plan")
     rounds[-1] = replace(rounds[-1], target=targets[-1] if targets else 0)
     return Plan(rounds=rounds)
+
+
+def resolve_round(given: Given, base_model: BaseModel) -> RoundPlan:
+    """Fill in every parameter of a round.
+
+    Raises:
+        Invalid: a style round without a target, or what can't be drawn. Its pointers begin at the round.
+    """
+    plan = _round(given, base_model)
+    if plan.kind == RoundKind.CHARACTER:
+        return replace(plan, target=0)  # it adds no pictures
+    if not plan.target:
+        raise Invalid(
+            "a style round needs a `target`: the pictures in the dataset when it ends",
+            code="invalid_plan",
+            errors=[{"pointer": "/target", "detail": "required"}],
+        )
+    return plan
 
 
 def carry_over(plan: Plan, old: BaseModel, new: BaseModel) -> Plan:
@@ -69,13 +89,15 @@ def generate_params(base_model: BaseModel, given: Given | None) -> GenerateParam
     """Generation parameters with the family's defaults filled in. A default batch shrinks to the size that fits.
 
     Raises:
-        Invalid: the family doesn't offer the sampler, or draws no pictures of this size, or not so many at once.
+        Invalid: the family doesn't offer the sampler, or draws no pictures of this size, or not so many at once. Its
+            pointers begin at the parameters.
     """
     family = FAMILIES[base_model.family]
     side = max(1, base_model.resolution // family.side_unit) * family.side_unit
     params = _overridden(GenerateParams(width=side, height=side), generate_defaults(base_model), given)
     check_sampler(params.sampler, base_model)
-    check_size(params, base_model)
+    check_sides(params, base_model)
+    check_area(params, base_model)
     most = largest_batch(params, base_model)
     if (given or {}).get("batch_size") is None and params.batch_size is not None:
         return replace(params, batch_size=min(params.batch_size, most))
@@ -83,66 +105,84 @@ def generate_params(base_model: BaseModel, given: Given | None) -> GenerateParam
     return params
 
 
-def check_size(params: GenerateParams, base_model: BaseModel) -> None:
-    """Refuse sizes that would be rounded, and those that are too large for the base model."""
-    family, (width, height) = FAMILIES[base_model.family], _size(params)
-    for name, side in (("width", width), ("height", height)):
-        below = side // family.side_unit * family.side_unit
-        if side != below:
-            near = [each for each in (below, below + family.side_unit) if MIN_SIDE <= each <= MAX_SIDE]
-            raise Invalid(
-                f"a {name} of {side} can't be drawn: sides are multiples of {family.side_unit} pixels; "
-                f"the nearest: {' and '.join(map(str, near))}",
-                code="size_not_offered",
-            )
-    most = family.max_squares * base_model.resolution**2
-    if width * height > most:
-        scale = math.sqrt(most / (width * height))
-        largest = (
-            max(family.side_unit, int(side * scale) // family.side_unit * family.side_unit) for side in (width, height)
-        )
-        raise Invalid(
-            f"{width}x{height} is too large for the base model {base_model.name!r}; "
-            f"the largest of this shape is {'x'.join(map(str, largest))}",
-            code="size_too_large",
-        )
+def check_sides(params: GenerateParams, base_model: BaseModel) -> None:
+    """Refuse sides that would be rounded, and name the nearest ones."""
+    unit = FAMILIES[base_model.family].side_unit
+    wrong = {name: side for name, side in _sides(params).items() if side % unit}
+    if not wrong:
+        return
+    near = {name: " or ".join(map(str, _nearest(side, unit))) for name, side in wrong.items()}
+    told = "; ".join(f"a {name} of {side}: use {near[name]}" for name, side in wrong.items())
+    raise Invalid(
+        f"sides are multiples of {unit} pixels; {told}",
+        code="size_not_offered",
+        errors=[
+            {"pointer": f"/{name}", "detail": f"not a multiple of {unit}; the nearest: {near[name]}"} for name in wrong
+        ],
+    )
+
+
+def _nearest(side: int, unit: int) -> list[int]:
+    below = side // unit * unit
+    return [each for each in (below, below + unit) if MIN_SIDE <= each <= MAX_SIDE]
+
+
+def check_area(params: GenerateParams, base_model: BaseModel) -> None:
+    """Refuse pictures that are too large for the base model, and name the largest of this shape."""
+    family, sides = FAMILIES[base_model.family], _sides(params)
+    area, most = math.prod(sides.values()), family.max_squares * base_model.resolution**2
+    if area <= most:
+        return
+    scale, unit = math.sqrt(most / area), family.side_unit
+    largest = {name: max(unit, int(side * scale) // unit * unit) for name, side in sides.items()}
+    raise Invalid(
+        f"{_size(params)} is too large for the base model {base_model.name!r}; "
+        f"the largest of this shape is {'x'.join(map(str, largest.values()))}",
+        code="size_too_large",
+        errors=[{"pointer": f"/{name}", "detail": f"at most {side} in this shape"} for name, side in largest.items()],
+    )
 
 
 def largest_batch(params: GenerateParams, base_model: BaseModel) -> int:
     """How many pictures of this size may be drawn at once."""
-    width, height = _size(params)
     most = FAMILIES[base_model.family].max_batch_squares * base_model.resolution**2
-    return max(1, min(MAX_BATCH, most // (width * height)))
+    return max(1, min(MAX_BATCH, most // math.prod(_sides(params).values())))
 
 
 def check_batch(params: GenerateParams, base_model: BaseModel) -> None:
     """Refuse a batch that needs more memory than a worker is expected to have."""
     most = largest_batch(params, base_model)
     if params.batch_size is not None and params.batch_size > most:
-        width, height = _size(params)
         raise Invalid(
-            f"a batch of {params.batch_size} pictures of {width}x{height} is too large for the base model "
+            f"a batch of {params.batch_size} pictures of {_size(params)} is too large for the base model "
             f"{base_model.name!r}; the largest batch of this size is {most}",
             code="batch_too_large",
+            errors=[{"pointer": "/batch_size", "detail": f"at most {most} of this size"}],
         )
 
 
-def _size(params: GenerateParams) -> tuple[int, int]:
+def _sides(params: GenerateParams) -> dict[str, int]:
     assert params.width is not None
     assert params.height is not None
-    return params.width, params.height
+    return {"width": params.width, "height": params.height}
+
+
+def _size(params: GenerateParams) -> str:
+    return f"{params.width}x{params.height}"
 
 
 def _round(given: Given, base_model: BaseModel) -> RoundPlan:
     family, kind, target = FAMILIES[base_model.family], RoundKind(given["kind"]), given.get("target") or 0
     train = TrainParams(resolution=base_model.resolution)
+    with under("/generate"):
+        generate = generate_params(base_model, given.get("generate"))
     neutral = RoundPlan(
         kind=kind,
         caption_policy=caption_policy(kind),
         prompt_tags=prompt_tags(base_model),
         enough=math.ceil(ENOUGH * target),
         train=_overridden(train, train_defaults(base_model, kind), given.get("train")),
-        generate=generate_params(base_model, given.get("generate")),
+        generate=generate,
         score=_overridden(ScoreParams(), family.score, given.get("score")),
     )
     own = {name: value for name, value in given.items() if name not in ("kind", *PARAMS)}
@@ -246,6 +286,7 @@ def check_sampler(sampler: str | None, base_model: BaseModel) -> None:
         raise Invalid(
             f"the base model {base_model.name!r} has no sampler {sampler!r}; use one of {', '.join(offered)}",
             code="sampler_not_offered",
+            errors=[{"pointer": "/sampler", "detail": f"one of {', '.join(offered)}"}],
         )
 
 

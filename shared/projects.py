@@ -21,7 +21,7 @@ from shared.catalog.kinds import (
     UploadParams,
 )
 from shared.catalog.params import GenerateParams, RoundPlan, WantedPicture
-from shared.errors import Conflict, Invalid
+from shared.errors import Conflict, Invalid, TooMany, under
 from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKind
 from shared.models import Image, Job, Project, Round, User, Webhook
 from shared.queue import jobs
@@ -42,9 +42,13 @@ def create(session: Session, user: User, given: dict[str, Any], base_models: dic
     return project
 
 
+def one_count_at_a_time(session: Session, user_id: str) -> None:
+    """Lock the user's row, so that what is counted now stays so until the transaction ends."""
+    session.execute(_ONE_AT_A_TIME, {"whose": user_id})
+
+
 def check_count(session: Session, user: User, settings: Settings) -> None:
     """Raise `Conflict` (`too_many_projects`) when a user has as many projects as allowed."""
-    session.execute(_ONE_AT_A_TIME, {"whose": user.id})
     count = session.scalar(_COUNTED, {"whose": user.id}) or 0
     if count >= settings.max_projects_per_user:
         raise Conflict(
@@ -55,6 +59,9 @@ def check_count(session: Session, user: User, settings: Settings) -> None:
 
 def draft(user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
     """The project that `create` would add, checked but not added."""
+    base = base_model(base_models, given["base_model"])
+    with under("/plan"):
+        plan = plans.resolve(given.get("plan"), base)
     project = Project(
         user_id=user.id,
         name=given["name"],
@@ -62,13 +69,13 @@ def draft(user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) 
         subject_tags=captions.clean(given["subject_tags"]),
         feature_tags=captions.clean(given["feature_tags"]),
         base_model=given["base_model"],
-        plan=plans.resolve(given.get("plan"), base_model(base_models, given["base_model"])),
+        plan=plan,
         curation=given["curation"],
         labels=given.get("metadata") or {},
     )
     _check_words(project)
-    for plan in project.plan.rounds:
-        _check_prompts(project, plan, base_model(base_models, project.base_model))
+    for round_ in project.plan.rounds:
+        _check_prompts(project, round_, base)
     return project
 
 
@@ -100,10 +107,11 @@ def change(session: Session, project: Project, changes: dict[str, Any], base_mod
     if "metadata" in changes:
         project.labels = changes["metadata"]
     base = base_model(base_models, project.base_model)
-    if "plan" in changes:
-        project.plan = plans.resolve(changes["plan"], base)
-    elif project.base_model != old_base:
-        project.plan = plans.carry_over(project.plan, base_models.get(old_base, base), base)
+    with under("/plan"):
+        if "plan" in changes:
+            project.plan = plans.resolve(changes["plan"], base)
+        elif project.base_model != old_base:
+            project.plan = plans.carry_over(project.plan, base_models.get(old_base, base), base)
     _check_words(project)
     for plan in project.plan.rounds:
         _check_prompts(project, plan, base)
@@ -146,19 +154,8 @@ def check_startable(session: Session, project: Project) -> None:
 
 def add_round(session: Session, project: Project, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Round:
     """Reopen a completed project with another round on all accepted pictures."""
-    if project.state != ProjectState.COMPLETED:
-        raise Conflict(f"the project is {project.state}; add rounds only to a completed project", code="not_completed")
+    plan = another_round(session, project, given, base_models)
     before = rounds.of_project(session, project.id)
-    with_end = [given] if given["kind"] == RoundKind.CHARACTER else [given, {"kind": "character"}]
-    plan = plans.resolve({"rounds": with_end}, base_model(base_models, project.base_model)).rounds[0]
-    _check_prompts(project, plan, base_model(base_models, project.base_model))
-    accepted = len(images.dataset(session, project.id))
-    if plan.kind == RoundKind.STYLE and plan.target <= accepted:
-        raise Invalid(
-            f"the project already has {accepted} accepted pictures; give a higher `target`",
-            code="target_reached",
-            errors=[{"pointer": "/target", "detail": f"must be more than {accepted}"}],
-        )
     rounds.move_project(project, ProjectState.RUNNING)
     round_ = Round(
         project=project,
@@ -171,6 +168,25 @@ def add_round(session: Session, project: Project, given: dict[str, Any], base_mo
     session.flush()
     rounds.begin(session, round_)
     return round_
+
+
+def another_round(
+    session: Session, project: Project, given: dict[str, Any], base_models: dict[str, BaseModel]
+) -> RoundPlan:
+    """The round that `add_round` would add, checked but not added."""
+    if project.state != ProjectState.COMPLETED:
+        raise Conflict(f"the project is {project.state}; add rounds only to a completed project", code="not_completed")
+    base = base_model(base_models, project.base_model)
+    plan = plans.resolve_round(given, base)
+    _check_prompts(project, plan, base)
+    accepted = len(images.dataset(session, project.id))
+    if plan.kind == RoundKind.STYLE and plan.target <= accepted:
+        raise Invalid(
+            f"the project already has {accepted} accepted pictures; give a higher `target`",
+            code="target_reached",
+            errors=[{"pointer": "/target", "detail": f"must be more than {accepted}"}],
+        )
+    return plan
 
 
 def cancel(session: Session, project: Project) -> Project:
@@ -217,11 +233,23 @@ def upload_of(session: Session, project: Project, key: str) -> Job | None:
     return session.scalars(query).first()
 
 
+def check_imports(session: Session, user_id: str, settings: Settings) -> None:
+    """Raise `TooMany` (`too_many_queued_imports`) when as many imports of a user are waiting as allowed."""
+    waiting = (Job.user_id == user_id, Job.state == JobState.QUEUED, Job.kind == kinds.IMPORT.name)
+    count, allowed = session.scalar(select(func.count()).where(*waiting)) or 0, settings.max_queued_imports
+    if count >= allowed:
+        raise TooMany(
+            f"{count} of your imports are waiting, and {allowed} are allowed; try again when some of them have run",
+            code="too_many_queued_imports",
+        )
+
+
 def import_zip(session: Session, project: Project, key: str, pictures: int, settings: Settings) -> Job:
     """Make reference pictures of those in a zip of the store."""
+    one_count_at_a_time(session, project.user_id)
+    check_imports(session, project.user_id, settings)
     images.check_upload(session, project, settings.max_images_per_project, pictures)
-    words = [project.trigger_word, *project.subject_tags, *project.feature_tags]
-    inputs = ImportInputs(key=key, words=words)
+    inputs = ImportInputs(key=key, words=images.words(project))
     return jobs.enqueue(session, project, kinds.IMPORT, params=ImportParams(pictures=pictures), inputs=inputs)
 
 
@@ -268,7 +296,9 @@ def drawing(
     count = sum(each["count"] for each in given["pictures"])
     if count > settings.max_pictures_per_job:
         raise Invalid(
-            f"{count} pictures are more than the {settings.max_pictures_per_job} of one job", code="too_many_pictures"
+            f"{count} pictures are more than the {settings.max_pictures_per_job} of one job",
+            code="too_many_pictures",
+            errors=[{"pointer": "/pictures", "detail": f"at most {settings.max_pictures_per_job} together"}],
         )
     wanted = []
     for number, each in enumerate(given["pictures"]):
@@ -285,7 +315,8 @@ def drawing(
         pictures=wanted,
         loras=loras.of_project(session, project, given["loras"]),
     )
-    return plans.generate_params(base, given.get("params")), inputs
+    with under("/params"):
+        return plans.generate_params(base, given.get("params")), inputs
 
 
 def _check_no_open_uploads(session: Session, project: Project) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -139,13 +139,20 @@ class Runtime:
         return 1
 
     def stop_disabled(self) -> int:
-        """Cancel the open jobs of disabled users. Returns how many there were; running ones end at their next step."""
+        """Cancel the open jobs of disabled users; running ones end at their next step. Returns how many it stopped."""
         with self.db.reading() as session:
             open_jobs = [job.id for job in jobs.of_disabled_users(session)]
-        for job_id in open_jobs:
-            with self.transaction() as session, suppress(Conflict):  # it has just ended by itself
+        return sum(self._stop_one(job_id) for job_id in open_jobs)
+
+    def _stop_one(self, job_id: str) -> int:
+        """Cancel one job in its own transaction, which is rolled back if the job can't be cancelled."""
+        try:
+            with self.transaction() as session:
                 rounds.cancel_job(session, session.get_one(jobs.Job, job_id))
-        return len(open_jobs)
+        except Conflict as error:  # most likely it has just ended by itself
+            log.info("job.not_stopped", job_id=job_id, reason=error.message)
+            return 0
+        return 1
 
     def bury_predecessor(self, worker: str) -> int:
         """Requeue the jobs that a dead worker of the same name held. Called when a worker starts."""

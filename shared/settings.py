@@ -56,10 +56,12 @@ class Settings:
     max_body_bytes: int = 1_000_000
     max_images_per_project: int = 1_000
     max_pictures_per_import: int = 100
+    max_import_bytes: int = 200_000_000  # of a zip, packed and unpacked
     max_pixels_per_import: int = 500_000_000  # of all pictures of a zip together
     max_pictures_per_job: int = 200
     max_running_jobs: int = 2  # for each user
     max_queued_jobs: int = 20
+    max_queued_imports: int = 10  # for each user
     max_keys_per_user: int = 100  # that are neither revoked nor expired
     max_projects_per_user: int = 10_000
     max_stored_bytes_per_user: int = 100_000_000_000  # of pictures and LoRAs; what runs when it is reached may add some

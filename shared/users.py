@@ -90,12 +90,15 @@ def change(session: Session, user: User, changes: dict[str, Any]) -> User:
     return user
 
 
-def within(scopes: list[str] | None, allowed: list[str]) -> list[str]:
-    """The scopes of a new key, which can't reach further than the key that makes it."""
+def within(scopes: list[str] | None, allowed: list[str], role: str) -> list[str]:
+    """The scopes of a new key: those of the key that makes it, at most.
+
+    By default it has those of them that the user's role still allows: a demoted admin's keys keep the scope `admin`.
+    """
     beyond = sorted(set(scopes or []) - set(allowed))
     if beyond:
         raise Forbidden(f"your key lacks {', '.join(beyond)}, so it can't give that on", code="missing_scope")
-    return default_scopes(allowed) if scopes is None else scopes
+    return default_scopes([each for each in scopes_of(role) if each in allowed]) if scopes is None else scopes
 
 
 def no_longer(expires_at: datetime | None, allowed: datetime | None) -> datetime | None:

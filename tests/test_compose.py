@@ -174,6 +174,14 @@ def test_the_processes_of_the_api_have_a_place_to_count_together() -> None:
     assert SERVICES["api"]["environment"]["PROMETHEUS_MULTIPROC_DIR"] in SERVICES["api"]["tmpfs"]
 
 
+def test_what_clients_send_to_the_api_goes_to_a_disk_and_not_to_memory() -> None:
+    api = SERVICES["api"]
+    folder = api["environment"]["TMPDIR"]
+    assert folder not in api["tmpfs"]
+    assert [volume for volume in api["volumes"] if volume.split(":")[1] == folder] == [f"spool:{folder}"]
+    assert f"-o bootlora -g bootlora {folder}" in (ROOT / "docker" / "api.Dockerfile").read_text()  # it can write there
+
+
 def test_monitoring_starts_only_when_it_is_asked_for() -> None:
     assert [name for name, service in SERVICES.items() if service.get("profiles") == ["monitoring"]] == MONITORING
     assert not any("profiles" in SERVICES[name] for name in SERVICES if name not in MONITORING)

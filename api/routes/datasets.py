@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from api import owned, uploads
@@ -37,6 +36,7 @@ def import_dataset(body: dict[str, Any], project_id: str) -> Any:
     """
     owned.project(project_id)
     usage.check_stored_bytes(reading(), user().id, runtime().settings)
+    projects.check_imports(reading(), user().id, runtime().settings)
     key, count = uploads.store_zip(body["file"].stream, project_id)
     session = begin_transaction()
     job = projects.import_zip(session, owned.locked_project(project_id), key, count, runtime().settings)
@@ -71,10 +71,9 @@ def export_dataset(body: dict[str, Any], project_id: str) -> Any:
 def _exported(project: Project, dataset: list[DatasetEntry]) -> dict[str, Any]:
     storage = runtime().storage
     key = f"projects/{project.id}/exports/{new_id('exp')}.zip"
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "dataset.zip"
-        count = archives.pack(path, project.trigger_word, _entries(dataset))
-        stored = storage.put_file(key, path, "application/zip")
+    with tempfile.TemporaryFile() as file:
+        count = archives.pack(file, project.trigger_word, _entries(dataset))
+        stored = storage.put_from(key, file, "application/zip")
     filename = f"{project.trigger_word}-dataset.zip"
     return {"key": key, "filename": filename, "sha256": stored.sha256, "size_bytes": stored.size_bytes, "images": count}
 

@@ -37,7 +37,7 @@ def create_key(body: dict[str, Any]) -> Any:
 
     It can do no more than the key that you make it with, lives no longer, and is revoked with it.
     """
-    body["scopes"] = users.within(body.get("scopes"), api_key().scopes)
+    body["scopes"] = users.within(body.get("scopes"), api_key().scopes, user().role)
     body["expires_at"] = users.no_longer(body.get("expires_at"), api_key().expires_at)
     session = begin_transaction()
     users.check_key_count(session, user().id, runtime().settings.max_keys_per_user)

@@ -49,6 +49,7 @@ def create_project(query: dict[str, Any], body: dict[str, Any]) -> Any:
         projects.check_count(reading(), user(), runtime().settings)
         return _dry_run(projects.draft(user(), body, runtime().base_models))
     session = begin_transaction()
+    projects.one_count_at_a_time(session, user().id)
     projects.check_count(session, user(), runtime().settings)
     project = projects.create(session, user(), body, runtime().base_models)
     return project, {"Location": address(f"/v1/projects/{project.id}")}
@@ -195,6 +196,6 @@ def _delete_objects(project_id: str) -> None:
 
 
 def _dry_run(project: Project) -> Any:
-    shown = extent.of(reading(), project, user(), runtime().settings)
+    shown = extent.of(reading(), project, project.plan, user(), runtime().settings)
     release()
     return jsonify(DryRunSchema().dump(shown))

@@ -16,11 +16,12 @@ from api.schemas.fields import address
 from api.schemas.images import ImageSchema
 from api.schemas.jobs import JobSchema
 from api.schemas.plans import RoundPlanSchema
-from api.schemas.projects import DrawingDryRunSchema, DryRunQuery
+from api.schemas.projects import DrawingDryRunSchema, DryRunQuery, DryRunSchema
 from api.schemas.rounds import DecisionsSchema, FinishSchema, MoreCandidatesSchema, RoundSchema
 from shared import projects, rounds
+from shared.catalog.params import Plan
 from shared.lifecycle import Decision
-from shared.models import Image, Round
+from shared.models import Image, Project, Round
 from shared.queue import jobs
 
 blp = Blueprint("rounds", __name__, url_prefix="/v1", description="Laps of training, drawing and choosing")
@@ -45,13 +46,17 @@ def list_rounds(project_id: str) -> Any:
 @blp.needs("projects:write")
 @blp.fails(404)
 @blp.idempotent
+@blp.arguments(DryRunQuery, location="query")
 @blp.arguments(RoundPlanSchema)
 @blp.response(202, RoundSchema)
-def add_round(body: dict[str, Any], project_id: str) -> Any:
+@blp.alt_response(200, schema=DryRunSchema, description="What would be done", success=True)
+def add_round(query: dict[str, Any], body: dict[str, Any], project_id: str) -> Any:
     """Reopen a completed project with another round
 
     It begins at once, on all that has been accepted so far.
     """
+    if query["dry_run"]:
+        return _dry_run(owned.project(project_id), body)
     session = begin_transaction()
     project = owned.locked_project(project_id)
     jobs.check_cap(session, user(), runtime().settings)
@@ -144,6 +149,15 @@ def finish_round(body: dict[str, Any], project_id: str, number: int) -> Any:
     etags.check(RoundSchema, _shown(session, round_))
     rounds.finish(session, round_, accept_fewer=body["accept_fewer"])
     return _shown(session, round_), {"Location": address(f"/v1/projects/{project_id}/rounds/{number}")}
+
+
+def _dry_run(project: Project, given: dict[str, Any]) -> Any:
+    """What another round would do."""
+    session = reading()
+    plan = Plan(rounds=[projects.another_round(session, project, given, runtime().base_models)])
+    number = len(rounds.of_project(session, project.id)) + 1
+    shown = extent.of(session, project, plan, user(), runtime().settings, first=number)
+    return jsonify(DryRunSchema().dump(shown))
 
 
 def _shown(session: Session, round_: Round) -> dict[str, Any]:

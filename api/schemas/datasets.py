@@ -23,4 +23,5 @@ class ExportedSchema(LoraFileSchema):
 
 
 class ImportSchema(Schema):
+    largest_file = "max_import_bytes"
     file = File(required=True, metadata={"description": "A zip of pictures, each with a `.txt` beside it if you like."})

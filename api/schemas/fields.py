@@ -27,6 +27,8 @@ METADATA_PAIRS = 16
 class Schema(_Schema):
     """Refuses fields that it doesn't know."""
 
+    largest_file = "max_upload_bytes"  # of a form: the setting that bounds its file
+
     class Meta:
         unknown = "raise"
 

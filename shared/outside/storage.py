@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import IO, Any, BinaryIO, Protocol, TypeVar, cast
 from urllib.parse import quote
 
 import stamina
@@ -83,6 +83,9 @@ class Storage(Protocol):
         """Raise `Unavailable` unless the store answers and takes writes, without trying twice."""
 
     def put_file(self, key: str, path: Path, content_type: str = OCTETS) -> StoredObject: ...
+
+    def put_from(self, key: str, file: IO[bytes], content_type: str = OCTETS) -> StoredObject:
+        """Put what an open file holds, from its beginning."""
 
     def put_bytes(self, key: str, content: bytes, content_type: str = OCTETS) -> StoredObject: ...
 
@@ -222,13 +225,15 @@ class S3Storage:
 
     def put_file(self, key: str, path: Path, content_type: str = OCTETS) -> StoredObject:
         with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            return self._put(key, file, path.stat().st_size, sha256, content_type)
+            return self.put_from(key, file, content_type)
+
+    def put_from(self, key: str, file: IO[bytes], content_type: str = OCTETS) -> StoredObject:
+        return self._put(key, file, *_measured(file), content_type)
 
     def put_bytes(self, key: str, content: bytes, content_type: str = OCTETS) -> StoredObject:
         return self._put(key, io.BytesIO(content), len(content), hashlib.sha256(content).hexdigest(), content_type)
 
-    def _put(self, key: str, file: BinaryIO, size_bytes: int, sha256: str, content_type: str) -> StoredObject:
+    def _put(self, key: str, file: IO[bytes], size_bytes: int, sha256: str, content_type: str) -> StoredObject:
         def put() -> None:
             file.seek(0)
             self._put_once(key, file, size_bytes, sha256, content_type)
@@ -236,11 +241,11 @@ class S3Storage:
         self._retried(put, key)
         return StoredObject(key=key, size_bytes=size_bytes, sha256=sha256, content_type=content_type)
 
-    def _put_once(self, key: str, file: BinaryIO, size_bytes: int, sha256: str, content_type: str) -> None:
+    def _put_once(self, key: str, file: IO[bytes], size_bytes: int, sha256: str, content_type: str) -> None:
         self._client.put_object(
             bucket_name=self.bucket,
             object_name=self._name(key),
-            data=file,
+            data=cast(BinaryIO, file),
             length=size_bytes,
             content_type=content_type,
             metadata={"sha256": sha256} if sha256 else None,
@@ -425,14 +430,15 @@ class FolderStorage:
 
     def put_file(self, key: str, path: Path, content_type: str = OCTETS) -> StoredObject:
         with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            return self._put(key, file, path.stat().st_size, sha256, content_type)
+            return self.put_from(key, file, content_type)
+
+    def put_from(self, key: str, file: IO[bytes], content_type: str = OCTETS) -> StoredObject:
+        return self._put(key, file, *_measured(file), content_type)
 
     def put_bytes(self, key: str, content: bytes, content_type: str = OCTETS) -> StoredObject:
         return self._put(key, io.BytesIO(content), len(content), hashlib.sha256(content).hexdigest(), content_type)
 
-    def _put(self, key: str, file: BinaryIO, size_bytes: int, sha256: str, content_type: str) -> StoredObject:
+    def _put(self, key: str, file: IO[bytes], size_bytes: int, sha256: str, content_type: str) -> StoredObject:
         stored = StoredObject(key=checked_key(key), size_bytes=size_bytes, sha256=sha256, content_type=content_type)
         with _folder_errors(key):
             self._describe(stored)
@@ -522,6 +528,15 @@ def _folder_errors(key: str) -> Iterator[None]:
         raise NotFound(f"no object {key!r}", code="object_not_found") from error
     except OSError as error:
         raise Unavailable(f"the storage folder failed on {key!r}: {error}", code="store_unavailable") from error
+
+
+def _measured(file: IO[bytes]) -> tuple[int, str]:
+    """Bytes and SHA-256 of an open file, which is at its beginning afterwards."""
+    file.seek(0)
+    sha256 = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+    size_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size_bytes, sha256
 
 
 class Damaged(Unavailable):

@@ -136,8 +136,10 @@ def test_an_upload_that_cannot_be_stored_leaves_no_object(ada, runtime, session_
 def test_a_narrow_box_is_refused(ada):
     project_id = ada.post("/v1/projects", PROJECT).json["id"]
     image_id = upload(ada, project_id, png(300, 40)).json["id"]
-    boxes = [{"box": [0, 0, 300, 16]}]
-    problem(ada.post(f"/v1/images/{image_id}/crops", {"mode": "boxes", "boxes": boxes}), 422, "box_too_narrow")
+    boxes = [{"box": [0, 0, 40, 40]}, {"box": [0, 0, 300, 16]}]
+    crops = {"mode": "boxes", "boxes": boxes}
+    refused = problem(ada.post(f"/v1/images/{image_id}/crops", crops), 422, "box_too_narrow")
+    assert [each["pointer"] for each in refused["errors"]] == ["/boxes/1/box"]
 
 
 def test_a_number_of_many_digits_is_refused(ada):
@@ -251,7 +253,8 @@ def test_generations_are_bounded(ada, session_of):
         project = make_project(session, ada.user_id)
     path = f"/v1/projects/{project.id}/generations"
     wanted = {"prompt": "eiei21girl", "count": 2}
-    problem(ada.post(path, {"pictures": [wanted, wanted]}), 422, "too_many_pictures")
+    refused = problem(ada.post(path, {"pictures": [wanted, wanted]}), 422, "too_many_pictures")
+    assert refused["errors"] == [{"pointer": "/pictures", "detail": "at most 3 together"}]
     problem(ada.post(path, {"pictures": [wanted], "loras": [{"lora_id": f"lor_{'0' * 26}"}]}), 404, "not_found")
     assert ada.post(path, {"pictures": [wanted]}).status_code == 202
     refused = ada.post(path, {"pictures": [wanted]})
@@ -330,8 +333,47 @@ def test_a_sampler_that_the_family_does_not_offer_is_refused(ada, monkeypatch):
         ),
     ]
     assert all("use one of euler, dpmpp_2m, unipc" in each["detail"] for each in refused)
+    pointers = [error["pointer"] for each in refused for error in each["errors"]]
+    assert pointers == ["/plan/rounds/0/generate/sampler", "/params/sampler"]
     rounds[0]["generate"]["sampler"] = "euler"
     assert ada.post("/v1/projects", PROJECT | {"plan": {"rounds": rounds}}).status_code == 201
+
+
+EIGHTS = "not a multiple of 8; the nearest:"
+SIZES = [
+    ({"width": 100}, "size_not_offered", {"/width": f"{EIGHTS} 96 or 104"}),
+    (
+        {"width": 33, "height": 2047},
+        "size_not_offered",
+        {"/width": f"{EIGHTS} 32 or 40", "/height": f"{EIGHTS} 2040 or 2048"},
+    ),
+    (
+        {"width": 2048, "height": 1024},
+        "size_too_large",
+        {"/width": "at most 720 in this shape", "/height": "at most 360 in this shape"},
+    ),
+    ({"width": 512, "height": 512, "batch_size": 5}, "batch_too_large", {"/batch_size": "at most 4 of this size"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "code", "told"), SIZES, ids=["one side", "both sides", "area", "batch"])
+def test_a_size_that_cannot_be_drawn_is_pointed_at_with_what_can(ada, session_of, given, code, told):
+    with session_of() as session:
+        done, round_ = make_curating(session, ada.user_id)
+        done.state = round_.state = "completed"
+    project_id = ada.post("/v1/projects", PROJECT).json["id"]
+    character = {"kind": "character", "generate": given}
+    plan = {"plan": {"rounds": [{"kind": "style", "target": 8}, character]}}
+    refused = {
+        "/params": ada.post(f"/v1/projects/{project_id}/generations", {"pictures": [{"prompt": "x"}], "params": given}),
+        "/plan/rounds/1/generate": ada.post("/v1/projects", PROJECT | plan),
+        "/generate": ada.post(f"/v1/projects/{done.id}/rounds", character),
+    }
+    for where, answer in refused.items():
+        wanted = [{"pointer": where + pointer, "detail": detail} for pointer, detail in told.items()]
+        assert problem(answer, 422, code)["errors"] == wanted
+    changed = problem(ada.patch(f"/v1/projects/{project_id}", plan), 422, code)
+    assert [each["pointer"] for each in changed["errors"]] == ["/plan/rounds/1/generate" + each for each in told]
 
 
 def test_what_http_itself_refuses_is_a_problem_too(ada):

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from PIL import Image as Pixels
 
 from api import uploads
 from shared import archives, reconcile, rounds
@@ -21,11 +22,19 @@ from shared.models import Job, Project
 from shared.outside import pictures
 from shared.queue import jobs
 from tests.api.bodies import PROJECT, upload, zipped
-from tests.api.conftest import Caller
+from tests.api.conftest import ON_BOTH, Caller
+from tests.api.test_bad_input import problem
 from tests.factories import png
 from workers.runner import run_job
 
 CASES = Path(__file__).parents[1] / "data" / "zips"
+
+
+def noise(side: int) -> bytes:
+    """A picture that can't be packed: about 3 bytes a pixel."""
+    target = io.BytesIO()
+    Pixels.frombytes("RGB", (side, side), os.urandom(3 * side * side)).save(target, "PNG")
+    return target.getvalue()
 
 
 def send(caller: Caller, project_id: str, content: bytes) -> Any:
@@ -101,6 +110,70 @@ def test_one_broken_picture_of_thirty_is_named_and_the_others_are_taken(take_in)
     refused = [name for name, file in came.files.items() if file["outcome"] == "refused"]
     assert (len(came.images), len(refused)) == (29, 1)
     assert came.files[refused[0]]["code"] == "not_a_picture"
+
+
+SMALL = {"max_upload_bytes": 20_000, "max_import_bytes": 250_000, "max_body_bytes": 100_000}
+
+
+@pytest.mark.parametrize("settings", [SMALL])
+def test_a_zip_may_be_larger_than_a_picture(ada, project_id, take_in):
+    pictures = {f"{number:02}.png": noise(60) for number in range(20)}
+    content = zipped(pictures)
+    assert SMALL["max_upload_bytes"] * 10 < len(content) < SMALL["max_import_bytes"]
+    assert len(take_in(content).images) == 20
+    larger = zipped(pictures | {f"{number:02}.png": noise(60) for number in range(20, 28)})
+    problem(send(ada, project_id, larger), 413, "zip_too_large")
+    problem(send(ada, project_id, b"x" * 400_000), 413, "too_large")
+
+
+@pytest.mark.parametrize("settings", [SMALL])
+def test_only_an_import_may_be_so_large(ada, project_id):
+    image_id = ada.post(f"/v1/projects/{project_id}/images", data={"file": (io.BytesIO(noise(60)), "x")}).json["id"]
+    for method, path in (
+        ("POST", f"/v1/projects/{project_id}/images"),
+        ("POST", f"/v1/images/{image_id}/versions"),
+        ("POST", f"/v1/projects/{project_id}/exports"),
+        ("POST", "/v1/projects"),
+    ):
+        answer = ada.change(method, path, None, data={"file": (io.BytesIO(b"x" * 200_000), "x")})
+        problem(answer, 413, "too_large")
+
+
+@pytest.mark.parametrize("settings", [{"max_upload_bytes": 10_000}])
+def test_a_picture_of_a_zip_may_be_no_larger_than_one_alone(ada, project_id):
+    problem(send(ada, project_id, zipped({"a.png": png(), "b.png": noise(60)})), 413, "zip_too_large")
+
+
+@pytest.mark.parametrize("settings", [{"max_queued_imports": 2}])
+def test_only_so_many_imports_of_a_user_wait(ada, bob, runtime, project_id):
+    other = ada.post("/v1/projects", PROJECT).json["id"]
+    queued = [send(ada, each, zipped({"a.png": png()})) for each in (project_id, other)]
+    assert [answer.status_code for answer in queued] == [202, 202]
+    refused = send(ada, project_id, zipped({"a.png": png()}))
+    assert problem(refused, 429, "too_many_queued_imports")["detail"].startswith("2 of your imports are waiting")
+    assert int(refused.headers["Retry-After"]) > 0
+    assert len(list(runtime.storage.list("incoming/"))) == 2
+    bobs = bob.post("/v1/projects", PROJECT).json["id"]
+    assert send(bob, bobs, zipped({"a.png": png()})).status_code == 202
+    run_job(runtime, queued[0].json["id"], 1, "cpu@test", lambda: False)
+    assert send(ada, project_id, zipped({"a.png": png()})).status_code == 202
+
+
+def test_a_caption_says_nothing_denied_together_with_its_project(ada, take_in):
+    project_id = ada.post("/v1/projects", PROJECT | {"feature_tags": ["child"]}).json["id"]
+    captions = {"a": b"porn", "b": b"fox ears", "c": b"porn actor\nfox ears"}
+    names = {f"{name}.png": png() for name in captions} | {f"{name}.txt": text for name, text in captions.items()}
+    came = take_in(zipped(names), project_id)
+    assert {name: file["code"] for name, file in came.files.items()} == {
+        "a.png": "denied_tag",
+        "b.png": None,
+        "c.png": "denied_tag",
+    }
+
+
+def test_the_variants_of_a_caption_are_not_read_together(take_in):
+    came = take_in(zipped({"a.png": png(), "a.txt": b"a child\nporn\n"}))
+    assert came.outcomes() == {"a.png": "taken"}
 
 
 def test_an_import_of_nothing_that_can_be_taken_fails_and_names_the_first(take_in):
@@ -255,14 +328,14 @@ def test_a_bad_zip_is_refused_as_a_whole(ada, runtime, project_id, content, stat
 def test_pictures_that_are_each_small_enough_may_not_be_too_much_together():
     picture = os.urandom(1_000) + b"\0" * 79_000
     content = zipped({f"{n}.png": picture for n in range(10)}, compression=zipfile.ZIP_DEFLATED)
-    with pytest.raises(TooLarge):
-        archives.Archive(io.BytesIO(content), max_pictures=100, max_picture_bytes=100_000)
+    with pytest.raises(TooLarge, match="unpacks to"):
+        archives.Archive(io.BytesIO(content), max_pictures=100, max_picture_bytes=100_000, max_bytes=500_000)
 
 
 def test_a_long_list_of_files_is_refused_before_it_is_read():
     content = zipped({f"{n}.md": b"" for n in range(20_000)})
     with pytest.raises(TooLarge, match="far too many files"):
-        archives.Archive(io.BytesIO(content), max_pictures=100, max_picture_bytes=100_000)
+        archives.Archive(io.BytesIO(content), max_pictures=100, max_picture_bytes=100_000, max_bytes=10**7)
 
 
 @pytest.mark.parametrize("settings", [{"max_pixels_per_import": 3 * 64 * 64, "max_image_pixels": 100_000}])
@@ -288,8 +361,10 @@ def test_a_zip_of_more_pictures_than_there_is_room_for_is_refused(ada, runtime, 
     assert list(runtime.storage.list("incoming/")) == []
 
 
+@ON_BOTH
 def test_an_import_that_was_lost_goes_on_with_the_pictures_that_it_has(ada, runtime, project_id, monkeypatch):
-    job_id = send(ada, project_id, zipped({f"{n}.png": png() for n in range(3)})).json["id"]
+    names = ["a-2.png", "b.png", "c.png"]  # Postgres keeps the names of an object by their length
+    job_id = send(ada, project_id, zipped({name: png() for name in names})).json["id"]
     assert reconcile.compare(runtime, grace_seconds=0).orphans == [], "what waits to be taken in is no orphan"
     decoded = []
     real = pictures.clean
@@ -307,7 +382,9 @@ def test_an_import_that_was_lost_goes_on_with_the_pictures_that_it_has(ada, runt
     with runtime.transaction() as session:
         jobs.lose(session, session.get_one(Job, job_id), runtime.settings)
     run_job(runtime, job_id, 2, "cpu@test", lambda: False)
-    assert len(ada.get(f"/v1/jobs/{job_id}/images").json["items"]) == 3
+    image_of = {file["name"]: file["image_id"] for file in ada.get(f"/v1/jobs/{job_id}/files").json["items"]}
+    images = [image["id"] for image in ada.get(f"/v1/jobs/{job_id}/images").json["items"]]
+    assert images == [image_of[name] for name in names]
     assert len(decoded) == 4, "two before, and the third twice"
     assert reconcile.compare(runtime, grace_seconds=0, read=True).missing == []
 

@@ -8,10 +8,10 @@ from sqlalchemy import select
 
 from api import auth
 from shared import admin as commands
-from shared.models import ApiKey, Job, Project
+from shared.models import ApiKey, Event, Job, Project, Round
 from tests.api.bodies import PROJECT
 from tests.api.conftest import SECRET, Caller
-from tests.factories import make_job, make_project
+from tests.factories import make_job, make_project, make_round
 
 
 @pytest.fixture
@@ -92,6 +92,15 @@ def test_keys_make_no_keys_unless_that_was_asked_for(app, admin, ada, mint):
     assert mint(ada, scopes=["keys:write"]).get("/v1/me").json["scopes"] == ["keys:write"]
 
 
+def test_an_admin_who_is_one_no_more_makes_the_keys_of_a_member(admin, make_caller, mint):
+    second = make_caller("second", role="admin")
+    assert admin.patch(f"/v1/users/{second.user_id}", {"role": "member"}).status_code == 200
+    scopes = mint(second).get("/v1/me").json["scopes"]
+    assert "admin" not in scopes
+    assert "projects:write" in scopes
+    assert second.post("/v1/keys", {"name": "x", "scopes": ["admin"]}).json["code"] == "not_an_admin"
+
+
 def test_a_disabled_user_is_refused_and_their_jobs_end_while_their_data_stays(admin, ada, bob, runtime, session_of):
     with session_of() as session:
         waits, runs = (make_job(session, make_project(session, ada.user_id), state=state) for state in STATES)
@@ -112,6 +121,23 @@ def test_a_disabled_user_is_refused_and_their_jobs_end_while_their_data_stays(ad
 
 
 STATES = ("queued", "running")
+
+
+def test_a_job_of_a_disabled_user_that_cannot_end_stays_whole_and_the_others_end(admin, ada, runtime, session_of):
+    with session_of() as session:
+        done = make_project(session, ada.user_id, state="completed")  # a round of it can't fail any more
+        round_ = make_round(session, done, state="training")
+        stuck = make_job(session, done, kind="train", round_id=round_.id)
+        other = make_job(session, make_project(session, ada.user_id))
+    admin.patch(f"/v1/users/{ada.user_id}", {"enabled": False})
+    assert runtime.stop_disabled() == 1
+    with runtime.db.reading() as session:
+        states = [
+            session.get_one(row, id_).state for row, id_ in ((Job, stuck.id), (Round, round_.id), (Job, other.id))
+        ]
+        assert states == ["queued", "training", "cancelled"]
+        told = select(Event.type).where(Event.project_id == done.id)
+        assert "job.cancelled" not in session.scalars(told).all()
 
 
 def test_the_last_admin_who_is_enabled_stays(admin, make_caller):

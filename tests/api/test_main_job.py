@@ -11,14 +11,16 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.event import listen
 
-from api import auth
+from api import auth, document
 from shared import users
 from shared.errors import Unavailable
 from shared.models import ApiKey, Job
 from shared.outside.db import utcnow
 from tests.api.bodies import PROJECT, upload
 from tests.api.conftest import ON_BOTH
+from tests.api.documented import operations
 from tests.factories import make_curating, make_failed, make_image, make_job, make_lora, make_project, make_round, png
 from tests.waiting import eventually
 
@@ -351,3 +353,53 @@ def test_a_dry_run_of_a_drawing_draws_nothing(ada, session_of):
     wrong = wanted | {"params": {"width": 100}}
     assert ada.post(f"{path}/generations?dry_run=true", wrong).json["code"] == "size_not_offered"
     assert ada.post(f"{path}/generations?dry_run=false", wanted).status_code == 202
+
+
+def test_a_dry_run_of_another_round_says_what_it_would_do_and_begins_nothing(ada, session_of):
+    with session_of() as session:
+        project, round_ = make_curating(session, ada.user_id)
+        project.state = round_.state = "completed"
+    path = f"/v1/projects/{project.id}/rounds"
+    wanted = {"kind": "style", "target": 10, "candidates_per_pick": 2}
+    answer = ada.post(f"{path}?dry_run=true", wanted)
+    assert answer.status_code == 200, answer.json
+    (extent,) = answer.json["rounds"]
+    assert (extent["number"], extent["kind"], extent["train_images"], extent["pictures"]) == (2, "style", 4, 12)
+    assert answer.json["plan"]["rounds"][0]["target"] == 10
+    assert answer.json["quota"]["new_jobs"] == 2
+    assert ada.get(f"/v1/projects/{project.id}").json["state"] == "completed"
+    assert ada.get("/v1/jobs?state=queued").json["items"] == []
+
+    character = ada.post(f"{path}?dry_run=true", {"kind": "character", "target": 9}).json
+    assert character["plan"]["rounds"][0]["target"] == 0, "it adds no pictures"
+    assert ada.post(f"{path}?dry_run=true", {"kind": "style", "target": 4}).json["code"] == "target_reached"
+    begun = ada.post(f"{path}?dry_run=false", wanted)
+    assert (begun.status_code, begun.json["number"]) == (202, 2)
+    assert begun.json["plan"] == answer.json["plan"]["rounds"][0]
+    assert ada.post(f"{path}?dry_run=true", wanted).json["code"] == "not_completed"
+
+
+def test_a_dry_run_locks_no_row_and_writes_none(ada, session_of, runtime, built_app):
+    with session_of() as session:
+        curating, _ = make_curating(session, ada.user_id)
+        done, round_ = make_curating(session, ada.user_id)
+        done.state = round_.state = "completed"
+        draft = make_project(session, ada.user_id)
+        for _ in range(4):
+            make_image(session, draft)
+    bodies = {
+        "/v1/projects": PROJECT,
+        f"/v1/projects/{draft.id}/start": None,
+        f"/v1/projects/{draft.id}/generations": {"pictures": [{"prompt": "1girl"}]},
+        f"/v1/projects/{curating.id}/rounds/1/candidates": {"count": 1},
+        f"/v1/projects/{done.id}/rounds": {"kind": "character"},
+    }
+    assert len(bodies) == sum("dry_run" in str(each) for _, _, each in operations(document.document(built_app)))
+    ada.get("/v1/me")  # notes that the key is in use
+    said: list[str] = []
+    listen(runtime.db.engine, "before_cursor_execute", lambda _, __, statement, *more: said.append(statement))
+    for path, body in bodies.items():
+        answer = ada.post(f"{path}?dry_run=true", body)
+        assert answer.status_code == 200, answer.json
+    assert len(said) > len(bodies)
+    assert [each for each in said if "FOR " in each or not each.lstrip().startswith(("SELECT", "BEGIN"))] == []

@@ -23,7 +23,7 @@ from bootlora_client.api.images import crop_image, get_image, put_back_image, up
 from bootlora_client.api.jobs import get_job, list_job_files
 from bootlora_client.api.loras import list_loras
 from bootlora_client.api.projects import create_project, generate_pictures, get_project, start_project
-from bootlora_client.api.rounds import decide_candidates, finish_round, get_round, list_candidates
+from bootlora_client.api.rounds import add_round, decide_candidates, finish_round, get_round, list_candidates
 from bootlora_client.models import (
     CropMode,
     Crops,
@@ -78,6 +78,10 @@ def main(url: str, key: str, picture: Path) -> dict[str, Any]:
     assert hashlib.sha256(weights).hexdigest() == lora.files.kohya.sha256
     job = good(generate_pictures.sync_detailed(project.id, client=client, body=daily(lora.id)))
     done(client, job.id)
+
+    another = RoundPlan(kind=RoundKind.CHARACTER, train=TrainParams(train_steps=4))
+    extent = good(add_round.sync_detailed(project.id, client=client, body=another, dry_run=True))
+    assert (extent.train_steps, extent.rounds[0].number, extent.quota.new_jobs) == (4, 3, 2)
 
     refused = start_project.sync(project.id, client=client)
     assert isinstance(refused, Problem)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import tempfile
 import threading
 import urllib.parse
 from datetime import timedelta
@@ -67,6 +68,15 @@ def test_a_large_file_survives_the_way_in_parts(storage: Storage, tmp_path: Path
     stored = storage.put_file("lora.safetensors", tmp_path / "in")
     assert storage.get_to_file("lora.safetensors", tmp_path / "out") == stored
     assert (tmp_path / "out").read_bytes() == (tmp_path / "in").read_bytes()
+
+
+def test_an_open_file_is_put_from_its_beginning(storage: Storage, tmp_path: Path) -> None:
+    with tempfile.TemporaryFile() as file:  # it has no name
+        file.write(os.urandom(12 << 20))
+        stored = storage.put_from("x.zip", file, "application/zip")
+        file.seek(0)
+        assert storage.get_bytes("x.zip") == file.read()
+    assert storage.stat("x.zip") == stored
 
 
 def test_an_empty_object_and_an_odd_name_are_fine(storage: Storage) -> None:

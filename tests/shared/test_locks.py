@@ -381,6 +381,26 @@ def submit_another(runtime: Runtime, project: Project, user: User, settings: Set
         submit(session, project, user, settings)
 
 
+def test_of_two_imports_for_one_place_in_the_queue_one_is_refused(
+    runtime: Runtime, user: User, project: Project
+) -> None:
+    settings = replace(runtime.settings, max_queued_imports=1)
+    with runtime.transaction() as session:
+        other = make_project(session, user)
+    with ThreadPoolExecutor(1) as pool:
+        with runtime.transaction() as session:
+            projects.import_zip(session, session.get_one(Project, project.id), "a", 1, settings)
+            late = pool.submit(import_another, runtime, other.id, settings)
+            await_waiting(runtime)
+        with pytest.raises(TooMany):
+            late.result()
+
+
+def import_another(runtime: Runtime, project_id: str, settings: Settings) -> None:
+    with runtime.transaction() as session:
+        projects.import_zip(session, session.get_one(Project, project_id), "b", 1, settings)
+
+
 def test_of_two_webhooks_for_one_place_one_is_refused(runtime: Runtime, user: User) -> None:
     settings = replace(runtime.settings, max_webhooks_per_user=1)
     given = {"url": "https://1.1.1.1/", "event_types": [], "description": ""}

@@ -91,10 +91,10 @@ def test_framings_are_spread_by_weight() -> None:
 @pytest.mark.parametrize(
     ("given", "code", "words"),
     [
-        ({"width": 100}, "size_not_offered", "a width of 100 can't be drawn: sides are multiples of 8 pixels"),
-        ({"width": 100}, "size_not_offered", "the nearest: 96 and 104"),
-        ({"height": 33}, "size_not_offered", "the nearest: 32 and 40"),
-        ({"width": 2047}, "size_not_offered", "the nearest: 2040 and 2048"),
+        ({"width": 100}, "size_not_offered", "sides are multiples of 8 pixels; a width of 100: use 96 or 104"),
+        ({"height": 33}, "size_not_offered", "a height of 33: use 32 or 40"),
+        ({"width": 2047}, "size_not_offered", "a width of 2047: use 2040 or 2048"),
+        ({"width": 100, "height": 33}, "size_not_offered", "a width of 100: use 96 or 104; a height of 33: use 32"),
         ({"width": 2048, "height": 2048}, "size_too_large", "the largest of this shape is 512x512"),
         ({"width": 2048, "height": 1024}, "size_too_large", "the largest of this shape is 720x360"),
         ({"width": 512, "height": 512, "batch_size": 5}, "batch_too_large", "the largest batch of this size is 4"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from shared import captions, records
+from shared import archives, captions, records
 from shared.archives import Archive, Found
 from shared.catalog.kinds import (
     IMPORT,
@@ -33,7 +33,8 @@ def run(work: Work[ImportParams, ImportInputs]) -> ImportResult:
     if "files" not in known:
         known = _taken_in(work)
     work.forget(work.inputs.key)
-    return records.read(ImportResult, {"images": list(known["images"].values()), "files": known["files"]})
+    images = [known["images"][name] for name in sorted(known["images"])]  # Postgres keeps them in another order
+    return records.read(ImportResult, {"images": images, "files": known["files"]})
 
 
 def _taken_in(work: Work[ImportParams, ImportInputs]) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def _taken_in(work: Work[ImportParams, ImportInputs]) -> dict[str, Any]:
     limits = work.runtime.settings
     done: dict[str, Any] = dict((work.job.checkpoint or {}).get("images", {}))
     with work.fetch(work.inputs.key).open("rb") as file:
-        archive = Archive(file, limits.max_pictures_per_import, limits.max_upload_bytes)
+        archive = archives.opened(file, limits)
         files = [ImportedFile(name=name, outcome=LEFT_OUT, reason=why) for name, why in archive.left_out.items()]
         before = sum(image["width"] * image["height"] for image in done.values())
         budget = Budget(limits.max_pixels_per_import, limits.max_image_pixels, before)
@@ -105,7 +106,8 @@ def _picture(
     """One picture, unpacked to the disk, decoded and stored."""
     if found.fault:
         raise Invalid(found.fault, code="bad_caption")
-    captions.check_allowed(*work.inputs.words, *(found.captions or []))
+    for caption in found.captions or []:
+        captions.check_allowed(*work.inputs.words, caption)
     path = work.folder / "picture"
     archive.unpack(found.name, path)
     picture = budget.clean(path.read_bytes(), work.runtime.settings)
