@@ -14,7 +14,7 @@ class ExportSchema(Schema):
         1_000,
         allow_none=True,
         load_default=None,
-        metadata={"description": "The number of a round: what it was trained on. Left out: what is accepted by now."},
+        metadata={"description": "The round whose dataset is exported. By default all accepted pictures."},
     )
 
 
@@ -23,4 +23,6 @@ class ExportedSchema(LoraFileSchema):
 
 
 class ImportSchema(Schema):
-    file = File(required=True, metadata={"description": "A zip of pictures, each with a `.txt` beside it if you like."})
+    file = File(
+        required=True, metadata={"description": "A zip of pictures. A `.txt` beside a picture may hold its tags."}
+    )
