@@ -1,4 +1,4 @@
-"""How much work a project would be: what a dry run says."""
+"""The amount of work of a project, for dry runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.settings import Settings
 
 
 def of(session: Session, project: Project, user: User, settings: Settings) -> dict[str, Any]:
-    """Steps, pictures and seconds of each round, if everything is accepted at the first drawing."""
+    """Steps, pictures and seconds of each round, if its candidates are drawn once."""
     have = max(projects.MIN_REFERENCES, _references(session, project))
     extents = []
     for number, plan in enumerate(project.plan.rounds, 1):
