@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 RESOURCES = (service, projects, images, datasets, rounds, loras, jobs, events, webhooks, keys, users, audit, health)
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-UNLOGGED = ("/healthz", "/readyz", "/metrics")  # asked every few seconds by machines
+UNLOGGED = ("/healthz", "/readyz", "/metrics")  # requested every few seconds by machines
 
 
 class Json(DefaultJSONProvider):
@@ -79,7 +79,7 @@ def _finish(answer: Response) -> Response:
         return answer  # the request is counted and logged when it has waited
     route = request.url_rule.rule if request.url_rule else "unknown"
     seconds = time.perf_counter() - g.began
-    method = request.method if request.method in METHODS else "other"  # anybody may send any word
+    method = request.method if request.method in METHODS else "other"  # a client may send any word as the method
     metrics.observe(method, route, answer.status_code, seconds)
     if route not in UNLOGGED:
         log.info("request", method=method, route=route, status=answer.status_code, seconds=round(seconds, 4))

@@ -1,4 +1,4 @@
-"""Who asks, and may they? Bearer keys only; a route names the one scope that it needs."""
+"""Authentication by API keys (bearer tokens), and the check of the scope that a route needs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from shared.errors import Forbidden, Unauthorized
 from shared.models import ApiKey
 
 SECURITY_SCHEME = "apiKey"
-KNOWN_SECONDS = 2.0  # how long a key stays good in other processes after it was revoked in one
+KNOWN_SECONDS = 2.0  # for this long after a revocation, other processes may still accept the key
 MAX_KNOWN = 10_000
 
-_known: dict[bytes, tuple[float, ApiKey]] = {}  # by a hash: keys themselves are not for keeping
+_known: dict[bytes, tuple[float, ApiKey]] = {}  # by a hash, so that keys are not kept in memory
 
 
 def authenticate(scope: str, *, submits: bool) -> None:
-    """Find the key of the request, count the request, and see that the key opens this door."""
+    """Find the request's API key, count the request, and check that the key has the scope."""
     try:
         key = g.api_key = _key_of_request()
     except Unauthorized:
@@ -34,7 +34,7 @@ def authenticate(scope: str, *, submits: bool) -> None:
     if scope and scope not in key.scopes:
         raise Forbidden(f"this API key lacks the scope {scope!r}", code="missing_scope")
     if scope == "admin" and key.user.role != "admin":
-        raise Forbidden("this is for admins", code="not_an_admin")
+        raise Forbidden("this route is for admins; ask one to do it", code="not_an_admin")
     if users.is_stale(key):
         release()
         with runtime().db.transaction() as session:
@@ -43,13 +43,13 @@ def authenticate(scope: str, *, submits: bool) -> None:
 
 
 def bearer() -> str | None:
-    """The text of the key that the request shows, good or not."""
+    """The text of the request's API key, valid or not."""
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
     return text.strip() if scheme.lower() == "bearer" and text.strip() else None
 
 
 def forget() -> None:
-    """Ask the database again from now on: a key was revoked, or a user changed."""
+    """Forget all known keys, because one was revoked or a user has changed."""
     _known.clear()
 
 
@@ -61,7 +61,7 @@ def _key_of_request() -> ApiKey:
     until, key = _known.get(name, (0.0, None))
     if key is None or time.monotonic() >= until:
         key = users.authenticate(reading(), text, runtime().settings.secret_key)
-        release()  # a body may take minutes to come
+        release()  # a body may take minutes to arrive
         if len(_known) >= MAX_KNOWN:
             _known.clear()
         _known[name] = (time.monotonic() + KNOWN_SECONDS, key)

@@ -22,9 +22,9 @@ from shared.errors import UnsupportedType
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-TWICE = "stands more than once; send it once"
+TWICE = "was sent more than once; send it once"
 MAX_NAMES = 100  # in one object of a body
-MAX_BRACKETS = 10_000  # in one body, those in texts too
+MAX_BRACKETS = 10_000  # in one body, including those in texts
 
 
 class Parser(FlaskParser):
@@ -39,7 +39,7 @@ class Parser(FlaskParser):
 
     def load_json(self, req: Request, schema: Schema) -> Any:
         if not req.get_data(cache=True) and not getattr(schema, "may_be_left_out", False):
-            abort(422, messages={"json": ["a JSON body is needed"]})
+            abort(422, messages={"json": ["this route needs a JSON body"]})
         return super().load_json(req, schema)
 
     def _raw_load_json(self, req: Request) -> Any:
@@ -51,16 +51,16 @@ class Parser(FlaskParser):
         try:
             return json.loads(body, parse_constant=_no_constant, object_pairs_hook=_object)
         except RecursionError:
-            abort(400, messages={"json": ["nested too deeply"]})
+            abort(400, messages={"json": ["it is nested too deeply"]})
         except UnicodeDecodeError:
-            abort(400, messages={"json": ["not UTF-8"]})
+            abort(400, messages={"json": ["it is not UTF-8"]})
         except json.JSONDecodeError:
             raise
         except ValueError:
-            abort(400, messages={"json": ["a number has too many digits"]})
+            abort(400, messages={"json": ["a number in it has too many digits"]})
 
     def load_querystring(self, req: Request, schema: Schema) -> Any:
-        """The query parameters, without the filters by metadata, which `filters.metadata` reads."""
+        """The query parameters without the filters by metadata, which `filters.metadata` reads."""
         plain = list(req.args.items(multi=True))
         if getattr(schema, "metadata_filter", False):
             plain = [(name, value) for name, value in plain if not name.startswith(filters.METADATA)]
@@ -81,11 +81,11 @@ class Parser(FlaskParser):
 
 
 def _sent(req: Request) -> str:
-    return f"{req.mimetype} was sent" if req.mimetype else "nothing was said of its type"
+    return f"the request has {req.mimetype}" if req.mimetype else "the request has no Content-Type"
 
 
 def _check_query(takes_query: bool) -> None:
-    """Refuse parameters that the route doesn't know, and those that stand twice: one of them would be ignored."""
+    """Refuse unknown query parameters, and repeated ones, of which all but one would be ignored."""
     wrong = {name: [TWICE] for name, values in request.args.lists() if len(values) > 1}
     if not takes_query:
         wrong |= {name: ["Unknown field."] for name in request.args}
@@ -94,18 +94,18 @@ def _check_query(takes_query: bool) -> None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a body. One with a name twice, or with more names than any route takes, is refused."""
+    """Build an object of a body. Refuse one with a repeated name, or with more names than any route takes."""
     if len(pairs) > MAX_NAMES:
         abort(422, messages={"json": [f"more than {MAX_NAMES} names in one object; no route takes so many"]})
     built = dict(pairs)
     if len(built) < len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        abort(400, messages={"json": [f"{twice[:100]!r} stands twice in one object; send it once"]})
+        abort(400, messages={"json": [f"{twice[:100]!r} occurs twice in one object; send it once"]})
     return built
 
 
 def _bound_brackets() -> None:
-    """Refuse a body with more lists and objects than any route takes, before any of them is built."""
+    """Refuse a body with more lists and objects than any route takes, before it is parsed."""
     if request.mimetype == "multipart/form-data" or request.method not in ("POST", "PUT", "PATCH"):
         return
     body = request.get_data(cache=True)
@@ -114,7 +114,7 @@ def _bound_brackets() -> None:
 
 
 def _no_constant(name: str) -> Any:
-    raise json.JSONDecodeError(f"{name} is no JSON", name, 0)
+    raise json.JSONDecodeError(f"{name} is not JSON", name, 0)
 
 
 class Blueprint(flask_smorest.Blueprint):
@@ -139,7 +139,7 @@ class Blueprint(flask_smorest.Blueprint):
         super().add_url_rule(rule, endpoint or view_func.__name__, answered(view_func), *args, **options)
 
     def arguments(self, schema: Any, *args: Any, **kwargs: Any) -> Any:
-        """As flask-smorest's, with one schema instance for all requests: a class would be instantiated for each."""
+        """Like flask-smorest's, but with one schema instance for all requests, instead of one for each."""
         declare = super().arguments(schema() if isinstance(schema, type) else schema, *args, **kwargs)
 
         def mark(view: View) -> View:
@@ -157,7 +157,7 @@ class Blueprint(flask_smorest.Blueprint):
 
     @staticmethod
     def needs(scope: str) -> Callable[[View], View]:
-        """The scope that a key must have. `""`: any good key will do."""
+        """The scope that a key must have. `""`: any valid key."""
 
         def declare(view: View) -> View:
             _document(view, security=[{auth.SECURITY_SCHEME: [scope] if scope else []}], **{"x-scope": scope})
@@ -168,7 +168,7 @@ class Blueprint(flask_smorest.Blueprint):
 
     @staticmethod
     def open(view: View) -> View:
-        """No key is asked for."""
+        """The route needs no key."""
         _document(view, security=[])
         view.__dict__["scope"] = None
         return view
@@ -197,7 +197,7 @@ class Blueprint(flask_smorest.Blueprint):
 
     @staticmethod
     def idempotent(view: View) -> View:
-        """A request that is sent again with the same `Idempotency-Key` is done only once."""
+        """The route takes an `Idempotency-Key`: a repeated request with the same key has no second effect."""
         _parameter(view, idempotency.HEADER)
         view.__dict__["idempotent"] = True
         return Blueprint.fails(409, 422)(view)
@@ -271,5 +271,5 @@ def answered(view: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _remember(action: str) -> None:
-    """Write into the audit log who did this, in the transaction that does it."""
+    """Write the action into the audit log, in its transaction."""
     audit.record(context.begin_transaction(), context.api_key(), action, request.path, g.request_id)

@@ -1,4 +1,4 @@
-"""What one request has: the runtime, the caller's API key, and one session that lives until the answer is built."""
+"""The state of a request: the runtime, the caller's API key, and one session, which ends after the answer is built."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def allowed(scope: str) -> bool:
 
 @dataclass
 class Unit:
-    """A request's sessions, and what it does before and after them."""
+    """A request's sessions, and its actions before and after the commit."""
 
     stack: ExitStack
     reading: Session | None = None
@@ -45,9 +45,9 @@ class Unit:
 
 @contextmanager
 def sessions() -> Iterator[None]:
-    """Ends whatever session the request begins: committed after a good answer, rolled back after an error.
+    """End the request's session: commit after an answer, roll back after an error.
 
-    The answer is built from rows before the commit: a stored answer (see `idempotency`) is part of the transaction.
+    The answer is built before the commit, because a stored answer (see `idempotency`) is part of the transaction.
     """
     with ExitStack() as stack:
         unit = g.unit = Unit(stack)
@@ -57,7 +57,7 @@ def sessions() -> Iterator[None]:
 
 
 def reading() -> Session:
-    """The request's session for reads: one that waits for no writer, or the request's transaction once it has begun."""
+    """The request's session for reads, which waits for no writer; once it has begun, the request's transaction."""
     unit = _unit()
     if unit.writing is not None:
         return unit.writing
@@ -85,20 +85,20 @@ def in_transaction() -> bool:
 
 
 def first(act: Callable[[Session], None]) -> None:
-    """Do this first in the request's transaction, when it begins."""
+    """Call this at the beginning of the request's transaction."""
     _unit().first = act
 
 
 def after(act: Callable[[], None]) -> None:
-    """Do this once the transaction has been committed."""
+    """Call this after the commit."""
     _unit().after.append(act)
 
 
 def undo(act: Callable[[], None]) -> None:
-    """Do this if the request fails. It is for changes outside the database, such as a stored object.
+    """Call this if the request fails. It is for changes outside the database, such as a stored object.
 
-    It is not done when the connection to the database broke: the row may have been committed all the same, and then its
-    object must exist. An object without a row is collected later.
+    It is not called if the connection to the database broke: the commit may have succeeded, and then the object must
+    exist. An object without a row is deleted later.
     """
 
     def after_an_error(kind: object, error: object, trace: object) -> None:
@@ -109,7 +109,7 @@ def undo(act: Callable[[], None]) -> None:
 
 
 def release() -> None:
-    """Close the session for reads, so that its connection is free while the request does something slow."""
+    """Close the session for reads, to free its connection before something slow."""
     unit = _unit()
     if unit.reading is not None:
         unit.reading.close()
@@ -117,12 +117,12 @@ def release() -> None:
 
 
 def connection() -> socket.socket | None:
-    """The client's socket, if the server gives it to us (gunicorn does)."""
+    """The client's socket, if the server exposes it (gunicorn does)."""
     return cast("socket.socket | None", request.environ.get("gunicorn.socket"))
 
 
 def is_closed(connection: socket.socket | None) -> bool:
-    """Whether the client has hung up. The next write would notice, but it may be far off."""
+    """Whether the client has hung up."""
     if connection is None:
         return False
     try:

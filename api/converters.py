@@ -1,4 +1,4 @@
-"""Ids in addresses. One that is malformed is refused before it is looked for."""
+"""Ids in paths. A malformed id gives 404 without a query."""
 
 from __future__ import annotations
 

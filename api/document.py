@@ -21,16 +21,16 @@ DESCRIPTION = """\
 From one picture of a character to a LoRA that draws her from any side.
 
 - Every error is a problem (RFC 9457): branch on `code`.
-- A POST that makes or starts something takes an `Idempotency-Key`: send it again as often as you like.
-- What you change, you have seen: send its `ETag` as `If-Match`.
+- A POST that creates or starts something takes an `Idempotency-Key`, so that you can repeat it safely.
+- To change a resource, send its `ETag` as `If-Match`, so that you don't overwrite other changes.
 - Lists come in pages: follow `next_cursor`, or the `Link` header.
-- Work is a job: 202 and a `Location`. Ask with `Prefer: wait=30`, follow the events, or have webhooks call you.
-- Fields and event types that you don't know are to be ignored: more will come.
+- Work is a job: 202 and a `Location`. Wait with `Prefer: wait=30`, follow the events, or use webhooks.
+- Ignore fields and event types that you don't know: later versions may add some.
 """
 
 
 class Api(flask_smorest.Api):
-    """flask-smorest's, with errors as problems."""
+    """flask-smorest's Api, with errors as problems."""
 
     ERROR_SCHEMA = ProblemSchema
 
@@ -41,7 +41,7 @@ class Api(flask_smorest.Api):
         self._register_problem(self.DEFAULT_ERROR_RESPONSE_NAME, "Any other error")
 
     def _register_pagination_header(self) -> None:
-        """Pages are told of in the body and in `Link`."""
+        """Do nothing: the body and `Link` describe the pages."""
 
     def _register_problem(self, name: str, description: str) -> None:
         response = {"description": description, "schema": ProblemSchema}
@@ -68,7 +68,7 @@ def make_api(app: Flask) -> Api:
 
 
 def _by_name(converter: Any, field: Field, ret: dict[str, Any]) -> dict[str, Any]:
-    """A choice as a reference to its list, as apispec asks for it."""
+    """For apispec: a choice is a reference to its list."""
     if not isinstance(field, Choice):
         return {}
     name, components = type(field).__name__.removesuffix("Choice"), converter.spec.components
@@ -80,7 +80,7 @@ def _by_name(converter: Any, field: Field, ret: dict[str, Any]) -> dict[str, Any
 
 
 def _of_bounds(converter: Any, field: Field, ret: dict[str, Any]) -> dict[str, Any]:
-    """The bounds of a dictionary and its names; apispec writes those of a text. `\\Z` is Python's word for `$`."""
+    """For apispec: bounds and names of a dictionary, which it would describe like a text. `\\Z` is Python's `$`."""
     if not isinstance(field, Dict):
         return {"pattern": ret["pattern"].replace(r"\Z", "$")} if "pattern" in ret else {}
     for wrong, right in (("minLength", "minProperties"), ("maxLength", "maxProperties")):
@@ -90,13 +90,13 @@ def _of_bounds(converter: Any, field: Field, ret: dict[str, Any]) -> dict[str, A
 
 
 def document(app: Flask) -> dict[str, Any]:
-    """The whole document, the same each time."""
+    """The whole document. It is the same each time."""
     api = app.extensions["flask-smorest"]["apis"][""]["ext_obj"]
     return cast(dict[str, Any], api.spec.to_dict())
 
 
 def plain_document(app: Flask) -> dict[str, Any]:
-    """The same in dictionaries, lists and text alone, as JSON and YAML want it."""
+    """The document as plain dictionaries, lists and text, for JSON and YAML."""
     return cast(dict[str, Any], _plain(document(app)))
 
 
@@ -105,14 +105,14 @@ def as_yaml(app: Flask) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what occurs twice twice."""
+    """Writes no aliases (`&`, `*`): a value that occurs twice is written twice."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def _plain(value: Any) -> Any:
-    """Dictionaries and lists all the way down, keys as text (status codes come as numbers)."""
+    """Convert to plain dictionaries and lists, with keys as text (status codes are numbers)."""
     if isinstance(value, dict):
         return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Strong ETags: a hash of what the answer shows. A change must name the version that it is based on."""
+"""Strong ETags: a hash of the representation. A change must name the version that it is based on."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from api.held import Held
 from shared import json_text
 from shared.errors import PreconditionFailed, PreconditionRequired
 
-# Left out of the hash: a presigned link differs each time it is made. A `url` beside no expiry is a webhook's own, and
-# counts.
+# The hash leaves out presigned links, because each request makes a new one. A `url` without an expiry is a webhook's,
+# and is part of the hash.
 EXPIRY = frozenset({"url_expires_at", "expires_at"})
 VOLATILE = EXPIRY | {"url"}
 
@@ -23,13 +23,13 @@ CONDITIONAL = (
     "HTTP_RANGE",
 )
 
-ETAG = {"schema": {"type": "string"}, "description": "Names this version. Send it as If-Match when you change it."}
+ETAG = {"schema": {"type": "string"}, "description": "The version. Send it as If-Match when you change the resource."}
 IF_MATCH = {
     "name": "If-Match",
     "in": "header",
     "required": True,
     "schema": {"type": "string"},
-    "description": "The ETag of the version that this change is based on, or `*` for whatever is there.",
+    "description": "The ETag of the version that this change is based on, or `*` for any version.",
     "example": "*",
 }
 
@@ -43,7 +43,7 @@ def of(shown: Any) -> str:
 
 
 def put_on(answer: Response) -> None:
-    """Set the ETag of an answer, from what the schema has just dumped."""
+    """Set the ETag of an answer, from the representation that the schema has just dumped."""
     shown = get_appcontext().get("result_dump")
     if shown is not None and 200 <= answer.status_code < 300:
         answer.set_etag(of(shown))
@@ -52,22 +52,22 @@ def put_on(answer: Response) -> None:
 def conditional(answer: Response) -> Response:
     """Answer with 304, or with a range, if the request's headers ask for it."""
     if isinstance(answer, Held):
-        return answer  # what it answers in the end is looked at then
+        return answer  # its final answer passes through here again
     asked = request.environ
     if any(name in asked for name in CONDITIONAL) and request.method in ("GET", "HEAD"):
         wanted = request.if_match
         if wanted and not wanted.star_tag and not wanted.contains(answer.get_etag()[0] or ""):
-            raise PreconditionFailed("this is not the version that you asked for")
-        # If-Match has been dealt with, and werkzeug would take its `*` for a version's name.
+            raise PreconditionFailed("there is another version now than the one that you asked for; read it again")
+        # Leave out If-Match: it is checked above, and werkzeug would take `*` for an ETag.
         answer.make_conditional({name: value for name, value in asked.items() if name != "HTTP_IF_MATCH"})
     return answer
 
 
 def require() -> None:
-    """Refuse a write without If-Match: it could overwrite a change that its author has not seen."""
+    """Refuse a write without If-Match, because it could overwrite another client's change."""
     if not request.if_match:
         raise PreconditionRequired(
-            "send the ETag of what you have seen as If-Match, so that nothing is overwritten unseen"
+            "If-Match is missing; send the ETag of the version that you have read, or `*` to overwrite any"
         )
 
 
@@ -77,13 +77,13 @@ def check(schema: type[Schema], row: Any) -> None:
         return
     now = of(schema().dump(row))
     if not request.if_match.contains(now):
-        raise PreconditionFailed("this has changed since you read it; read it again and decide anew")
+        raise PreconditionFailed("this has changed since you read it; read it again, then repeat your change")
 
 
 def _lasting(shown: Any) -> Any:
     if isinstance(shown, dict):
         passing = VOLATILE if EXPIRY & shown.keys() else ()
-        # metadata is the client's own, whatever its names
+        # a client chooses the names in metadata, so none of them is volatile
         return {
             name: value if name == "metadata" else _lasting(value)
             for name, value in shown.items()

@@ -1,7 +1,7 @@
-"""The examples of the document: for each operation a request that goes through as it stands, once its things exist.
+"""The examples of the OpenAPI document: for each operation a request that works once the rows of `IDS` exist.
 
-Of answers it is enough to show what a type doesn't tell. One name means one thing all over the API, so an example
-stands once for each name.
+Answers have examples for fields whose type says too little. A name has the same meaning everywhere in the API, so there
+is one example for each name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ IDS = {
     "event_id": "evt_06h09ddk6tkqs0vbkrpvpcgjc2",
 }
 
-# What each operation with a body can be sent. A file is named here, and is a real one there.
+# A body for each operation that takes one. Files are given by name.
 BODIES: dict[str, dict[str, Any]] = {
     "create_project": {
         "name": "fox girl",
@@ -68,7 +68,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "create_user_key": {"name": "asset pipeline", "scopes": SCOPES},
 }
 
-# What stands in addresses and in answers.
+# Examples of path parameters and of fields of answers.
 FIELDS: dict[str, Any] = IDS | {
     "number": 1,
     "next_cursor": None,
@@ -104,7 +104,7 @@ FIELDS: dict[str, Any] = IDS | {
 
 
 class Examples(BasePlugin):
-    """Writes the examples of addresses and bodies into the document."""
+    """Writes the examples of parameters and bodies into the document."""
 
     def path_helper(  # type: ignore[override]
         self, *, operations: dict[str, Any], parameters: list[dict[str, Any]], **_: Any
@@ -119,7 +119,7 @@ class Examples(BasePlugin):
 
 
 def of_field(_: Any, field: fields.Field, ret: dict[str, Any]) -> dict[str, Any]:
-    """The example of a field of an answer, as apispec asks for it."""
+    """For apispec: the example of a field of an answer."""
     if not isinstance(field.parent, Answer) or "example" in ret:
         return {}
     name = field.data_key or field.name

@@ -1,4 +1,4 @@
-"""What lists may be narrowed by, beside the fields of one noun."""
+"""Filters of lists: by columns, by time and by metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ METADATA = "metadata."
 
 
 def narrowed(query: Select[Any], model: Any, given: dict[str, Any], *names: str) -> Select[Any]:
-    """The rows whose columns `names` are as given, from the given time, with the given metadata."""
+    """The query with filters by the columns `names`, by time and by metadata, as far as they are given."""
     for name in names:
         if name in given:
             query = query.where(getattr(model, name) == given[name])
@@ -29,14 +29,15 @@ def narrowed(query: Select[Any], model: Any, given: dict[str, Any], *names: str)
 
 
 def metadata() -> dict[str, str]:
-    """The `metadata.KEY=VALUE` of this request."""
+    """The `metadata.KEY=VALUE` parameters of this request."""
     pairs = {
         name.removeprefix(METADATA): normal(value) for name, value in request.args.items() if name.startswith(METADATA)
     }
     for key, value in pairs.items():
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", key) or len(value) > 512 or "\0" in value:
             raise Invalid(
-                f"metadata.{key[:64]} can't be filtered by",
+                f"metadata.{key[:64]} is not a valid filter; a key has up to 64 of A-Z, a-z, 0-9, `_`, `.` and `-`, "
+                "a value up to 512 characters",
                 errors=[{"parameter": METADATA + key[:64], "detail": "bad"}],
             )
     return pairs

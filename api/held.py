@@ -1,9 +1,9 @@
-"""Requests that are answered over time. One thread holds all their connections, so they occupy no thread of the server.
+"""Requests that are answered over time. One thread serves all of them, so that they occupy no thread of the server.
 
-A thread of the server finds the caller, counts the request and checks what it asks for. Then it hands the client's
-connection to the holder and is free for the next request. The holder waits for all connections at once, asks the
-database about all of them at once, and writes what is new. A held request costs a socket and some kilobytes.
-`docs/decisions/0013-held-requests.md` says why.
+A thread of the server authenticates, counts and checks such a request. Then it hands the client's connection to the
+holder, and is free for the next request. The holder waits on all connections together, queries the database for all of
+them together, and writes the news. A held request costs a socket and some kilobytes.
+`docs/decisions/0013-held-requests.md` explains the choice.
 """
 
 from __future__ import annotations
@@ -40,50 +40,51 @@ MAX_EXTRA_BYTES = 65_536  # that a client may send while it waits
 ENDING_THREADS = 2
 CLOSE_SECONDS = 10.0  # to answer waiting requests before the process ends
 LAST_SEND_SECONDS = 0.5
-LAST_READ_SECONDS = 60.0  # for a client to read the rest, when its time is up
+LAST_READ_SECONDS = 60.0  # for a client to read the rest, after the request has ended
 RETRY_AFTER_SECONDS = 30
 MOST_FILES = 8192
 
 
 class Held(Response):
-    """An answer that comes over time. A view returns it, and Flask calls it as a WSGI app: then it moves to the holder.
+    """A response that is sent over time. A view returns it; Flask calls it as a WSGI app, and it moves to the holder.
 
-    Each subclass is a kind of answer. It says how often to look for news, and looks for all its answers at once.
+    Each subclass is a kind of held response. It sets the interval of its queries, and queries for all its instances at
+    once.
     """
 
     look_every_seconds: ClassVar[float] = 1.0
 
     def __init__(self, seconds: float, **given: Any):
-        """Hold the request for so many seconds at most.
+        """Hold the request for at most `seconds`.
 
         Raises:
-            TooMany: the user has taken all places.
+            TooMany: the user has no free place.
         """
         super().__init__(**given)
         self.holder = holder()
         self.user_id = context.user().id
         self.ends_at = time.monotonic() + seconds
-        self.is_over = False  # nothing more will be found
+        self.is_over = False  # there will be no more news
         self.is_behind = False  # the last query did not return everything
         self.unsent = bytearray()
         self.extra_bytes = 0
         self.ending: Future[bytes] | None = None
-        self.is_complete = False  # `unsent` has all that is left to send
+        self.is_complete = False  # nothing will be added to `unsent`
         self.connection = cast(socket.socket, None)
         self.holder.take(self.user_id)
-        # Frees the place, also if the request fails after its view.
+        # Gives the place back, also if the request fails after its view.
         self.leave = weakref.finalize(self, self.holder.leave, self.user_id)
 
     @classmethod
     def look(cls, runtime: Runtime, open_: list[Self]) -> None:
-        """Query what is new for all of these: add it to `unsent`, and set `is_over` and `is_behind`."""
+        """Query the news of all of these. Add it to their `unsent`, and set `is_over` and `is_behind`."""
         raise NotImplementedError
 
-    def last_words(self) -> bytes:
-        """The bytes that end the answer. Computing them may take a while."""
+    def ending_bytes(self) -> bytes:
+        """The bytes that end the response. Computing them may take a while."""
         return b""
 
-    def say(self, text: str) -> None:
+    def write(self, text: str) -> None:
         self.unsent += text.encode()
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
@@ -94,29 +95,31 @@ class Held(Response):
             return self.in_this_thread(ours, environ, start_response)
         self.begin(environ)
         self.holder.hold(self, connection)
-        start_response(self.status, list(self.headers))  # the server now writes to a socket that nobody reads
+        start_response(self.status, list(self.headers))  # the server's copy of the socket leads nowhere
         return []
 
     def begin(self, environ: dict[str, Any]) -> None:
-        """Prepare the answer for a connection that only the holder writes to."""
+        """Prepare the response for a connection to which only the holder writes."""
         raise NotImplementedError
 
     def in_this_thread(self, held: socket.socket, environ: Any, start_response: Any) -> Iterable[bytes]:
-        """Answer in the server's thread, for servers that do not expose their connections.
+        """Respond in the server's thread, for servers that do not expose their connections.
 
-        `held` is the other end of the connection that the holder writes to.
+        `held` is the other end of the connection to which the holder writes.
         """
         raise NotImplementedError
 
 
 class Holder:
-    """Holds the requests of this process. Each user has a number of places."""
+    """Serves the held requests of this process. Each user has a limited number of places."""
 
     def __init__(self, runtime: Runtime):
         self._runtime = runtime
         self._for_user = runtime.settings.max_held_per_user
         self._in_all = _most_files() // 2
-        self._lock = threading.RLock()  # a place may be given back in the middle of anything: see `Held.leave`
+        self._lock = (
+            threading.RLock()
+        )  # reentrant, because a finalizer may give a place back at any time: see `Held.leave`
         self._places: Counter[str] = Counter()
         self._arrivals: list[Held] = []
         self._thread: threading.Thread | None = None  # None while nothing is held
@@ -125,7 +128,7 @@ class Holder:
         self._bell.setblocking(False)
         self._button.setblocking(False)
         self._is_closing = False
-        # What follows belongs to the thread.
+        # Only the thread uses the following.
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._bell, selectors.EVENT_READ)
         self._held: set[Held] = set()
@@ -135,20 +138,20 @@ class Holder:
         """Take a place.
 
         Raises:
-            TooMany: the user has taken all theirs, or this process holds as many as it can.
+            TooMany: the user has no free place, or this process has none.
         """
         with self._lock:
             mine = self._places[user_id]
             if mine >= self._for_user or self._places.total() >= self._in_all:
                 raise TooMany(
-                    f"you have {mine} streams and waiting requests open; close one, or ask for events now and then",
+                    f"you have {mine} streams and waiting requests open; close one, or poll the events instead",
                     code="too_many_streams",
                     retry_after_seconds=RETRY_AFTER_SECONDS,
                 )
             self._places[user_id] += 1
 
     def hold(self, held: Held, connection: socket.socket) -> None:
-        """Write to this connection from now on, and close it in the end."""
+        """Write to this connection from now on, and close it at the end."""
         connection.setblocking(False)
         held.connection = connection
         with self._lock:
@@ -166,7 +169,7 @@ class Holder:
                 del self._places[user_id]
 
     def close(self) -> None:
-        """End the streams, and answer waiting requests with the present state: the process ends."""
+        """End the streams and answer waiting requests with the present state, because the process ends."""
         self._is_closing = True
         self._ring()
         with self._lock:
@@ -179,10 +182,10 @@ class Holder:
         self._button.close()
 
     def _ring(self) -> None:
-        with suppress(OSError):  # the buffer is full, which wakes the thread too; or the holder is closed
+        with suppress(OSError):  # the buffer is full, so the thread is awake; or the holder is closed
             self._button.send(b"!")
 
-    # --- what the thread does ----------------------------------------------------------------------------------
+    # --- the thread --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while self._admit():
@@ -190,7 +193,7 @@ class Holder:
                 self._turn()
             except Exception:
                 log.exception("held.crashed")
-                for held in list(self._held):  # their clients reconnect; otherwise the loop could fail forever
+                for held in list(self._held):  # clients reconnect; without this, the loop could fail forever
                     self._drop(held)
 
     def _turn(self) -> None:
@@ -204,7 +207,7 @@ class Holder:
                 self._drop(key.data)
 
     def _admit(self) -> bool:
-        """Take over the new requests. Returns False when none is left: then the thread ends."""
+        """Take over the new requests. Returns False when no request is left, and the thread ends."""
         with self._lock:
             arrivals, self._arrivals = self._arrivals, []
             is_over = self._is_closing or not (arrivals or self._held)
@@ -212,7 +215,7 @@ class Holder:
                 self._thread = None
         if is_over:
             for held in (*self._held, *arrivals):
-                _say_goodbye(held)
+                _end_now(held)
             return False
         for held in arrivals:
             held.is_behind = True  # nothing has been sent yet
@@ -232,7 +235,7 @@ class Holder:
             self._drop(held)
 
     def _look(self) -> None:
-        """Query for the requests that are behind, and for all of a kind whose interval is over."""
+        """Query for the requests that are behind, and for all of each kind whose interval has passed."""
         now = time.monotonic()
         for kind in self._kinds():
             is_due = now >= self._due.get(kind, 0.0)
@@ -241,7 +244,7 @@ class Holder:
             open_ = [
                 each
                 for each in self._held
-                # A client that reads too slowly gets no more until it has read what there is.
+                # A slow client gets no more until it has read what was sent.
                 if type(each) is kind and (is_due or each.is_behind) and not each.is_over and not each.unsent
             ]
             for held in open_:
@@ -249,25 +252,25 @@ class Holder:
             try:
                 if open_:
                     kind.look(self._runtime, open_)
-            except Exception as error:  # such as a database that is away: look again next time
+            except Exception as error:  # such as a database that is down: query again next time
                 log.warning("held.look_failed", kind=kind.__name__, error=str(error))
 
     def _kinds(self) -> set[type[Held]]:
         return {type(held) for held in self._held}
 
     def _patience(self) -> float:
-        """Seconds until the next look."""
+        """Seconds until the next query."""
         if any(held.is_behind and not held.unsent for held in self._held):
             return 0.0
         due = min((self._due.get(kind, 0.0) for kind in self._kinds()), default=0.0)
         return max(0.0, due - time.monotonic())
 
     def _advance(self, held: Held) -> None:
-        """End it if it is over, send what there is to send, and close it after that."""
+        """End the request if it is over, send what is unsent, and then close the connection."""
         if time.monotonic() >= held.ends_at:
             held.is_over = True
         if held.is_over and held.ending is None:
-            held.ending = self._pool.submit(held.last_words)
+            held.ending = self._pool.submit(held.ending_bytes)
             held.ending.add_done_callback(lambda _: self._ring())
         if held.ending is not None and held.ending.done() and not held.is_complete:
             held.is_complete = True
@@ -294,7 +297,7 @@ class Holder:
             self._drop(held)
 
     def _drop(self, held: Held) -> None:
-        with suppress(KeyError, ValueError):  # it was not watched
+        with suppress(KeyError, ValueError):  # it was not registered
             self._selector.unregister(held.connection)
         held.connection.close()
         self._held.discard(held)
@@ -302,7 +305,7 @@ class Holder:
 
 
 def register(app: Flask, runtime: Runtime) -> Holder:
-    """Give the app a holder."""
+    """Create the app's holder."""
     made = app.extensions["bootlora.holder"] = Holder(runtime)
     return made
 
@@ -312,16 +315,16 @@ def holder() -> Holder:
 
 
 def head(status: str, headers: Iterable[tuple[str, str]]) -> bytes:
-    """The head of an HTTP answer on a connection that is closed after it."""
+    """The head of an HTTP response, after which the connection is closed."""
     lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers), "Connection: close", "", ""]
     return "\r\n".join(lines).encode("latin-1")
 
 
 def _taken_from(environ: dict[str, Any]) -> socket.socket | None:
-    """Take the client's connection away from the server. Returns None if the server does not expose it.
+    """Take over the client's connection from the server. Returns None if the server does not expose it.
 
-    The server continues with a socket whose other end is closed. It writes its answer there, fails as if the client had
-    hung up, and closes the socket.
+    The server continues with a socket whose other end is closed. When it writes its response, it fails as if the client
+    had hung up, and closes the socket.
     """
     theirs = environ.get("gunicorn.socket")
     if theirs is None or isinstance(theirs, ssl.SSLSocket) or not environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
@@ -346,14 +349,15 @@ def _has_hung_up(held: Held) -> bool:
     return not read or held.extra_bytes > MAX_EXTRA_BYTES
 
 
-def _say_goodbye(held: Held) -> None:
+def _end_now(held: Held) -> None:
+    """Send the rest and the end of the response, and close the connection. Waits for a short time only."""
     with suppress(Exception), held.connection:
         held.connection.settimeout(LAST_SEND_SECONDS)
-        held.connection.sendall(held.unsent + (b"" if held.is_complete else held.last_words()))
+        held.connection.sendall(held.unsent + (b"" if held.is_complete else held.ending_bytes()))
 
 
 def _most_files() -> int:
-    """How many files this process may have open. The soft limit is often 1024, for programs older than `poll`."""
+    """How many files this process may open. Raises the soft limit, which is often 1024, for programs with `select`."""
     if resource is None:
         return 512
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

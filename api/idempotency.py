@@ -27,14 +27,14 @@ HEADER = {
     "name": "Idempotency-Key",
     "in": "header",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"},
-    "description": "Any text of yours that names this request. Sent again with the same key, it is done only once, "
-    "and the first answer comes again with `Idempotent-Replayed: true`. Keys are kept for a day.",
+    "description": "A text of your choice that identifies this request. A repetition with the same key has no second "
+    "effect, and gets the first answer with `Idempotent-Replayed: true`. Keys are kept for a day.",
 }
 LOCK_SECONDS = 5
 KEPT_HEADERS = ("Content-Type", "Location", "ETag", "Link")
 
 
-# Statements are built once: that takes longer than to run them.
+# Statements are built once, because building takes longer than running them.
 _keys = IdempotencyKey.__table__
 _MINE = [_keys.c[name] == bindparam(f"my_{name}") for name in ("user_id", "route", "key")]
 _KNOWN = select(_keys.c.fingerprint, _keys.c.status, _keys.c.body, _keys.c.headers).where(*_MINE)
@@ -76,7 +76,7 @@ def announce() -> None:
     if key is None:
         return
     if not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
-        raise BadKey("an Idempotency-Key is 1 to 255 visible ASCII characters")
+        raise BadKey("the Idempotency-Key is not valid; send 1 to 255 visible ASCII characters")
     g.idempotency = {
         "user_id": context.user().id,
         "route": f"{request.method} {request.path}",
@@ -111,7 +111,7 @@ def _claim(session: Session) -> None:
         taken = session.execute(_claiming(dialect), g.idempotency).one_or_none()
     except OperationalError as error:
         raise Conflict(
-            "the first request with this Idempotency-Key is still under way; ask again in a moment",
+            "the first request with this Idempotency-Key is still running; try again in a moment",
             code="idempotency_in_progress",
         ) from error
     if postgres:
@@ -133,7 +133,7 @@ def _claiming(dialect: str) -> Any:
 def _replay(row: Known) -> None:
     if row.fingerprint != g.idempotency["fingerprint"]:
         raise Invalid(
-            "this Idempotency-Key came with another request before; use a new one", code="idempotency_key_reused"
+            "this Idempotency-Key was sent with another request before; use a new one", code="idempotency_key_reused"
         )
     raise Replay(row)
 

@@ -1,7 +1,7 @@
-"""How much a client may send, and how often.
+"""Limits of the rate and the size of requests.
 
-All keys of a user count together, since a user may make many keys. Counts live in Redis, so that all processes count
-together. When Redis does not answer, each process counts in its own memory, and the service goes on.
+All keys of a user count together, since a user may create many keys. Counts are in Redis, so that all processes share
+them. When Redis does not answer, each process counts in its own memory.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from shared.settings import Settings
 
 log = structlog.get_logger()
 
-FORM_OVERHEAD_BYTES = 100_000  # around the file: boundaries and the other fields
+FORM_OVERHEAD_BYTES = 100_000  # for boundaries and the other fields
 WINDOW_SECONDS = 60
 ANSWER_SECONDS = 0.5  # how long Redis may take
-REST_SECONDS = 10.0  # how long a Redis that failed is left alone
+REST_SECONDS = 10.0  # after a failure, Redis is not used for so long
 
 
 class Limiter:
@@ -43,10 +43,10 @@ class Limiter:
         self._rest_until = 0.0
 
     def hit(self, policies: Sequence[str], caller: str) -> None:
-        """Count one more of each.
+        """Count one request for each policy.
 
         Raises:
-            TooMany: that was one more than allowed.
+            TooMany: a policy's quota is used up.
         """
         for policy in policies:
             quota = self.quotas[policy]
@@ -55,7 +55,7 @@ class Limiter:
             g.setdefault("counts", []).append(Count(policy, quota.amount, window.remaining, resets_in))
             if not is_within:
                 raise TooMany(
-                    f"more than {quota.amount} {policy} in a minute; come back in {resets_in} seconds",
+                    f"more than {quota.amount} {policy} in a minute; try again in {resets_in} seconds",
                     code="rate_limited",
                     retry_after_seconds=resets_in,
                 )
@@ -82,11 +82,11 @@ class Count(NamedTuple):
 def register(app: Flask, settings: Settings) -> None:
     app.extensions["bootlora.limiter"] = Limiter(settings)
     app.before_request(_bound_body)
-    app.after_request(_tell)
+    app.after_request(_add_headers)
 
 
 def count(*, submits: bool = False) -> None:
-    """Count this request: for its user, or for its address when it has shown no good key."""
+    """Count this request: for its user, or without a valid key, for its address."""
     limiter = cast(Limiter, current_app.extensions["bootlora.limiter"])
     caller = context.user().id if g.get("api_key") else f"address {request.remote_addr}"
     limiter.hit(("requests", "submits") if submits else ("requests",), caller)
@@ -103,8 +103,8 @@ def _bound_body() -> None:
     request.max_form_memory_size = settings.max_body_bytes
 
 
-def _tell(answer: Response) -> Response:
-    """Say what is left (draft-ietf-httpapi-ratelimit-headers; that draft may still change)."""
+def _add_headers(answer: Response) -> Response:
+    """Add what is left of each quota (draft-ietf-httpapi-ratelimit-headers; the draft may still change)."""
     counts: list[Count] = g.get("counts", [])
     if counts:
         policies = ", ".join(f'"{c.policy}";q={c.quota};w={WINDOW_SECONDS}' for c in counts)
@@ -114,7 +114,7 @@ def _tell(answer: Response) -> Response:
 
 
 def _connect(url: str) -> FixedWindowRateLimiter | None:
-    """Counts in Redis, or None when the broker is something else."""
+    """A limiter that counts in Redis. None if the broker is not Redis."""
     if not url.startswith(("redis://", "rediss://")):
         return None
     patience: dict[str, Any] = {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS}

@@ -1,6 +1,6 @@
-"""Numbers for Prometheus: what is waiting and what was done, from the tables; how requests go, from this process.
+"""Metrics for Prometheus: of jobs and deliveries, from the tables, and of requests, from this process.
 
-With `PROMETHEUS_MULTIPROC_DIR` set, the processes of one server add up what they count of requests.
+With `PROMETHEUS_MULTIPROC_DIR` set, the request metrics are the sum over all processes of the server.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from shared.models import Delivery, Job, Project, User, Worker
 from shared.outside.db import clock, utcnow
 from shared.runtime import Runtime
 
-LATEST_JOBS = 500  # of each queue, that the durations of its kinds are taken from
+LATEST_JOBS = 500  # of each queue; the mean durations are taken from these
 
 _requests = CollectorRegistry()
 REQUESTS = Counter(
@@ -41,13 +41,13 @@ SECONDS = Histogram(
 
 
 def observe(method: str, route: str, status: int, seconds: float) -> None:
-    """Count a request that was answered."""
+    """Count an answered request."""
     REQUESTS.labels(method, route, str(status)).inc()
     SECONDS.labels(method, route).observe(seconds)
 
 
 def exposed(runtime: Runtime) -> bytes:
-    """Everything, in Prometheus's text form; what the tables say only while they can be asked."""
+    """All metrics in Prometheus's text format. Those of the tables are left out while the database is down."""
     ready = readiness.check(runtime)
     asked = CollectorRegistry()
     asked.register(Parts(runtime, ready))
@@ -60,13 +60,13 @@ def _of_all_processes() -> CollectorRegistry:
     together = CollectorRegistry()
     try:
         MultiProcessCollector(together)
-    except ValueError:  # one process alone
+    except ValueError:  # PROMETHEUS_MULTIPROC_DIR is not set
         return _requests
     return together
 
 
 class Parts(Collector):
-    """What the service stands on."""
+    """Metrics of the database, the broker, the store and the disk."""
 
     def __init__(self, runtime: Runtime, ready: dict[str, str]):
         self.runtime = runtime
@@ -79,18 +79,18 @@ class Parts(Collector):
         yield parts
         disk = _disk(self.runtime.settings.scratch_dir)
         yield GaugeMetricFamily(
-            "bootlora_disk_bytes", "Size of the disk that the API's scratch is on.", value=disk.total
+            "bootlora_disk_bytes", "Size of the disk with the API's scratch folder.", value=disk.total
         )
-        yield GaugeMetricFamily("bootlora_disk_free_bytes", "What is free of it.", value=disk.free)
+        yield GaugeMetricFamily("bootlora_disk_free_bytes", "Free bytes on it.", value=disk.free)
 
 
 def _disk(folder: Path) -> Any:
-    """Of a folder that need not be there yet."""
+    """Disk usage of a folder, which need not exist yet."""
     return shutil.disk_usage(next(each for each in (folder, *folder.absolute().parents) if each.exists()))
 
 
 class Tables(Collector):
-    """What the tables say, asked when somebody wants to know."""
+    """Metrics of the tables, queried at each scrape."""
 
     def __init__(self, runtime: Runtime):
         self.runtime = runtime
@@ -117,17 +117,17 @@ def _jobs(session: Session) -> Iterator[Any]:
 
 
 def _lost(session: Session) -> Iterator[Any]:
-    """A job is put back at once when its worker is lost, or has failed with it."""
+    """Jobs that have lost a worker lately: they were requeued, or have failed with `worker_lost`."""
     since = utcnow() - timedelta(hours=1)
     failed = and_(Job.finished_at > since, Job.error["code"].as_string() == "worker_lost")
-    lost = Job.lost_attempts > literal_column("0")  # as the index says it
+    lost = Job.lost_attempts > literal_column("0")  # a literal, as in the partial index
     number = session.scalar(select(func.count()).where(lost, or_(Job.queued_at > since, failed)))
     yield GaugeMetricFamily("bootlora_jobs_lost", "Jobs whose worker was lost in the last hour.", value=number or 0)
 
 
 def _durations(session: Session) -> Iterator[Any]:
     mean = GaugeMetricFamily(
-        "bootlora_job_seconds", "Mean duration of the latest jobs that went well.", labels=["kind"]
+        "bootlora_job_seconds", "Mean duration of the latest jobs that succeeded.", labels=["kind"]
     )
     spent: dict[str, list[float]] = {}
     for queue in QUEUES:
@@ -145,7 +145,7 @@ def _deliveries(session: Session) -> Iterator[Any]:
     waiting, since = session.execute(
         select(func.count(), func.min(Delivery.created_at)).where(Delivery.state == "pending")
     ).one()
-    yield GaugeMetricFamily("bootlora_webhook_backlog", "Deliveries that wait to be made.", value=waiting)
+    yield GaugeMetricFamily("bootlora_webhook_backlog", "Deliveries that are waiting.", value=waiting)
     age = (utcnow() - since).total_seconds() if since else 0.0
     yield GaugeMetricFamily("bootlora_webhook_oldest_seconds", "Age of the oldest of them.", value=age)
 
@@ -162,7 +162,7 @@ def _totals(session: Session, runtime: Runtime) -> Iterator[Any]:
 
 def _workers(session: Session, runtime: Runtime) -> Iterator[Any]:
     workers = GaugeMetricFamily("bootlora_workers", "Live workers by queue.", labels=["queue"])
-    slots = GaugeMetricFamily("bootlora_worker_slots", "Jobs that live workers can do at once.", labels=["queue"])
+    slots = GaugeMetricFamily("bootlora_worker_slots", "Jobs that live workers can run at once.", labels=["queue"])
     live = Worker.seen_at > clock(-runtime.settings.worker_seen_seconds)
     query = select(Worker.queue, func.count(), func.sum(Worker.slots)).where(live)
     for queue, number, places in session.execute(query.group_by(Worker.queue).order_by(Worker.queue)):

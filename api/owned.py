@@ -1,8 +1,8 @@
-"""Every look-up of a request by id. It finds only what belongs to the request's user: anything else does not exist.
+"""All look-ups by id for requests. They find only rows of the request's user; for others they raise `NotFound`.
 
-A function whose name begins with `locked_` is for writes. It begins the request's transaction and locks a row: of the
-project, whichever part of it is looked up, or of the user for a key. So writes to one project happen one after the
-other, and what a view has checked still holds when it writes.
+Functions whose names begin with `locked_` are for writes. They begin the request's transaction and lock a row: the
+project's, for any part of a project, or the user's, for a key. So writes to one project run one after the other, and
+what a view has checked still holds when it writes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shared.errors import NotFound
 from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import ApiKey, Image, Job, Lora, Project, Round, Webhook
 
-# The queries are built once: that takes longer than to send them.
+# The queries are built once, because building takes longer than running them.
 _PROJECT = select(Project).where(Project.id == bindparam("wanted"), Project.user_id == bindparam("owner"))
 _PROJECT_LOCKED = _PROJECT.with_for_update()
 _WEBHOOK = select(Webhook).where(Webhook.id == bindparam("wanted"), Webhook.user_id == bindparam("owner"))
@@ -65,7 +65,7 @@ def locked_job(job_id: str) -> Job:
 
 
 def shown_job(job_id: str) -> Job:
-    """The values of a job for an answer, without a session: no other request is sent as often."""
+    """The values of a job for an answer, read without a session, because this is the most frequent request."""
     db = context.runtime().db
     found = db.row(_ENDED_JOB, **_named(job_id))
     if found is not None and found.state not in TERMINAL_JOB_STATES:
@@ -138,13 +138,13 @@ def _lock_project_of(model: type[Image] | type[Job], id_: str) -> None:
 
 @cache
 def _mine(model: Any) -> Select[Any]:
-    """One part of one of the user's projects."""
+    """A query for a part of one of the user's projects."""
     return select(model).where(*_is_mine(model))
 
 
 @cache
 def _lock_of(model: Any) -> Select[Any]:
-    """The lock of the project that a part belongs to."""
+    """A query that locks the project of a part."""
     return select(Project.id).where(*_is_mine(model)).with_for_update(of=Project)
 
 

@@ -1,4 +1,4 @@
-"""Lists, a page at a time: a cursor that means a place in (created_at, id), never a count of rows to skip."""
+"""Pages of lists. A cursor is a position in the order of (created_at, id), not a number of rows to skip."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from shared.errors import Invalid
 
 @cache
 def page_of(schema: type[Schema]) -> type[Schema]:
-    """The schema of a page of these."""
+    """The schema of a page of these items."""
     name = schema.__name__.removesuffix("Schema") + "PageSchema"
     return Answer.from_dict(
         {
@@ -39,24 +39,25 @@ def page_of(schema: type[Schema]) -> type[Schema]:
 
 @cache
 def list_of(schema: type[Schema]) -> type[Schema]:
-    """The schema of a short list, which always comes whole."""
+    """The schema of a short list, which is never paged."""
     name = schema.__name__.removesuffix("Schema") + "ListSchema"
     return Answer.from_dict({"items": fields.List(fields.Nested(schema), required=True)}, name=name)
 
 
 class PageQuery(Request):
-    """Where in a list, and how much of it."""
+    """The position in a list, and the size of the page."""
 
     limit = QueryInteger(1, 100, load_default=20)
     cursor = fields.String(
-        validate=Length(1, 500), metadata={"description": "`next_cursor` of the page before. Left out: the first page."}
+        validate=Length(1, 500),
+        metadata={"description": "`next_cursor` of the previous page. By default the first page."},
     )
 
 
 def page(
     session: Session, query: Select[Any], model: Any, given: dict[str, Any], *, newest_first: bool = True
 ) -> dict[str, Any]:
-    """The rows of a query from the cursor on, up to the limit. The next page is named in the body and in `Link`."""
+    """The rows of a query after the cursor, up to the limit. The body and `Link` name the next page."""
     place = tuple_(model.created_at, model.id)
     if given.get("cursor"):
         after = tuple_(*_opened(given["cursor"]))
@@ -82,9 +83,9 @@ def _opened(cursor: str) -> tuple[datetime, str]:
         moment = datetime.fromisoformat(at)
         if moment.tzinfo is None or not isinstance(id_, str) or "\0" in id_:
             raise ValueError(cursor)
-        id_.encode()  # half a character is none
+        id_.encode()  # raises for lone surrogates
         return moment, id_
     except (ValueError, TypeError) as error:
         raise Invalid(
-            "this cursor is none of ours; take `next_cursor` of the page before, or leave it out", code="bad_cursor"
+            "the cursor is not valid; take `next_cursor` of the previous page, or leave it out", code="bad_cursor"
         ) from error

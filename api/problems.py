@@ -1,4 +1,4 @@
-"""Every error in one shape: RFC 9457. Clients branch on `code` (or `type`), people read `detail`."""
+"""Every error is a problem (RFC 9457). Clients branch on `code` or `type`, people read `detail`."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:bootlora:problem:"
 MAX_ERRORS = 50  # in one answer
-MAX_TEXT = 500  # characters of one detail or pointer, which may hold what the client sent
+MAX_TEXT = 500  # characters of one detail or pointer, which may quote the request
 
-# Codes and sentences of the errors that come from the HTTP layer itself.
+# Codes and details of errors from the HTTP layer.
 HTTP_CODES = {
     400: ("bad_request", "the request can't be read as HTTP with a JSON body"),
-    404: ("not_found", "nothing is here; see /docs for the routes"),
-    405: ("method_not_allowed", "this address knows other methods; see the Allow header"),
-    406: ("not_acceptable", "the answer is JSON"),
+    404: ("not_found", "there is no such route; see /docs for the routes"),
+    405: ("method_not_allowed", "this route does not take this method; the Allow header lists those that it takes"),
+    406: ("not_acceptable", "the answer is JSON; let the Accept header allow it"),
     408: ("request_timeout", "the request took too long to arrive"),
     413: ("too_large", "the body is larger than allowed; see GET /v1/limits"),
-    414: ("uri_too_long", "the address is too long"),
-    415: ("unsupported_media_type", "send application/json, or multipart/form-data where a file goes"),
-    422: ("invalid", "some of what was sent can't be"),
-    431: ("headers_too_large", "the headers are too large"),
+    414: ("uri_too_long", "the URL is too long; send fewer or shorter parameters"),
+    415: ("unsupported_media_type", "send application/json, or multipart/form-data for a file"),
+    422: ("invalid", "the request is not valid; see /docs for what the route takes"),
+    431: ("headers_too_large", "the headers are too large; send fewer or shorter ones"),
 }
 TITLES = {
     400: "Bad request",
@@ -42,7 +42,7 @@ TITLES = {
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",
-    412: "Changed meanwhile",
+    412: "Precondition failed",
     413: "Too large",
     415: "Unsupported media type",
     422: "Invalid",
@@ -76,7 +76,7 @@ def problem(
 
 
 def register(app: Flask) -> None:
-    """Turn whatever goes wrong into a problem."""
+    """Turn every exception into a problem."""
     app.register_error_handler(BootloraError, _domain_error)
     app.register_error_handler(HTTPException, http_error)
     app.register_error_handler(OperationalError, _database_error)
@@ -128,7 +128,7 @@ def _and_more(others: int) -> str:
 
 
 def pointers(messages: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """marshmallow's messages, by location, as a flat list with a JSON pointer (RFC 6901) or a parameter's name."""
+    """marshmallow's messages as a flat list, each with a JSON pointer (RFC 6901) or the name of a parameter."""
     for location, found in messages.items():
         for path, detail in _flat(found):
             if location in ("query", "querystring", "headers"):
@@ -141,7 +141,7 @@ def pointers(messages: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _flat(found: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
     if isinstance(found, dict):
         for name, inner in found.items():
-            # marshmallow files what is wrong with the whole under _schema, and a dict's parts under key and value
+            # marshmallow puts errors of a whole object under _schema, and those of a dict's parts under key and value
             yield from _flat(inner, path if name in ("_schema", "key", "value") else (*path, str(name)))
     elif isinstance(found, list | tuple):
         for inner in found:
@@ -155,7 +155,7 @@ def _short(text: str) -> str:
 
 
 def _database_error(error: OperationalError) -> Response:
-    """The database is away, or was too busy: the same request may succeed in a moment."""
+    """The database is down or was too busy. The same request may succeed in a moment."""
     log.warning("database.unavailable", error=str(error.orig))
     return problem(
         503, "database_unavailable", "the database doesn't answer; try again in a moment", headers={"Retry-After": "5"}
@@ -163,7 +163,7 @@ def _database_error(error: OperationalError) -> Response:
 
 
 def _broken_body(error: Exception) -> Response:
-    """The server can't tell where the body ends, so nothing more can be read from this connection."""
+    """The end of the body is unknown, so the connection can't be read any further."""
     detail = "the chunks of the body are malformed (RFC 9112, 7.1), or it ended early; send it again"
     return problem(400, "bad_request", detail, headers={"Connection": "close"})
 
@@ -172,12 +172,12 @@ def _os_error(error: OSError) -> Response:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return _bug(error)
     log.error("disk.full", exc_info=error)
-    return problem(503, "disk_full", "the disk of the server is full; tell the operator", headers={"Retry-After": "60"})
+    return problem(503, "disk_full", "the server's disk is full; tell the operator", headers={"Retry-After": "60"})
 
 
 def _bug(error: Exception) -> Response:
-    """Our fault. The reader gets the request's id, the log the rest."""
+    """A bug or an unexpected failure. The client gets the request's id; the log has the details."""
     if isinstance(error, DBAPIError):
         error.hide_parameters = True
     log.error("request.crashed", exc_info=error)
-    return problem(500, "internal", "something went wrong here; tell the operator the request's id")
+    return problem(500, "internal", "the server failed; tell the operator the request's id, which is in `instance`")

@@ -1,4 +1,4 @@
-"""The server's worker: gunicorn's threads (`gthread`), which wait for no client that is silent.
+"""The server's worker: gunicorn's threads (`gthread`), but without waits for silent clients.
 
 gunicorn lets a thread wait five seconds for the first byte of a new connection. After an answer with
 `Connection: close` its main loop waits two seconds for the client to close. So sixteen silent clients would keep all
@@ -73,7 +73,7 @@ class Worker(ThreadWorker):
 
 
 def _is_half_closed(connection: socket.socket) -> bool:
-    """Say that no more will come; False if the connection is gone already."""
+    """Shut down the sending side. Returns False if the connection is closed already."""
     try:
         connection.shutdown(socket.SHUT_WR)
         connection.setblocking(False)

@@ -1,6 +1,6 @@
-"""Server-sent events: the same events as polling, as they come, and the progress of jobs in between.
+"""Server-sent events: the same events as by polling, as they happen, with the progress of jobs in between.
 
-A stream lasts a while only. Browsers come back by themselves, with the `Last-Event-ID` they have, and miss nothing.
+A stream ends after some minutes. Browsers reconnect by themselves with their `Last-Event-ID`, and miss nothing.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from shared.lifecycle import TERMINAL_JOB_STATES, JobState, ProjectState
 from shared.models import ApiKey, Event, Job, Project
 from shared.runtime import Runtime
 
-COMMENT_EVERY_SECONDS = 15.0  # keeps proxies from closing
+COMMENT_EVERY_SECONDS = 15.0  # so that proxies keep the connection open
 MAX_SECONDS = 600.0
 RETRY_MILLISECONDS = 5000
-AT_ONCE = 100  # events of one look
+AT_ONCE = 100  # events of one query
 READ_BYTES = 65_536
 ENDED = (ProjectState.COMPLETED, ProjectState.FAILED, ProjectState.CANCELLED)
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
@@ -44,7 +44,7 @@ class Stream(Held):
         self.project_id = project_id
         self.job_id = job_id
         self.seq = seq
-        self.told: dict[str, Any] = {}  # the progress of each job
+        self.sent_progress: dict[str, Any] = {}  # by job
         self.comment_at = time.monotonic() + COMMENT_EVERY_SECONDS
 
     @classmethod
@@ -52,18 +52,18 @@ class Stream(Held):
         with runtime.db.reading() as session:
             news = News(session, open_)
             for stream in open_:
-                stream.tell(news)
+                stream.send(news)
 
     def begin(self, environ: dict[str, Any]) -> None:
         self.unsent += head(self.status, self.headers)
-        self.say(f"retry: {RETRY_MILLISECONDS}\n\n")
+        self.write(f"retry: {RETRY_MILLISECONDS}\n\n")
 
     def in_this_thread(self, held: socket.socket, environ: Any, start_response: Any) -> Iterable[bytes]:
         self.response = _read(held)
         return super(Held, self).__call__(environ, start_response)
 
-    def tell(self, news: News) -> None:
-        """Send what is new."""
+    def send(self, news: News) -> None:
+        """Send the news of this stream's project or job."""
         if self.key_id not in news.good_keys:
             self.is_over = True
             return
@@ -71,22 +71,22 @@ class Stream(Held):
         for event in found:
             self.seq = event.seq
             if self.job_id is None or event.data.get("job_id") == self.job_id:
-                self.say(f"id: {event.seq}\nevent: {event.type}\ndata: {json.dumps(events.payload(event))}\n\n")
+                self.write(f"id: {event.seq}\nevent: {event.type}\ndata: {json.dumps(events.payload(event))}\n\n")
         for job_id, progress in news.progress.get(self.project_id, {}).items():
-            if self.job_id in (None, job_id) and self.told.get(job_id) != progress:
-                self.told[job_id] = progress
-                self.say(f"event: progress\ndata: {json.dumps({'job_id': job_id, **progress})}\n\n")
+            if self.job_id in (None, job_id) and self.sent_progress.get(job_id) != progress:
+                self.sent_progress[job_id] = progress
+                self.write(f"event: progress\ndata: {json.dumps({'job_id': job_id, **progress})}\n\n")
         self.is_behind = len(found) == AT_ONCE
         self.is_over = not self.is_behind and news.has_ended(self)
         if time.monotonic() >= self.comment_at:
             self.comment_at = time.monotonic() + COMMENT_EVERY_SECONDS
-            self.say(": still here\n\n")
+            self.write(": still here\n\n")
 
 
 class News:
-    """What the tables say about the projects and jobs of many streams, in a few queries.
+    """States, events and progress for many streams, read in a few queries.
 
-    States are read before events: what was recorded with an end is then among the events.
+    States are read before events, so that the events include those that were recorded with an end.
     """
 
     def __init__(self, session: Session, streams: Iterable[Stream]):
@@ -109,7 +109,7 @@ class News:
                 self.progress.setdefault(project_id, {})[job_id] = progress
 
     def events_after(self, project_id: str, seq: int) -> list[Event]:
-        """At most `AT_ONCE` of them. Streams that have heard the same share them."""
+        """At most `AT_ONCE` events. Streams at the same `seq` share one query."""
         _, last = self._projects.get(project_id, (None, 0))
         if seq >= last:
             return []
@@ -142,12 +142,14 @@ def _stream(project_id: str, job_id: str | None, after: int | None) -> Response:
 
 
 def _seen(after: int | None) -> int:
-    """The `seq` that the client has: what a browser sends when it comes back goes before the address."""
+    """The `seq` of the client's last event. `Last-Event-ID`, which reconnecting browsers send, overrides `after`."""
     last = request.headers.get("Last-Event-ID")
     if last is None:
         return after or 0
     if not last.isascii() or not last.isdigit() or len(last) > 15:
-        raise Invalid("Last-Event-ID is the `id` of an event: a whole number", code="bad_last_event_id")
+        raise Invalid(
+            "Last-Event-ID is not the `id` of an event, a whole number; send it or none", code="bad_last_event_id"
+        )
     return int(last)
 
 

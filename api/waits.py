@@ -16,13 +16,13 @@ from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import Job
 from shared.runtime import Runtime
 
-FIRST = "bootlora.first"  # in the WSGI environment of a request that is asked again: the wait that came first
+FIRST = "bootlora.first"  # key in the WSGI environment of a repeated request: the wait that has ended
 
 
 class JobWait(Held):
-    """The answer to a request for a job, once the job has ended or the time is up.
+    """The response to a request for a job, once the job has ended or the time is up.
 
-    The request is then put to the app again, without the wait. So the answer is what any request would get.
+    The request is then run again without `Prefer`, so that the client gets the same answer as without a wait.
     """
 
     look_every_seconds: ClassVar[float] = 0.25
@@ -32,8 +32,8 @@ class JobWait(Held):
         self.job_id = job_id
         self.began: float = g.began
         self.request_id: str = g.request_id
-        self._ask = current_app.wsgi_app
-        self._again: dict[str, Any] | None = None
+        self._app = current_app.wsgi_app
+        self._repeated: dict[str, Any] | None = None
 
     @classmethod
     def look(cls, runtime: Runtime, open_: list[Self]) -> None:
@@ -46,34 +46,34 @@ class JobWait(Held):
             wait.is_over = wait.job_id not in going_on
 
     def begin(self, environ: dict[str, Any]) -> None:
-        self._again = self._asked_again(environ)
+        self._repeated = self._without_wait(environ)
 
-    def last_words(self) -> bytes:
-        if self._again is None:
-            return b""  # the server's thread answers
-        answer = self._answer(self._again)
+    def ending_bytes(self) -> bytes:
+        if self._repeated is None:
+            return b""  # the server's thread responds
+        answer = self._answer(self._repeated)
         return head(answer.status, answer.headers.to_wsgi_list()) + answer.get_data()
 
     def in_this_thread(self, held: socket.socket, environ: Any, start_response: Any) -> Iterable[bytes]:
         with held:
             held.recv(1)
-        return self._answer(self._asked_again(environ))(environ, start_response)
+        return self._answer(self._without_wait(environ))(environ, start_response)
 
-    def _asked_again(self, environ: dict[str, Any]) -> dict[str, Any]:
+    def _without_wait(self, environ: dict[str, Any]) -> dict[str, Any]:
         kept = {name: value for name, value in environ.items() if isinstance(value, str | bool | tuple)}
         for name in ("HTTP_PREFER", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING"):
             kept.pop(name, None)
         return kept | {"wsgi.input": io.BytesIO(), "wsgi.errors": environ["wsgi.errors"], FIRST: self}
 
     def _answer(self, environ: dict[str, Any]) -> WerkzeugResponse:
-        answer = WerkzeugResponse.from_app(self._ask, environ, buffered=True)
+        answer = WerkzeugResponse.from_app(self._app, environ, buffered=True)
         for name, value in self.headers:
-            if name.startswith("RateLimit"):  # it was counted when it came
+            if name.startswith("RateLimit"):  # the first request was counted, the repeated one is not
                 answer.headers.setdefault(name, value)
         return answer
 
 
 def first() -> JobWait | None:
-    """The wait that this request has ended, if it is one that is asked again."""
+    """The wait that has ended, if this is a repeated request."""
     found = request.environ.get(FIRST)
     return found if isinstance(found, JobWait) else None

@@ -1,7 +1,7 @@
-"""The addresses in the settings: what each may say. A part that would be ignored is refused, not dropped.
+"""Checks of the addresses in the settings. They refuse a part that would be ignored.
 
-Every function raises `ValueError` with what is wrong and what to do. No message quotes an address, which may hold a
-password.
+Every function raises a `ValueError` that says what is wrong and what to do. No message quotes an address, which may
+contain a password.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-FOLDERS = ("projects", "incoming")  # what we keep in a store; the second: what clients post, until it is taken in
+FOLDERS = ("projects", "incoming")  # the folders of a store; clients post to the second one
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 PREFIX_LENGTH = 200  # of the 1024 bytes of a key; our own keys take less than 200

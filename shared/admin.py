@@ -1,4 +1,4 @@
-"""`bootlora-admin`: what an operator does by hand."""
+"""`bootlora-admin`: the operator's commands."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from shared.runtime import Runtime, open_storage
 from shared.settings import Settings
 
 
-@click.group(help="Look after a Bootlora installation. Settings are read from the environment (BOOTLORA_*).")
+@click.group(help="Administer a Bootlora installation. Settings are read from the environment (BOOTLORA_*).")
 def main() -> None:
     pass
 
 
 @main.command()
 def migrate() -> None:
-    """Bring the tables up to this version."""
+    """Upgrade the tables to this version."""
     upgrade(Settings.from_env().database_url)
 
 
@@ -43,22 +43,25 @@ def migrations(database_url: str) -> Config:
 
 @main.command()
 def create_bucket() -> None:
-    """Make the bucket, if it isn't there."""
+    """Create the bucket if it does not exist."""
     open_storage(Settings.from_env()).prepare()
 
 
 @main.command()
 def adopt_store() -> None:
-    """Make the store this installation's, as after its database was made anew. Do it only if no other one uses it."""
+    """Make this installation the owner of the store, for example after its database was created again.
+
+    Do it only if no other installation uses the store.
+    """
     settings = Settings.from_env()
-    click.echo(f"{settings.storage_url} is now of {ownership.adopt(Runtime.from_settings(settings))}")
+    click.echo(f"{settings.storage_url} now belongs to {ownership.adopt(Runtime.from_settings(settings))}")
 
 
 @main.command()
 @click.argument("name")
 @click.option("--role", type=click.Choice(["member", "admin"]), default="member", show_default=True)
 def create_user(name: str, role: str) -> None:
-    """Make a user."""
+    """Create a user."""
     with _database().transaction() as session:
         user = users.create(session, name, role)
         audit.record_operator(session, "create_user", "/v1/users")
@@ -72,7 +75,7 @@ def create_user(name: str, role: str) -> None:
     "--scope", "scopes", multiple=True, type=click.Choice(list(users.SCOPES)), help="Default: all but keys:write."
 )
 def create_key(user_name: str, name: str, scopes: tuple[str, ...]) -> None:
-    """Make an API key and print it, this once."""
+    """Create an API key and print it. It can't be shown again."""
     settings = Settings.from_env()
     with _database().transaction() as session:
         user = users.by_name(session, user_name)
@@ -84,14 +87,14 @@ def create_key(user_name: str, name: str, scopes: tuple[str, ...]) -> None:
 @main.command()
 @click.argument("user_name")
 def disable_user(user_name: str) -> None:
-    """Refuse all keys of a user and cancel the user's jobs. The data stays."""
+    """Refuse all keys of a user and cancel the user's jobs. The data is kept."""
     _set_enabled(user_name, False)
 
 
 @main.command()
 @click.argument("user_name")
 def enable_user(user_name: str) -> None:
-    """Take the keys of a user again."""
+    """Accept the keys of a user again."""
     _set_enabled(user_name, True)
 
 
@@ -111,7 +114,7 @@ def list_keys(user_name: str | None) -> None:
 @main.command()
 @click.argument("key")
 def revoke_key(key: str) -> None:
-    """Revoke a key, for good, with all keys that were made with it. KEY is its id, its prefix or the key itself."""
+    """Revoke a key and all keys that were created with it. KEY is its id, its prefix or the key itself."""
     with _database().transaction() as session:
         row = users.find_key(session, key)
         users.revoke(session, row)
@@ -120,11 +123,11 @@ def revoke_key(key: str) -> None:
 
 
 @main.command("reconcile")
-@click.option("--read", is_flag=True, help="Read every object and check its SHA-256, too.")
-@click.option("--repair", is_flag=True, help="Take lost pictures out of datasets and delete old orphans.")
-@click.option("--grace-hours", default=24.0, show_default=True, help="Younger objects are no orphans yet.")
+@click.option("--read", is_flag=True, help="Also read every object and check its SHA-256.")
+@click.option("--repair", is_flag=True, help="Remove lost pictures from datasets and delete old orphans.")
+@click.option("--grace-hours", default=24.0, show_default=True, help="Objects younger than this are not orphans.")
 def reconcile_(read: bool, repair: bool, grace_hours: float) -> None:
-    """Compare the tables with the object store, as after a restored backup."""
+    """Compare the tables with the object store, for example after a backup was restored."""
     runtime = Runtime.from_settings(Settings.from_env())
     found = reconcile.compare(runtime, grace_seconds=grace_hours * 3600, read=read)
     for name in ("missing", "damaged"):
@@ -135,7 +138,7 @@ def reconcile_(read: bool, repair: bool, grace_hours: float) -> None:
     counts = f"{len(found.missing)} missing, {len(found.damaged)} damaged, {len(found.orphans)} orphans"
     click.echo(f"{found.objects} objects: {counts}, {found.young} too young to judge")
     if repair:
-        click.echo(f"repaired: {reconcile.repair(runtime, found)} pictures taken out, orphans deleted")
+        click.echo(f"repaired: {reconcile.repair(runtime, found)} pictures removed from datasets, orphans deleted")
     elif found.missing or found.damaged:
         raise SystemExit(1)
 
@@ -143,7 +146,7 @@ def reconcile_(read: bool, repair: bool, grace_hours: float) -> None:
 @main.command()
 @click.argument("worker")
 def alive(worker: str) -> None:
-    """Exit with 0 if a worker, such as cpu@HOST, has checked in lately: for health checks."""
+    """Exit with 0 if a worker, such as cpu@HOST, has checked in lately. For health checks."""
     settings = Settings.from_env()
     with Database(settings.database_url).reading() as session:
         if not jobs.is_alive(session, worker, settings.worker_seen_seconds):

@@ -1,6 +1,6 @@
-"""Captions: what the trigger word takes up is what the caption does not say.
+"""Captions. A LoRA attaches to its trigger word what its pictures have in common and their captions do not name.
 
-The one pure function that the whole method turns on. See docs/captions.md for examples.
+docs/captions.md has examples.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from shared.catalog import CAPTION_POLICIES, QUALITY_TAGS
 from shared.errors import Invalid
 from shared.texts import COMMAS, UNSEEN, UNSEEN_BEYOND, normal
 
-CONTROLS = UNSEEN + UNSEEN_BEYOND  # no text of ours holds them
+CONTROLS = UNSEEN + UNSEEN_BEYOND  # removed from every caption
 
 COMMA = re.compile(f"[{COMMAS}]")
 ESCAPED = re.compile(r"\\([()\[\]{}])")
 OPEN, CLOSE = re.compile(r"[(\[{]"), re.compile(r"[)\]}]")
 WEIGHTED = re.compile(r"[(\[{]?(.+):[+-]?(?:\d+\.?\d*|\.\d+) ?[)\]}]")
 TEXT = re.compile(r"[^\W_]{2}|_")
-MAX_LAYERS = 8  # of brackets, one around the other
+MAX_LAYERS = 8  # of nested brackets
 # A face on either side of an underscore: one letter or digit, a few signs, or an eye in brackets.
 SIDE = r"(?:\([^()\s]\)|<[^<>\s]>|[^\w\s]{1,3}|[^\W_])"
 KAOMOJI = re.compile(f"{SIDE}_{SIDE}")
@@ -28,10 +28,10 @@ PONY = re.compile(r"score_\d(_up)?|source_[a-z]+|rating_[a-z]+")  # Pony's tags,
 
 
 def clean(texts: Iterable[str]) -> list[str]:
-    """Tags as captions want them: in one form however a tool wrote them, each once, in the order given.
+    """Tags in the one form that captions use, whatever tool wrote them. Duplicates are dropped, the order is kept.
 
-    Commas part tags. Weights and brackets of emphasis (`(long hair:1.2)`), backslashes before brackets and
-    underscores go; kaomoji and the tags of Pony keep theirs. Cleaning twice changes nothing.
+    Commas separate tags. Weights and brackets of emphasis (`(long hair:1.2)`), backslashes before brackets and
+    underscores are removed, except in kaomoji and in the tags of Pony. Cleaning twice changes nothing.
     """
     tags = (_plain(tag) for text in texts for tag in COMMA.split(normal(text)))
     return list(dict.fromkeys(tag for tag in tags if tag))
@@ -48,7 +48,7 @@ def _plain(tag: str) -> str:
 
 
 def _without_layer(tag: str) -> str:
-    """A tag without its outermost weight or bracket, or without one that is closed in another tag."""
+    """A tag without its outermost weight or brackets, or without a bracket that is closed in another tag."""
     if weighted := WEIGHTED.fullmatch(tag):
         return weighted[1].strip()
     opens, closes = len(OPEN.findall(tag)), len(CLOSE.findall(tag))
@@ -61,7 +61,7 @@ def _without_layer(tag: str) -> str:
 
 
 def _end(tag: str) -> int:
-    """Where the bracket that begins a tag is closed."""
+    """The position at which the first bracket of a tag is closed."""
     depth = 0
     for place, letter in enumerate(tag):
         depth += (letter in "([{") - (letter in ")]}")
@@ -71,13 +71,13 @@ def _end(tag: str) -> int:
 
 
 def check_allowed(*texts: str) -> None:
-    """Refuse what a generator must not be asked for, in tags, prompts and what joins them, however written."""
+    """Refuse denied words in tags and prompts, also across two tags and in other spellings."""
     if word := denied.found(texts):
         raise Invalid(f"{word!r} is not allowed here; leave it out", code="denied_tag")
 
 
 def join(tags: Iterable[str]) -> str:
-    """Tags as one caption, each once, in the order given. The trigger word keeps its case."""
+    """Join tags to a caption. Duplicates are dropped, the order and the case are kept."""
     return ", ".join(dict.fromkeys(tag for tag in tags if tag))
 
 
@@ -97,12 +97,12 @@ def captions(
     """The caption variants of one image.
 
     - `full` (style rounds): trigger, subject, the features that this image shows, the rest of its tags.
-    - `prune` (character rounds): the same without the features, so that they sink into the trigger word.
-      View, framing, pose, expression and background stay in, or they would be baked into her.
+    - `prune` (character rounds): the same without the features, so that the trigger word learns them. View, framing,
+      pose, expression and background are kept; otherwise the trigger word would learn them too.
     - `mixed`: the pruned caption, and one without the trigger that names everything.
 
-    An image's own tags say which features it shows: a feature that is not among them is not visible
-    in this picture (eyes from behind), and naming it would teach the base model a lie.
+    An image's tags say which features it shows. A feature that is not among them is not visible (such as eyes from
+    behind), and a caption that named it would be wrong.
     """
     subject_tags, feature_tags, image_tags = clean(subject_tags), clean(feature_tags), clean(image_tags)
     shown = [tag for tag in feature_tags if tag in image_tags]

@@ -1,4 +1,4 @@
-"""Words that a generator must not be asked for. A courtesy that stops the careless, not a filter of pictures."""
+"""Words that are denied in tags and prompts. This stops careless requests; it does not filter pictures."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from functools import cache
 from shared.settings import Settings
 from shared.texts import COMMAS
 
-# Letters that look like a Latin one and that NFKD leaves alone: Cyrillic, Greek, and a few of Latin's own.
+# Letters that look like a Latin one and that NFKD does not change: Cyrillic, Greek, and a few Latin ones.
 LOOK_ALIKE = {
     "a": "аαɑ", "b": "ьʙ", "c": "сϲ", "d": "ԁɗ", "e": "еҽєɛε", "g": "ɡց", "h": "һհ", "i": "іıιɩ", "j": "јϳ", "k": "кκ",
     "l": "ӏⅼʟ", "m": "мм", "n": "ոпη", "o": "оοօσ", "p": "рρ", "q": "ԛ", "r": "гʀ", "s": "ѕꜱ", "t": "тτ", "u": "υսц",
     "v": "ѵν", "w": "ԝωш", "x": "хχ", "y": "уүγ", "z": "ᴢ",
 }  # fmt: skip
 LATIN = str.maketrans({other: latin for latin, others in LOOK_ALIKE.items() for other in others})
-# Digits and signs that are written for letters.
+# Digits and signs that stand for letters.
 WRITTEN_FOR = {
     "a": "4@", "b": "8", "e": "3", "g": "9", "i": "1!|", "l": "1!|", "o": "0", "s": "5$", "t": "7+", "z": "2"
 }  # fmt: skip
@@ -28,7 +28,7 @@ DROPPED = {"Mn", "Me", "Cf", "Cc"}  # accents and invisible characters
 
 
 class Denied:
-    """A list of words, and of phrases with one of them that mean no harm."""
+    """A list of denied words, and of phrases that may contain one of them."""
 
     def __init__(self, words: Iterable[str], innocent: Iterable[str]):
         self._phrases = {word: WORD.findall(plain(word)) for word in words if WORD.search(plain(word))}
@@ -37,7 +37,7 @@ class Denied:
         self._innocent = re.compile(rf"(?<![^\W_])(?:{allowed})(?![^\W_])") if allowed else None
 
     def found(self, texts: Iterable[str]) -> str | None:
-        """The first denied word in tags, prompts or captions, or across two tags: a caption may join any two."""
+        """The first denied word in tags, prompts or captions, also across two tags: a caption may join any two."""
         tags = [tag for text in texts for tag in COMMA.split(self._without_innocent(plain(text)))]
         for word, pattern in self._patterns.items():
             if any(_has_letters(match[0]) for tag in tags for match in pattern.finditer(tag)):
@@ -59,12 +59,12 @@ def plain(text: str) -> str:
 
 
 def found(texts: Iterable[str]) -> str | None:
-    """The first word in these texts that this installation denies."""
+    """The first of this installation's denied words in these texts."""
     return _denied.found(texts)
 
 
 def use(settings: Settings) -> None:
-    """Take the words of an installation, once for the process."""
+    """Use the words of an installation in this process."""
     global _denied  # noqa: PLW0603  (one process serves one installation)
     _denied = _made(settings.denied_words, settings.denied_words_except)
 
@@ -75,7 +75,7 @@ def _made(words: tuple[str, ...], innocent: tuple[str, ...]) -> Denied:
 
 
 def _pattern(words: list[str]) -> str:
-    """Words with signs between some letters, or with signs and spaces between all of them; in the plural too."""
+    """A pattern of words and their plurals, with signs between some letters, or signs and spaces between all."""
     tight = r"[\W_]+".join(r"[^\w\s,]{0,3}".join(map(_letter, word)) for word in words)
     spread = r"[\W_]{1,3}".join(_letter(letter) for word in words for letter in word)
     return rf"(?<![^\W\d_])(?:{tight}|{spread})(?:e?[s5$])?(?![^\W\d_])"

@@ -1,4 +1,4 @@
-"""What can go wrong, each with a stable code that clients may branch on."""
+"""Errors, each with a stable code for clients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class BootloraError(Exception):
-    """Something the reader can act on: `code` is stable, the message says what to do."""
+    """An error for a client: `code` is stable, the message says what is wrong and what to do."""
 
     status = 500
     code = "internal"
@@ -31,70 +31,70 @@ def under(pointer: str) -> Iterator[None]:
 
 
 class Invalid(BootloraError):
-    """The request is understood, but what it says can't be."""
+    """The request is well-formed, but not valid."""
 
     status = 422
     code = "invalid"
 
 
 class Unauthorized(BootloraError):
-    """No key, or one that isn't (or is no longer) good."""
+    """The API key is missing, unknown, expired or revoked."""
 
     status = 401
     code = "unauthorized"
 
 
 class Forbidden(BootloraError):
-    """A good key that lacks the scope."""
+    """The API key lacks the scope."""
 
     status = 403
     code = "forbidden"
 
 
 class UnsupportedType(BootloraError):
-    """The body is of another media type than the route takes."""
+    """The route does not take a body of this media type."""
 
     status = 415
     code = "unsupported_media_type"
 
 
 class NotFound(BootloraError):
-    """No such thing, or it is someone else's."""
+    """There is no such row, or it belongs to another user."""
 
     status = 404
     code = "not_found"
 
 
 class Conflict(BootloraError):
-    """The thing exists, but its state doesn't allow this now."""
+    """The state of a row does not allow this now."""
 
     status = 409
     code = "conflict"
 
 
 class PreconditionFailed(BootloraError):
-    """The thing has changed since the client read it."""
+    """The row has changed since the client read it."""
 
     status = 412
     code = "precondition_failed"
 
 
 class TooLarge(BootloraError):
-    """More bytes, pixels or items than the limits allow."""
+    """The request has more bytes, pixels or items than the limits allow."""
 
     status = 413
     code = "too_large"
 
 
 class PreconditionRequired(BootloraError):
-    """A write that must say which version it is based on."""
+    """A write must name the version that it is based on."""
 
     status = 428
     code = "precondition_required"
 
 
 class TooMany(BootloraError):
-    """A limit of this user is reached; the message says which and when to come back."""
+    """The user has reached a limit. The message names it, and says when to try again."""
 
     status = 429
     code = "too_many"
@@ -105,14 +105,14 @@ class TooMany(BootloraError):
 
 
 class Unavailable(BootloraError):
-    """A part of the service is down; the same request may succeed later."""
+    """A part of the service is down. The same request may succeed later."""
 
     status = 503
     code = "unavailable"
 
 
 class JobFailed(Exception):
-    """A job that can't go on: `code` says why, `retryable` whether a retry may help."""
+    """The job can't continue. `code` says why, `retryable` whether a retry may help."""
 
     def __init__(self, code: str, message: str, *, retryable: bool = False):
         super().__init__(message)

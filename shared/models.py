@@ -1,4 +1,4 @@
-"""The tables. Rows are data; what may be done with them stands in the module of their noun."""
+"""The tables. Rows are only data; the functions that change them are in the module of each noun."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def _id(prefix: str) -> Mapped[str]:
 
 
 class Installation(Base):
-    """This installation, in the one row that the migration makes. Its store is marked with the id."""
+    """This installation. A migration creates the only row. An object in the store holds the same id."""
 
     __tablename__ = "installation"
     id: Mapped[str] = mapped_column(primary_key=True)
 
 
 class User(Base):
-    """Someone with rights. Fairness looks at `served_at`: when a job of theirs was last handed out, or they came."""
+    """A user. `served_at` is the time when a job of theirs was last dispatched, or their creation; it decides turns."""
 
     __tablename__ = "users"
     id: Mapped[str] = _id("usr")
@@ -47,14 +47,14 @@ class User(Base):
     max_queued_jobs: Mapped[int | None]
     gpu_seconds: Mapped[float] = mapped_column(default=0.0)
     served_at: Mapped[datetime] = mapped_column(default=utcnow)
-    in_line: Mapped[bool] = mapped_column(default=True, server_default=true())  # False: no open job, so pass them over
+    in_line: Mapped[bool] = mapped_column(default=True, server_default=true())  # False: no open jobs; see turns.py
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
-    disabled_at: Mapped[datetime | None]  # from then on, all their keys are refused
+    disabled_at: Mapped[datetime | None]  # set: all their keys are refused
     __table_args__ = (Index("users_by_turn", "in_line", "served_at", "id"),)
 
 
 class ApiKey(Base):
-    """A key is shown once; what is kept is its prefix, to find it by, and its HMAC."""
+    """An API key, which is shown only once. The row has its prefix, to find it by, and its HMAC."""
 
     __tablename__ = "api_keys"
     id: Mapped[str] = _id("key")
@@ -72,7 +72,7 @@ class ApiKey(Base):
 
 
 class Project(Base):
-    """One character on her way from a picture to a LoRA."""
+    """A project, which makes a LoRA of one character."""
 
     __tablename__ = "projects"
     id: Mapped[str] = _id("prj")
@@ -95,7 +95,7 @@ class Project(Base):
 
 
 class Round(Base):
-    """One lap: train, generate, curate. The dataset is frozen, captions and all, when training starts."""
+    """A round: train, generate, curate. The start of the training freezes the dataset with its captions."""
 
     __tablename__ = "rounds"
     id: Mapped[str] = _id("rnd")
@@ -126,7 +126,7 @@ class Image(Base):
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     round_id: Mapped[str | None] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"), index=True)
     job_id: Mapped[str | None]
-    parent_id: Mapped[str | None]  # what it was cropped or edited from
+    parent_id: Mapped[str | None]  # the image that it was cropped or edited from
     role: Mapped[str]  # reference, candidate, evaluation or output
     source: Mapped[str]  # upload, crop, generated or edited
     state: Mapped[str] = mapped_column(default="ready")  # ready, or missing once the store has lost it
@@ -150,7 +150,7 @@ class Image(Base):
 
 
 class Job(Base):
-    """A piece of work. This row is the queue; the message over Redis is only a wake-up call."""
+    """A job. The table is the queue; a message over Redis only wakes a worker."""
 
     __tablename__ = "jobs"
     id: Mapped[str] = _id("job")
@@ -165,10 +165,10 @@ class Job(Base):
     inputs: Mapped[dict[str, Any]]
     labels: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
     progress: Mapped[dict[str, Any] | None]
-    checkpoint: Mapped[dict[str, Any] | None]  # where the next attempt goes on
+    checkpoint: Mapped[dict[str, Any] | None]  # where the next attempt resumes
     result: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
-    attempt: Mapped[int] = mapped_column(default=1)  # grows each time it is put back: fences off the one before
+    attempt: Mapped[int] = mapped_column(default=1)  # increases with each requeue, so that older messages are void
     lost_attempts: Mapped[int] = mapped_column(default=0)
     lease_token: Mapped[str | None]
     lease_until: Mapped[datetime | None]
@@ -196,7 +196,7 @@ class Job(Base):
 
 
 class Worker(Base):
-    """A process that checks in. It is handed as many jobs at once as it has slots; worker-io has none."""
+    """A worker process that checks in. It gets as many jobs at once as it has slots; worker-io has none."""
 
     __tablename__ = "workers"
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -206,7 +206,7 @@ class Worker(Base):
 
 
 class Lora(Base):
-    """An adapter file, in the form of kohya (ComfyUI, A1111, Forge) and in that of diffusers."""
+    """A trained LoRA, as a file in kohya's format (ComfyUI, A1111, Forge) and one in that of diffusers."""
 
     __tablename__ = "loras"
     id: Mapped[str] = _id("lor")
@@ -225,7 +225,7 @@ class Lora(Base):
 
 
 class Event(Base):
-    """Something that happened. `seq` counts without a gap within a project."""
+    """An event. `seq` counts the events of a project without a gap."""
 
     __tablename__ = "events"
     id: Mapped[str] = _id("evt")
@@ -239,7 +239,7 @@ class Event(Base):
 
 
 class Webhook(Base):
-    """Where to tell. A webhook of a project hears that project; one without hears all of its user's."""
+    """An endpoint for events of one project, or without a project, of all projects of its user."""
 
     __tablename__ = "webhooks"
     id: Mapped[str] = _id("whk")
@@ -253,16 +253,16 @@ class Webhook(Base):
     old_secret_until: Mapped[datetime | None]
     disabled_at: Mapped[datetime | None]
     disabled_reason: Mapped[str | None]
-    failing_since: Mapped[datetime | None]  # start of the run of failures that lasts until now
-    failures: Mapped[int] = mapped_column(default=0)  # in that run
-    paused_until: Mapped[datetime | None]  # an endpoint that fails is left alone for a while
-    lease_token: Mapped[str | None]  # the sender at work: one request at a time to each endpoint
+    failing_since: Mapped[datetime | None]  # the first failure after the last success
+    failures: Mapped[int] = mapped_column(default=0)  # since the last success
+    paused_until: Mapped[datetime | None]  # a failing endpoint gets no requests for a while
+    lease_token: Mapped[str | None]  # of the sender that has taken it; it gets one request at a time
     lease_until: Mapped[datetime | None]  # in the past: when it was last served
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
 
 
 class Delivery(Base):
-    """One telling of one event to one webhook, tried until it is heard or given up."""
+    """The delivery of one event to one webhook, tried until it succeeds or the tries are used up."""
 
     __tablename__ = "deliveries"
     id: Mapped[str] = _id("dlv")
@@ -285,21 +285,21 @@ class Delivery(Base):
 
 
 class IdempotencyKey(Base):
-    """A request that was answered: the same key gets the same answer."""
+    """The stored answer to a request, for repetitions with the same key."""
 
     __tablename__ = "idempotency_keys"
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     route: Mapped[str] = mapped_column(primary_key=True)  # method and path
     key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[str]
-    status: Mapped[int | None]  # None while the first request is under way
+    status: Mapped[int | None]  # None while the first request runs
     body: Mapped[str | None]
     headers: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[datetime] = mapped_column(default=utcnow, index=True)
 
 
 class AuditEntry(Base):
-    """Who did what."""
+    """An entry of the audit log."""
 
     __tablename__ = "audit"
     id: Mapped[str] = _id("aud")

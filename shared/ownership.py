@@ -1,7 +1,7 @@
-"""The owner of a store. An object in the store holds the id of the one installation that keeps its objects there.
+"""The owner of a store. An object in the store, its mark, holds the id of the one installation that uses it.
 
-Only rows tell which objects are still wanted. So whoever deletes must be sure that the rows are those of this store:
-see docs/decisions/0012-a-store-has-one-owner.md.
+Only rows tell which objects are still needed. So before objects are deleted, the mark must show that the rows belong to
+this store: see docs/decisions/0012-a-store-has-one-owner.md.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from shared.runtime import Runtime
 log = structlog.get_logger()
 
 MARK = ".bootlora-owner"
-LATEST = 5  # pictures that are looked for in a store without a mark
-HOW_TO_ADOPT = "`bootlora-admin adopt-store` makes it this installation's, if no other one uses it"
+LATEST = 5  # pictures that are searched in a store without a mark
+HOW_TO_ADOPT = "if no other installation uses it, run `bootlora-admin adopt-store`"
 
 
 class WrongStore(Unavailable):
-    """The store belongs to another installation, or is not known to be ours. Nothing may be deleted in it."""
+    """The store belongs to another installation, or may do so. Nothing may be deleted in it."""
 
     code = "wrong_store"
 
@@ -51,7 +51,7 @@ def check_at_start(runtime: Runtime) -> None:
     """Check the mark before an API or a worker starts. If the store is down, the collector and /readyz check it later.
 
     Raises:
-        WrongStore: the store is another installation's, or has none of the pictures that the database names.
+        WrongStore: the store belongs to another installation, or has none of the pictures in the database.
     """
     try:
         if not check(runtime):
@@ -63,10 +63,10 @@ def check_at_start(runtime: Runtime) -> None:
 
 
 def ensure(runtime: Runtime) -> None:
-    """Return if the store is this installation's. One without a mark is marked, if it has nothing of others.
+    """Check the mark. A store without a mark gets one, unless it has objects of unknown projects.
 
     Raises:
-        WrongStore: it is another's, or it can't be told.
+        WrongStore: the store belongs to another installation, or may do so.
     """
     if check(runtime):
         return
@@ -83,7 +83,7 @@ def ensure(runtime: Runtime) -> None:
 
 
 def adopt(runtime: Runtime) -> str:
-    """Make the store this installation's, whoever's it was. Returns the installation's id."""
+    """Make this installation the owner of the store, whatever its mark. Returns the installation's id."""
     own = _own_id(runtime)
     runtime.storage.put_bytes(MARK, own.encode())
     return own
@@ -98,7 +98,7 @@ def _own_id(runtime: Runtime) -> str:
 
 
 def _look_for_pictures(runtime: Runtime) -> None:
-    """Before there were marks, the prefix of a store's address was ignored: objects may lie outside of it."""
+    """Refuse a store without the latest pictures. Older versions ignored the prefix, so they may be outside of it."""
     with runtime.db.reading() as session:
         keys = list(
             session.scalars(select(Image.key).where(Image.state == "ready").order_by(Image.id.desc()).limit(LATEST))
@@ -120,7 +120,7 @@ def _is_there(runtime: Runtime, key: str) -> bool:
 
 
 def _unknown_projects(runtime: Runtime) -> set[str]:
-    """Projects that have objects in the store and no row. Rows are read last: an object may be of a new project."""
+    """Projects with objects in the store but without a row. Rows are read last, so that they include new projects."""
     found = {key.key.split("/")[1] for folder in FOLDERS for key in runtime.storage.list(f"{folder}/")}
     with runtime.db.reading() as session:
         return found - set(session.scalars(select(Project.id)))

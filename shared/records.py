@@ -1,8 +1,8 @@
-"""Records: frozen dataclasses with slots that tables keep as JSON.
+"""Records: frozen dataclasses with slots, which tables store as JSON.
 
-A record is the one place of what it holds. Each field carries its type, its default, its meaning and its bounds; the
-schemas of the API are built from them (`api/schemas/records.py`), and rows are written and read through `write` and
-`read`. Without slots, a record that was read would lack the fields that its row lacks, and be written without them.
+A record is the one place where its fields are declared. Each has its type, default, meaning and bounds. The schemas of
+the API are built from them (`api/schemas/records.py`), and rows are written and read through `write` and `read`.
+Without slots, a record would lack the fields that its row lacks, and would be written without them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class FieldInfo:
     """The metadata of a field, besides its type and default."""
 
     help: str = ""  # one sentence or two, shown in openapi.yaml
-    bounds: Bounds | None = None  # the lowest and the highest number, both allowed; of a dict, its values
-    one_of: Collection[str] | None = None  # the words a client may choose among; of a list or dict, its items or keys
-    length: tuple[int, int] | None = None  # the least and the most characters or items
+    bounds: Bounds | None = None  # lowest and highest number, inclusive; for a dict, of its values
+    one_of: Collection[str] | None = None  # the allowed words; for a list of its items, for a dict of its keys
+    length: tuple[int, int] | None = None  # least and most characters or items
 
 
 def field(
@@ -36,7 +36,7 @@ def field(
     one_of: Collection[str] | None = None,
     length: tuple[int, int] | None = None,
 ) -> Any:
-    """A field of a record. Without `default` and `factory` it must be given."""
+    """A field of a record. Without `default` and `factory` it is required."""
     info = FieldInfo(help=help, bounds=bounds, one_of=one_of, length=length)
     metadata = {FieldInfo: info}
     if factory is not None:
@@ -47,7 +47,7 @@ def field(
 
 
 def info(field: dataclasses.Field[Any]) -> FieldInfo:
-    """What a field of a record says of itself; nothing, if it was declared without `records.field`."""
+    """The metadata of a field. It is empty if the field was declared without `records.field`."""
     return field.metadata.get(FieldInfo, FieldInfo())
 
 
@@ -55,7 +55,7 @@ def write(record: Any) -> dict[str, Any]:
     """A record as JSON values.
 
     Raises:
-        TypeError: a value is not of its field's type. So a row never holds what `read` would refuse.
+        TypeError: a value does not have its field's type. So a row never holds a value that `read` refuses.
     """
     written = shown(record)
     read(type(record), written)
@@ -69,8 +69,10 @@ def shown(record: Any) -> dict[str, Any]:
 
 
 def read(type_: type[R], written: Any) -> R:
-    """A record, or a list of them, from JSON values. Fields that are missing have their defaults; unknown ones are
-    ignored. So rows of an older version can be read, and rows of a newer one while both are running.
+    """A record, or a list of them, from JSON values.
+
+    Missing fields get their defaults, and unknown ones are ignored. So rows of older versions can be read, and rows of
+    newer ones while both versions run.
 
     Raises:
         TypeError: a value has the wrong type, or one without a default is missing.
@@ -82,7 +84,7 @@ def read(type_: type[R], written: Any) -> R:
 
 
 def given(type_: type[R], body: dict[str, Any]) -> R:
-    """A record from a body that its schema has checked. What is null is as good as left out."""
+    """A record from a body that its schema has checked. Null means left out."""
     return read(type_, _without_null(body))
 
 

@@ -1,10 +1,10 @@
-"""Text that people write: brought to one form, and searched for what nobody sees. Stdlib only."""
+"""Text that people write: its normal form, and its invisible characters. Stdlib only."""
 
 from __future__ import annotations
 
 import unicodedata
 
-# What nobody sees, as sets of a regular expression: the categories Cc, Cf, Zl and Zp of Unicode 14.
+# Invisible characters, as character sets of a regular expression: the categories Cc, Cf, Zl and Zp of Unicode 14.
 UNSEEN = (
     "\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u0600-\\u0605\\u061c\\u06dd\\u070f\\u0890\\u0891\\u08e2\\u180e"
     "\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u2064\\u2066-\\u206f\\ufeff\\ufff9-\\ufffb"
@@ -17,15 +17,15 @@ BLANKS = "\u115f\u1160\u3164\uffa0\u2800"  # letters and signs that look like a 
 
 
 def normal(text: str) -> str:
-    """The one form (NFC) of what looks the same: an accent is part of its letter, however it was typed."""
+    """Unicode normal form C: an accented letter is one character, however it was typed."""
     return unicodedata.normalize("NFC", text)
 
 
 def name_of(letter: str) -> str:
-    """What Unicode calls a letter, for messages: U+200B ZERO WIDTH SPACE."""
+    """The Unicode name of a character, for messages, such as U+200B ZERO WIDTH SPACE."""
     return f"U+{ord(letter):04X} {unicodedata.name(letter, 'a control character')}"
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing of it can be seen."""
+    """Whether a text has only blank characters."""
     return not text.translate(dict.fromkeys(map(ord, BLANKS), " ")).strip()

@@ -1,4 +1,4 @@
-"""Trigger words that mean something already: the base model's own picture of the word mixes with hers."""
+"""Warnings about trigger words with a meaning: the base model's idea of the word mixes with the character."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from shared.captions import clean
 from shared.catalog import FRAMINGS, VIEWS
 
-# What taggers and prompts use to speak of quality, age and rating.
+# Tags of quality, age and rating.
 QUALITY = """
 4k, 8k, absurdres, aesthetic, amazing quality, bad quality, best quality, detailed, displeasing, early, explicit,
 general, good quality, great quality, hd, high quality, highly detailed, highres, hires, low quality, lowres,
@@ -17,7 +17,7 @@ score 8, score 8 up, score 9, score 9 up, sensitive, source anime, source cartoo
 ultra detailed, very aesthetic, very detailed, worst quality
 """
 
-# Words that every base model has seen: what pictures show, and common names. A hint for people, far from complete.
+# Words that every base model knows: common things and names. The list is a hint for people, and far from complete.
 ORDINARY = """
 alien android angel animal anime anna apple archer armor army art artist aunt axe baby background bag ball bear beard
 beast beauty belt bikini bird black blonde blood blue boat body book boots bow boy bride brother brown bunny butterfly
@@ -36,14 +36,14 @@ sport squirrel star stone student style suit summer sun sword tail teacher teen 
 uniform vampire van victim villain wand warrior water weapon white wing wings winter witch wizard wolf woman women
 wood world yellow zombie
 """
-SHORTEST = 3  # letters; less is a word or a part of one in every tokenizer
+SHORTEST = 3  # letters; every tokenizer knows shorter ones as words or parts of words
 
 _quality, _ordinary = frozenset(clean([QUALITY])), frozenset(ORDINARY.split())
 
 
 @dataclass(frozen=True, kw_only=True)
 class TriggerWarning:
-    """What was accepted, and may disappoint."""
+    """A warning about a trigger word that was accepted but may give poor results."""
 
     code: str
     pointer: str
@@ -51,21 +51,19 @@ class TriggerWarning:
 
 
 def warnings(trigger_word: str, tags: list[str]) -> list[TriggerWarning]:
-    """What may go wrong with a trigger word, beside the tags of a project."""
-    said = " ".join(clean([trigger_word])).replace("_", " ")
-    if said in _quality:
-        return [_warning("quality", trigger_word, "is a tag of quality, which most prompts hold")]
-    words = said.split()
+    """Warnings about a trigger word in a project with these tags."""
+    trigger = " ".join(clean([trigger_word])).replace("_", " ")
+    if trigger in _quality:
+        return [_warning("quality", trigger_word, "is a tag of quality, which most prompts contain")]
+    words = trigger.split()
     hers = {word for tag in (*tags, *VIEWS.values(), *FRAMINGS.values()) for word in tag.split()}
     if all(word in _ordinary or word in hers or word.isdigit() or len(word) < SHORTEST for word in words):
-        return [_warning("ordinary", trigger_word, "means something already")]
+        return [_warning("ordinary", trigger_word, "has a meaning already")]
     return []
 
 
 def _warning(kind: str, trigger_word: str, what: str) -> TriggerWarning:
-    advice = (
-        "it mixes with what the base model draws for it; choose a word that means nothing yet, such as `eiei21girl`"
-    )
+    advice = "it mixes with what the base model draws for it; choose a word without a meaning, such as `eiei21girl`"
     return TriggerWarning(
         code=f"trigger_is_{kind}", pointer="/trigger_word", detail=f"the trigger word {trigger_word!r} {what}: {advice}"
     )

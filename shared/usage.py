@@ -1,4 +1,4 @@
-"""What a user has, runs and has used."""
+"""What a user has stored, has running and has used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.settings import Settings
 
 
 def of_user(session: Session, user: User) -> dict[str, Any]:
-    """Counts of a user's things, and the GPU seconds spent on them."""
+    """Counts of a user's projects, images and jobs, their bytes, and the GPU seconds used."""
     open_jobs = select(Job.state, func.count()).where(
         Job.user_id == user.id, Job.state.in_((JobState.QUEUED, JobState.RUNNING))
     )
@@ -32,9 +32,9 @@ def of_user(session: Session, user: User) -> dict[str, Any]:
 
 
 def check_stored_bytes(session: Session, user_id: str, settings: Settings) -> None:
-    """Raise `Conflict` (`too_many_stored_bytes`) when a user has as much in the store as allowed.
+    """Raise `Conflict` (`too_many_stored_bytes`) when a user has stored as many bytes as allowed.
 
-    What is on its way is not counted, so a user may end a little above the limit.
+    Pictures and LoRAs in the making do not count, so a user may exceed the limit a little.
     """
     _, stored = _images(session, user_id)
     stored += _lora_bytes(session, user_id)
@@ -47,7 +47,7 @@ def check_stored_bytes(session: Session, user_id: str, settings: Settings) -> No
 
 
 def _images(session: Session, user_id: str) -> tuple[int, int]:
-    """How many pictures a user has, and their bytes."""
+    """The number of a user's pictures, and their bytes."""
     sums = select(func.count(), func.coalesce(func.sum(Image.size_bytes), 0))
     count, size_bytes = session.execute(sums.where(Image.project_id.in_(_projects(user_id)))).one()
     return count, int(size_bytes)

@@ -25,7 +25,7 @@ SCOPES = {
     "keys:write": "manage one's own API keys",
     "admin": "manage users and everybody's keys",
 }
-BY_REQUEST = "keys:write"  # no key has it unless it was asked for: it makes other keys
+BY_REQUEST = "keys:write"  # never given by default, because such a key can create others
 
 
 def scopes_of(role: str) -> list[str]:
@@ -34,7 +34,7 @@ def scopes_of(role: str) -> list[str]:
 
 
 def default_scopes(allowed: list[str]) -> list[str]:
-    """The scopes of a key for which none were named, out of those that it may have."""
+    """The scopes of a new key for which none were given, out of those that it may have."""
     return [scope for scope in allowed if scope != BY_REQUEST]
 
 
@@ -45,7 +45,7 @@ def create(session: Session, name: str, role: str = "member") -> User:
     session.add(user)
     try:
         session.flush()
-    except IntegrityError:  # another request was sooner
+    except IntegrityError:  # another request was faster
         raise Conflict(f"there is a user {name!r} already", code="user_exists") from None
     return user
 
@@ -65,7 +65,7 @@ def get(session: Session, user_id: str) -> User:
 
 
 def get_locked(session: Session, user_id: str) -> User:
-    """A user to be changed, locked with all admins: of two who demote each other, one comes second."""
+    """Lock a user and all admins for a change, so that two admins can't demote each other at the same time."""
     rows = select(User).where(or_(User.id == user_id, User.role == "admin")).order_by(User.id)
     locked = session.scalars(rows.with_for_update(key_share=True), execution_options={"populate_existing": True})
     user = {each.id: each for each in locked}.get(user_id)
@@ -75,7 +75,7 @@ def get_locked(session: Session, user_id: str) -> User:
 
 
 def change(session: Session, user: User, changes: dict[str, Any]) -> User:
-    """Change role and caps, disable or enable. There is always an admin who is enabled."""
+    """Change role and caps, disable or enable. Refuses to leave the installation without an enabled admin."""
     stays_admin = changes.get("role", "admin") == "admin" and changes.get("enabled", True)
     if user.role == "admin" and not stays_admin:
         others = select(func.count()).where(User.role == "admin", User.id != user.id, User.disabled_at.is_(None))
@@ -102,17 +102,17 @@ def within(scopes: list[str] | None, allowed: list[str], role: str) -> list[str]
 
 
 def no_longer(expires_at: datetime | None, allowed: datetime | None) -> datetime | None:
-    """When a new key expires: it can't outlive the key that makes it."""
+    """When a new key expires. It can't outlive the key that creates it."""
     return min((each for each in (expires_at, allowed) if each is not None), default=None)
 
 
 def lock_keys(session: Session, user_id: str) -> None:
-    """Let nobody else make or revoke a key of this user until the transaction ends."""
+    """Lock the user, so that no other transaction creates or revokes a key of this user."""
     session.execute(select(User.id).where(User.id == user_id).with_for_update(key_share=True))
 
 
 def check_key_count(session: Session, user_id: str, allowed: int) -> None:
-    """Raise `Conflict` (`too_many_keys`) when a user has as many good keys as allowed."""
+    """Raise `Conflict` (`too_many_keys`) when a user has as many valid keys as allowed."""
     lock_keys(session, user_id)
     unexpired = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at >= utcnow())
     good = select(func.count()).where(ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None), unexpired)
@@ -130,7 +130,7 @@ def key_of(session: Session, user_id: str, key_id: str) -> ApiKey:
 
 
 def find_key(session: Session, text: str) -> ApiKey:
-    """Anybody's key, by its id, by its prefix or by the key itself, as it was found in a log or a repository."""
+    """Any user's key, by its id, by its prefix or by the key itself, for example one found in a log or a repository."""
     named = or_(ApiKey.id == text, ApiKey.prefix == (secrets.api_key_prefix(text) or text))
     row = session.scalar(select(ApiKey).where(named))
     if row is None:
@@ -139,7 +139,7 @@ def find_key(session: Session, text: str) -> ApiKey:
 
 
 def revoke(session: Session, key: ApiKey) -> None:
-    """Make a key useless for good, with all keys that were made with it. Twice changes nothing."""
+    """Revoke a key and all keys that were created with it. Revoking twice changes nothing."""
     lock_keys(session, key.user_id)
     family = select(ApiKey.id).where(ApiKey.id == key.id).cte("family", recursive=True)
     family = family.union(select(ApiKey.id).where(ApiKey.parent_id == family.c.id))
@@ -158,7 +158,7 @@ def create_key(
     expires_at: datetime | None = None,
     parent_id: str | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key and its text, which is shown this once. It is revoked with its parent, the key that makes it.
+    """Create a key. Returns its row and its text, which is not stored. `parent_id` is the key that creates it.
 
     Raises:
         Unauthorized: the parent has been revoked meanwhile, or has expired.
@@ -191,11 +191,11 @@ def create_key(
 
 
 def authenticate(session: Session, text: str, secret_key: str) -> ApiKey:
-    """The key's row, if the key is good now.
+    """The row of a valid key.
 
     Raises:
-        Unauthorized: not a key of this installation, revoked, expired (`key_expired`), or its user is disabled
-            (`user_disabled`). It doesn't say which of the first two.
+        Unauthorized: the key is unknown or revoked (the error doesn't say which), it has expired (`key_expired`), or
+            its user is disabled (`user_disabled`).
     """
     prefix = secrets.api_key_prefix(text)
     row = session.scalar(select(ApiKey).where(ApiKey.prefix == prefix)) if prefix else None
@@ -214,23 +214,23 @@ def check_fresh(row: ApiKey) -> None:
 
 
 def is_good(session: Session, key_id: str) -> bool:
-    """Whether a key that was good once still is."""
+    """Whether a key is still valid."""
     row = session.get(ApiKey, key_id, populate_existing=True)
     return row is not None and is_good_row(row)
 
 
 def is_good_row(row: ApiKey) -> bool:
-    """Whether a key that has just been read is good."""
+    """Whether a key that has just been read is valid."""
     if row.revoked_at or row.user.disabled_at:
         return False
     return row.expires_at is None or row.expires_at >= utcnow()
 
 
 def is_stale(row: ApiKey) -> bool:
-    """Whether the last use on record is old. Once a minute is enough: a read should not become a write."""
+    """Whether the recorded last use is older than a minute. It is not updated at every request, to save writes."""
     return row.last_used_at is None or row.last_used_at < utcnow() - timedelta(minutes=1)
 
 
 def touch(session: Session, row: ApiKey) -> None:
-    """Remember that the key is in use."""
+    """Record that the key is in use."""
     session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=utcnow()))

@@ -1,8 +1,8 @@
-"""Webhooks: endpoints with a secret each, and the deliveries that are due to them.
+"""Webhooks: the endpoints with their secrets, and the deliveries to them.
 
-`events.record` writes a delivery in the transaction that it tells of. A sender takes an endpoint by compare-and-set,
-and with it that endpoint's oldest due delivery: so one request at a time goes to each endpoint, whatever the number
-of senders. A sender that dies leaves a lease that ends, and the same message, with the same id, is sent again.
+`events.record` writes a delivery in the transaction of its event. A sender takes an endpoint by compare-and-set, and
+gets its oldest due delivery. So each endpoint gets one request at a time, with any number of senders. When a sender
+dies, its lease expires, and the same message is sent again with the same id.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ log = structlog.get_logger()
 
 OVERLAP_SECONDS = 24 * 3600  # for which the old secret signs too
 MAX_ATTEMPTS_KEPT = 30
-MAX_KEPT = 1024  # characters of an answer, for the log that the endpoint's owner sees
-MAX_PAUSE_SECONDS = 60.0  # between two requests to an endpoint that fails, however many deliveries wait for it
+MAX_KEPT = 1024  # characters of a response, for the delivery's list of attempts
+MAX_PAUSE_SECONDS = 60.0  # between two requests to a failing endpoint, however many deliveries wait for it
 MAX_RETRY_AFTER_SECONDS = 24 * 3600.0
 MAX_RECOVERED = 10_000  # in one call
 JITTER = 0.1
 TEST = "webhook.test"
 
 
-# --- what their owner does ------------------------------------------------------------------------------------
+# --- for the owner --------------------------------------------------------------------------------------------
 
 
 def create(
     session: Session, user: User, given: dict[str, Any], project: Project | None, vault: Vault, settings: Settings
 ) -> tuple[Webhook, str]:
-    """A new endpoint, for one project or for all of its user's, and its secret, which is shown this once."""
+    """Create an endpoint for one project or for all of the user's. Returns it and its secret, which is shown once."""
     Destinations.from_settings(settings).check(given["url"])
     _check_types(given["event_types"])
-    session.execute(select(User.id).where(User.id == user.id).with_for_update(key_share=True))  # one counts at a time
+    session.execute(select(User.id).where(User.id == user.id).with_for_update(key_share=True))  # one count at a time
     count = session.scalar(select(func.count()).where(Webhook.user_id == user.id)) or 0
     if count >= settings.max_webhooks_per_user:
-        raise Conflict(f"you have {count} webhooks, and no more are allowed; delete one", code="too_many_webhooks")
+        raise Conflict(f"you have {count} webhooks, the most that are allowed; delete one", code="too_many_webhooks")
     secret = new_webhook_secret()
     webhook = Webhook(
         user_id=user.id,
@@ -71,7 +71,7 @@ def owned_by(user_id: str) -> Select[Webhook]:
 
 
 def change(session: Session, webhook: Webhook, changes: dict[str, Any], settings: Settings) -> Webhook:
-    """Change an endpoint. One with another URL, or enabled again, starts with a clean slate."""
+    """Change an endpoint. A new URL, or enabling it again, resets its failures."""
     if "event_types" in changes:
         _check_types(changes["event_types"])
         webhook.event_types = list(dict.fromkeys(changes["event_types"]))
@@ -91,19 +91,19 @@ def change(session: Session, webhook: Webhook, changes: dict[str, Any], settings
 
 
 def remove(session: Session, webhook: Webhook) -> None:
-    """Forget an endpoint and all that was told to it."""
+    """Delete an endpoint and its deliveries."""
     session.execute(delete(Delivery).where(Delivery.webhook_id == webhook.id))
     session.delete(webhook)
     session.flush()
 
 
 def rotate(session: Session, webhook: Webhook, vault: Vault, overlap_seconds: float = OVERLAP_SECONDS) -> str:
-    """A new secret, shown this once. The old one signs too until the overlap is over."""
+    """Create a new secret and return it. The old one signs too until the overlap is over."""
     now = utcnow()
     if overlap_seconds and webhook.old_secret_until and webhook.old_secret_until > now:
         raise Conflict(
-            f"the secret was changed already, and the old one signs until {webhook.old_secret_until.isoformat()}; "
-            "wait for that, or give overlap_seconds 0 to end both at once",
+            f"the secret was changed lately, and the old one signs until {webhook.old_secret_until.isoformat()}; "
+            "wait until then, or set overlap_seconds to 0, so that neither of these two signs any more",
             code="rotation_under_way",
         )
     secret = new_webhook_secret()
@@ -115,7 +115,7 @@ def rotate(session: Session, webhook: Webhook, vault: Vault, overlap_seconds: fl
 
 
 def send_test(session: Session, webhook: Webhook) -> Delivery:
-    """Send an event that says nothing, whatever types the webhook asks for. It belongs to no project."""
+    """Send a test event, whatever types the webhook wants. The event belongs to no project."""
     _check_enabled(webhook)
     event = Event(user_id=webhook.user_id, project_id=None, seq=0, type=TEST, data={"webhook_id": webhook.id})
     session.add(event)
@@ -140,7 +140,7 @@ def get_delivery(session: Session, webhook: Webhook, delivery_id: str) -> Delive
 
 
 def redeliver(session: Session, webhook: Webhook, delivery: Delivery) -> Delivery:
-    """Tell it again, from the first try on; receivers know it by its id, which stays."""
+    """Send a delivery again, starting with its first try. The message keeps its id."""
     _check_enabled(webhook)
     session.execute(update(Delivery).where(Delivery.id == delivery.id).values(**_AGAIN, due_at=clock()))
     session.refresh(delivery)
@@ -148,10 +148,10 @@ def redeliver(session: Session, webhook: Webhook, delivery: Delivery) -> Deliver
 
 
 def recover(session: Session, webhook: Webhook, since: datetime, settings: Settings) -> tuple[int, bool]:
-    """Tell again what has failed since a time, and also what happened while the endpoint was disabled.
+    """Send failed events since a time again, also those that happened while the endpoint was disabled.
 
-    Returns how many deliveries are on their way, and whether there are more: then call it again. It reaches back
-    no further than deliveries are kept: what was told before that can't be told apart from what was not.
+    Returns the number of queued deliveries, and whether there may be more. Older events than `keep_deliveries_days` are
+    left out: without their deliveries, nothing shows which of them have been delivered.
     """
     _check_enabled(webhook)
     since = max(since, utcnow() - timedelta(days=settings.keep_deliveries_days))
@@ -164,7 +164,7 @@ def recover(session: Session, webhook: Webhook, since: datetime, settings: Setti
     )
     again = session.execute(update(Delivery).where(Delivery.id.in_(failed)).values(**_AGAIN, due_at=clock())).rowcount  # type: ignore[attr-defined]
     known = exists().where(Delivery.webhook_id == webhook.id, Delivery.event_id == Event.id)
-    unheard = select(Event.id).where(
+    undelivered = select(Event.id).where(
         Event.user_id == webhook.user_id,
         Event.created_at >= max(since, webhook.created_at),
         Event.type.in_(webhook.event_types or events.TYPES),
@@ -172,21 +172,21 @@ def recover(session: Session, webhook: Webhook, since: datetime, settings: Setti
         ~known,
     )
     if webhook.project_id:
-        unheard = unheard.where(Event.project_id == webhook.project_id)
+        undelivered = undelivered.where(Event.project_id == webhook.project_id)
     room = MAX_RECOVERED - again
-    missed = session.scalars(unheard.order_by(Event.created_at, Event.seq).limit(room)).all() if room else []
+    missed = session.scalars(undelivered.order_by(Event.created_at, Event.seq).limit(room)).all() if room else []
     session.add_all(Delivery(webhook_id=webhook.id, event_id=event_id, due_at=clock()) for event_id in missed)
     session.flush()
     count = again + len(missed)
     return count, count >= MAX_RECOVERED
 
 
-# --- what a sender does ---------------------------------------------------------------------------------------
+# --- for senders ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What a sender holds while it tells: plain values, no row."""
+    """An endpoint that a sender has taken, with the delivery to send, as plain values."""
 
     delivery_id: str
     webhook_id: str
@@ -199,14 +199,14 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class TryResult:
-    """What came of one try."""
+    """The result of one try."""
 
     at: datetime
     seconds: float
     status: int | None = None
-    text: str | None = None  # as it came; the log keeps the first kB
+    text: str | None = None  # the response body as it came
     error: str | None = None
-    retry_after: float | None = None  # seconds that the receiver asked for
+    retry_after: float | None = None  # seconds, from the response
 
     @property
     def was_delivered(self) -> bool:
@@ -215,15 +215,17 @@ class TryResult:
 
 @dataclass(frozen=True)
 class Due:
-    """An endpoint that something waits for."""
+    """An endpoint with a delivery that is due."""
 
     webhook_id: str
     failing: bool
 
 
 def due(session: Session, limit: int, but: Collection[str] = ()) -> list[Due]:
-    """Endpoints with a delivery that is due and no sender at work: those that fail last, so that however many there
-    are they hide no others; then the one served least recently first."""
+    """Endpoints with a due delivery and without a sender: healthy ones first, then the least recently served first.
+
+    Failing ones come last, so that even many of them don't push others beyond the limit.
+    """
     waiting = exists().where(Delivery.webhook_id == Webhook.id, Delivery.state == "pending", Delivery.due_at <= clock())
     query = (
         select(Webhook.id, Webhook.failures)
@@ -235,7 +237,7 @@ def due(session: Session, limit: int, but: Collection[str] = ()) -> list[Due]:
 
 
 def take(session: Session, webhook_id: str, token: str, settings: Settings) -> Claim | None:
-    """Hold an endpoint, and get its oldest due delivery. None: somebody else holds it, or there's nothing to tell."""
+    """Take an endpoint and its oldest due delivery. None if another sender has it, or if no delivery is due."""
     mine = and_(Webhook.lease_token == token, Webhook.disabled_at.is_(None), _unpaused())
     held = session.execute(
         update(Webhook)
@@ -269,12 +271,12 @@ def take(session: Session, webhook_id: str, token: str, settings: Settings) -> C
 
 
 def lease_seconds(settings: Settings) -> float:
-    """Long enough for a request that takes all its time; then the endpoint is free again."""
+    """The length of a sender's lease: longer than the longest request."""
     return 2 * settings.webhook_timeout_seconds + 1
 
 
 def release(session: Session, webhook_id: str, token: str) -> None:
-    """Let others have the endpoint. `lease_until` stays: it says who was served last."""
+    """Give an endpoint back. `lease_until` becomes the time at which it was last served."""
     session.execute(
         update(Webhook)
         .where(Webhook.id == webhook_id, Webhook.lease_token == token)
@@ -283,8 +285,8 @@ def release(session: Session, webhook_id: str, token: str) -> None:
 
 
 def headers(claim: Claim, vault: Vault) -> dict[str, str]:
-    """The headers of Standard Webhooks 1.0.0, for an attempt made now."""
-    now = utcnow()  # aware and in UTC: the library overwrites the zone instead of converting
+    """The headers of Standard Webhooks 1.0.0, for an attempt at this moment."""
+    now = utcnow()  # must be in UTC: the library replaces the time zone instead of converting
     signatures = [
         standardwebhooks.Webhook(vault.open(sealed)).sign(claim.message_id, now, claim.body)
         for sealed in claim.sealed_secrets
@@ -297,7 +299,7 @@ def headers(claim: Claim, vault: Vault) -> dict[str, str]:
 
 
 def delivered(session: Session, claim: Claim, result: TryResult) -> bool:
-    """It was heard. False: this sender doesn't hold the endpoint any more, and nothing is written."""
+    """Record that a delivery succeeded. Returns False, and writes nothing, if this sender has lost the endpoint."""
     webhook = _held(session, claim)
     delivery = session.get(Delivery, claim.delivery_id, populate_existing=True)
     if webhook is None or delivery is None:
@@ -311,7 +313,7 @@ def delivered(session: Session, claim: Claim, result: TryResult) -> bool:
 
 
 def failed_try(session: Session, claim: Claim, result: TryResult, settings: Settings) -> bool:
-    """It was not heard: when to try again, and whether the endpoint is any good. False as in `delivered`."""
+    """Record a failed try: schedule the next one, pause the endpoint or disable it. Returns False as in `delivered`."""
     webhook = _held(session, claim)
     delivery = session.get(Delivery, claim.delivery_id, populate_existing=True)
     if webhook is None or delivery is None:
@@ -322,7 +324,7 @@ def failed_try(session: Session, claim: Claim, result: TryResult, settings: Sett
     values: dict[str, Any] = {"state": "failed"} if delay is None else {"due_at": clock(delay)}
     session.execute(update(Delivery).where(Delivery.id == delivery.id).values(**values))
     if webhook.url != claim.url:
-        return True  # what an old address says is nothing against the new one
+        return True  # the old URL failed, which says nothing about the new one
     session.execute(
         update(Webhook)
         .where(Webhook.id == webhook.id)
@@ -349,13 +351,13 @@ def failed_try(session: Session, claim: Claim, result: TryResult, settings: Sett
     return True
 
 
-# --- the parts ------------------------------------------------------------------------------------------------
+# --- details --------------------------------------------------------------------------------------------------
 
 _AGAIN: dict[str, Any] = {"state": "pending", "tries": 0, "delivered_at": None}
 
 
 def next_try_at(delivery: Delivery) -> datetime | None:
-    """When a delivery may be tried next: when it is due, but not while its endpoint is paused."""
+    """When a delivery may be tried next: when it is due, and its endpoint is not paused."""
     if delivery.state != "pending":
         return None
     return max(delivery.due_at, delivery.webhook.paused_until or delivery.due_at)
@@ -382,7 +384,7 @@ def _forget_failures(webhook: Webhook) -> None:
 
 
 def _disable(session: Session, webhook: Webhook, reason: str) -> None:
-    """Send nothing more. What waited is listed as failed, so that `recover` finds it."""
+    """Disable an endpoint. Its waiting deliveries become failed ones, so that `recover` finds them."""
     session.execute(update(Webhook).where(Webhook.id == webhook.id).values(disabled_at=clock(), disabled_reason=reason))
     session.execute(
         update(Delivery).where(Delivery.webhook_id == webhook.id, Delivery.state == "pending").values(state="failed")
@@ -399,7 +401,7 @@ def _signing(webhook: Webhook) -> tuple[str, ...]:
 
 
 def _held(session: Session, claim: Claim) -> Webhook | None:
-    """The endpoint, if this sender still holds it; nobody else can take it before the transaction ends."""
+    """The endpoint, if this sender still has it. No other sender can take it before the transaction ends."""
     held = session.execute(
         update(Webhook)
         .where(Webhook.id == claim.webhook_id, Webhook.lease_token == claim.token)
@@ -421,27 +423,27 @@ def _log(delivery: Delivery, result: TryResult) -> None:
 
 
 def _readable(text: str | None) -> str | None:
-    """The first kB without control characters: they would act in a log, and Postgres takes no NUL."""
+    """The first kB without control characters, which could affect a terminal; Postgres refuses NUL."""
     if text is None:
         return None
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text[:MAX_KEPT])
 
 
 def _delay(tries: int, result: TryResult, settings: Settings) -> float | None:
-    """Seconds to the next try after so many, or None when the list is used up."""
+    """Seconds until the next try, or None after the last one."""
     if tries > len(settings.webhook_retry_seconds):
         return None
     delay = settings.webhook_retry_seconds[tries - 1] * random.uniform(1 - JITTER, 1 + JITTER)
-    return max(delay, _asked(result))
+    return max(delay, _retry_after(result))
 
 
 def _pause(failures: int, result: TryResult, settings: Settings) -> float:
-    """Seconds for which an endpoint that fails is left alone: a thousand deliveries must not each find out."""
+    """Seconds for which a failing endpoint gets no requests, however many deliveries are due."""
     longest = max(settings.webhook_retry_seconds, default=MAX_PAUSE_SECONDS)
-    return max(min(2.0 ** min(failures, 10), MAX_PAUSE_SECONDS, longest), _asked(result))
+    return max(min(2.0 ** min(failures, 10), MAX_PAUSE_SECONDS, longest), _retry_after(result))
 
 
-def _asked(result: TryResult) -> float:
+def _retry_after(result: TryResult) -> float:
     return min(result.retry_after or 0.0, MAX_RETRY_AFTER_SECONDS)
 
 

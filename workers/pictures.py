@@ -1,4 +1,4 @@
-"""Pictures as they come in, made fit for training: plain background, enough pixels, useful crops."""
+"""Prepares uploaded pictures for training: plain background, enough pixels, useful crops."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from shared.catalog import CROP_MODES, FRAMINGS, VIEWS
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 PALETTE_COLOURS = 48  # a picture with fewer colours than this is pixel art
-ALPHA_FLOOR = 32  # of 255: fainter pixels are shadow or dust
-COLOUR_FLOOR = 40  # distance from the background, in RGB; below it is noise of the encoder
+ALPHA_FLOOR = 32  # of 255; pixels below it count as shadow or dust
+COLOUR_FLOOR = 40  # distance from the background in RGB; less is noise of the encoder
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a picture and what it shows, as far as its place tells."""
+    """A part of a picture, with its framing and view if they are known."""
 
     box: Box
     framing: str | None = None  # a name from catalog.FRAMINGS
@@ -27,13 +27,13 @@ class Crop:
 
     @property
     def tags(self) -> list[str]:
-        """What its captions say of it."""
+        """The tags of its view and framing."""
         return [words[name] for name, words in ((self.view, VIEWS), (self.framing, FRAMINGS)) if name in words]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Where she stands, by her silhouette."""
+    """The position of the figure, found by its silhouette."""
 
     box: Box
     chin: int  # the row where her head ends
@@ -44,7 +44,7 @@ class Figure:
 
 
 def crops(image: Image.Image, mode: str, wanted: Sequence[Box] = (), *, view: str | None = None) -> list[Crop]:
-    """The crops that a mode of catalog.CROP_MODES makes."""
+    """The crops of a mode of catalog.CROP_MODES."""
     if mode == "quadrants":
         return quadrants(image)
     if mode == "boxes":
@@ -61,7 +61,7 @@ def quadrants(image: Image.Image) -> list[Crop]:
 
 
 def boxes(image: Image.Image, wanted: Sequence[Box], *, view: str | None = None) -> list[Crop]:
-    """Explicit boxes, each of which must lie inside."""
+    """Crops by explicit boxes, which must lie inside the picture."""
     for left, top, right, bottom in wanted:
         if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
             raise ValueError(
@@ -71,12 +71,12 @@ def boxes(image: Image.Image, wanted: Sequence[Box], *, view: str | None = None)
 
 
 def auto(image: Image.Image, *, view: str | None = None) -> list[Crop]:
-    """The whole figure, her upper body and her face; and the picture as it is, so that there are four."""
+    """Four crops: the whole figure, her upper body, her face, and the whole picture."""
     figure = find_figure(image)
     left, top, right, bottom = figure.box
     body = bottom - figure.chin
     head = figure.chin - top
-    if body < head // 2:  # a portrait to begin with: all that can be done is to come nearer
+    if body < head // 2:  # the picture is a portrait, so only closer crops are possible
         nearer = _around(image, (left + right) // 2, top, figure.chin, 1.05)
         return [Crop((0, 0, image.width, image.height), "portrait", view), Crop(nearer, "portrait", view)]
     waist = figure.chin + round(0.55 * body) if body < 2 * head else figure.chin + round(0.4 * body)
@@ -89,7 +89,7 @@ def auto(image: Image.Image, *, view: str | None = None) -> list[Crop]:
 
 
 def cut(image: Image.Image, box: Box) -> Image.Image:
-    """That part of the picture."""
+    """The part of the picture inside a box."""
     return image.crop(box)
 
 
@@ -97,7 +97,7 @@ def cut(image: Image.Image, box: Box) -> Image.Image:
 
 
 def flatten(image: Image.Image, background: str | tuple[int, int, int] = "white") -> Image.Image:
-    """Without transparency: models don't know it."""
+    """The picture on a plain background, because models don't support transparency."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
@@ -105,7 +105,7 @@ def flatten(image: Image.Image, background: str | tuple[int, int, int] = "white"
 
 
 def upscale(image: Image.Image, min_side: int) -> Image.Image:
-    """At least `min_side` pixels on the shorter side. Pixel art keeps its pixels, all else is smoothed."""
+    """Enlarge the shorter side to at least `min_side` pixels. Pixel art is not smoothed, other pictures are."""
     shorter = min(image.size)
     if shorter >= min_side:
         return image
@@ -118,7 +118,7 @@ def upscale(image: Image.Image, min_side: int) -> Image.Image:
 
 
 def fit(image: Image.Image, size: tuple[int, int], background: str | tuple[int, int, int] | None = None) -> Image.Image:
-    """The whole picture inside `size`, padded with its own border colour unless told another."""
+    """Scale the picture to fit into `size`, and pad it with `background`, by default its border colour."""
     image = flatten(image, background or "white")
     scale = min(size[0] / image.width, size[1] / image.height)
     inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -131,21 +131,21 @@ def fit(image: Image.Image, size: tuple[int, int], background: str | tuple[int, 
 
 
 def prepare(image: Image.Image, min_side: int) -> Image.Image:
-    """What an uploaded picture becomes before it is cropped: RGB, on a plain background, large enough."""
+    """An uploaded picture, ready to be cropped: RGB, on a plain background, large enough."""
     if image.has_transparency_data and not is_pixel_art(image):
-        image = flatten(image)  # before resampling, which would drag hidden colours into the edges
+        image = flatten(image)  # before resampling, which would mix hidden colours into the edges
     return flatten(upscale(image, min_side))
 
 
 def is_pixel_art(image: Image.Image) -> bool:
-    """Few colours and hard edges: smoothing would spoil what makes it."""
+    """Whether a picture has few colours and hard edges, which smoothing would spoil."""
     rgba = image.convert("RGBA")
     alpha = np.asarray(rgba.getchannel("A"))
     return bool(np.isin(alpha, (0, 255)).all()) and rgba.getcolors(maxcolors=PALETTE_COLOURS) is not None
 
 
 def border_colour(image: Image.Image) -> tuple[int, int, int]:
-    """The colour most of the border has."""
+    """The most frequent colour of the border."""
     pixels = np.asarray(image.convert("RGB"))
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     red, green, blue = np.median(border, axis=0).astype(int).tolist()
@@ -156,7 +156,7 @@ def border_colour(image: Image.Image) -> tuple[int, int, int]:
 
 
 def silhouette(image: Image.Image) -> np.ndarray:
-    """Which pixels are hers: by transparency if there is any, else by what differs from the border. (height, width)"""
+    """The pixels of the figure, (height, width): the opaque ones, or else those that differ from the border."""
     if image.has_transparency_data:
         return np.asarray(image.convert("RGBA").getchannel("A")) > ALPHA_FLOOR
     pixels = np.asarray(image.convert("RGB")).astype(int)
@@ -164,13 +164,13 @@ def silhouette(image: Image.Image) -> np.ndarray:
 
 
 def find_figure(image: Image.Image) -> Figure:
-    """Her box, and where her head ends: at the neck if the silhouette has one, else by her proportions."""
+    """The figure's box, and the end of its head: at the neck if the silhouette has one, else by its proportions."""
     mask = silhouette(image)
     # a stray pixel is no part of her: a row or column counts from 2 % of the longest on
     rows, columns = mask.sum(axis=1), mask.sum(axis=0)
     ys = np.flatnonzero(rows > 0.02 * rows.max(initial=0))
     xs = np.flatnonzero(columns > 0.02 * columns.max(initial=0))
-    if not len(ys) or not len(xs):  # an empty picture, or one that is figure to its edges
+    if not len(ys) or not len(xs):  # the picture is empty, or the figure fills it
         ys, xs = np.arange(image.height), np.arange(image.width)
     left, top, right, bottom = int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
     chin = _neck(rows[top:bottom]) or round(_head_share(right - left, bottom - top) * (bottom - top))
@@ -180,7 +180,7 @@ def find_figure(image: Image.Image) -> Figure:
 
 
 def _neck(widths: np.ndarray) -> int | None:
-    """The row where the silhouette narrows between head and shoulders, if it clearly does."""
+    """The row where the silhouette clearly narrows between head and shoulders. None if there is no such row."""
     height = len(widths)
     if height < 16:
         return None
@@ -192,12 +192,12 @@ def _neck(widths: np.ndarray) -> int | None:
 
 
 def _head_share(width: int, height: int) -> float:
-    """Stocky figures are drawn with large heads: half of the height at 1.5 times the width, a seventh at 3.5 times."""
+    """The head's share of the height, larger for stocky figures: 1/2 at 1.5 times the width, 1/7 at 3.5 times."""
     return float(np.interp(height / max(1, width), [1.5, 2.2, 3.5], [0.5, 0.34, 0.15]))
 
 
 def _around(image: Image.Image, middle: int, top: int, bottom: int, margin: float, width: int = 0) -> Box:
-    """A square around rows top..bottom, moved inside the picture and cut where that is too small."""
+    """A square around rows top..bottom, moved inside the picture, and cut if the picture is too small."""
     side = round(max(bottom - top, width) * margin)
     x = min(max(0, middle - side // 2), max(0, image.width - side))
     y = min(max(0, (top + bottom - side) // 2), max(0, image.height - side))

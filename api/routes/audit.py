@@ -1,4 +1,4 @@
-"""Who did what: for admins."""
+"""The audit log, for admins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ blp = Blueprint("audit", __name__, url_prefix="/v1", description="For admins: wh
 @blp.arguments(AuditQuery, location="query")
 @blp.response(200, page_of(AuditEntrySchema))
 def list_audit_entries(query: dict[str, Any]) -> Any:
-    """List who made, changed, curated, downloaded or deleted what, the newest first"""
+    """List the audit log: who made, changed, curated, downloaded or deleted what, newest first"""
     return page(
         reading(), filters.narrowed(select(AuditEntry), AuditEntry, query, "user_id", "action"), AuditEntry, query
     )

@@ -1,4 +1,4 @@
-"""Datasets in and out, as zips that kohya's scripts can read."""
+"""Import and export of datasets, as zips that kohya's scripts can read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared.errors import Conflict
 from shared.ids import new_id
 from shared.models import Project
 
-blp = Blueprint("datasets", __name__, url_prefix="/v1", description="Datasets in and out, as zips")
+blp = Blueprint("datasets", __name__, url_prefix="/v1", description="Import and export of datasets as zips")
 
 
 @blp.post("/projects/<id:project_id>/imports")
@@ -30,9 +30,9 @@ blp = Blueprint("datasets", __name__, url_prefix="/v1", description="Datasets in
 def import_dataset(body: dict[str, Any], project_id: str) -> Any:
     """Add the pictures of a zip to a draft
 
-    A job takes what is good, and `/v1/jobs/ID/files` says what became of each file. The tags of a picture are what the
-    `.txt` or `.caption` beside it says, parted by commas; views and framings are known by theirs. A picture without a
-    text gets all features of the project.
+    A job imports the valid pictures; `/v1/jobs/ID/files` shows the outcome of each file. The `.txt` or `.caption`
+    beside a picture holds its tags, separated by commas. Tags of views and framings set its view and framing. A picture
+    without a text gets all features of the project.
     """
     owned.project(project_id)
     usage.check_stored_bytes(reading(), user().id, runtime().settings)
@@ -52,7 +52,8 @@ def import_dataset(body: dict[str, Any], project_id: str) -> Any:
 def export_dataset(body: dict[str, Any], project_id: str) -> Any:
     """Make a zip of the dataset, with a caption beside each picture
 
-    Of a round it is what that was trained on; otherwise what is accepted by now, every feature named.
+    With `round`, it is the dataset that this round was trained on. Otherwise it is all accepted pictures, with captions
+    that name every feature.
     """
     project = owned.project(project_id)
     if body["round"]:
@@ -61,10 +62,10 @@ def export_dataset(body: dict[str, Any], project_id: str) -> Any:
         dataset = rounds.present_dataset(reading(), project)
     release()
     if not dataset:
-        raise Conflict("there is no picture in that dataset yet", code="empty_dataset")
+        raise Conflict("the dataset has no pictures yet; accept some first", code="empty_dataset")
     with uploads.admitted():
         exported = _exported(project, dataset)
-    begin_transaction()  # so that the audit log says who took it
+    begin_transaction()  # so that the audit log notes the export
     return exported
 
 

@@ -1,4 +1,4 @@
-"""The document, as it is and as pages to read and try it on. All of it comes from here, nothing from outside."""
+"""The OpenAPI document, as JSON and as a page to read and try. Browsers load nothing from other hosts."""
 
 from __future__ import annotations
 

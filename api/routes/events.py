@@ -1,4 +1,4 @@
-"""Events: what has happened, in order."""
+"""Events of projects and jobs: as lists and as streams."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from api.context import reading
 from api.schemas.events import EventListSchema, EventQuery, StreamQuery
 from shared import events
 
-blp = Blueprint("events", __name__, url_prefix="/v1", description="What has happened, in order")
+blp = Blueprint("events", __name__, url_prefix="/v1", description="The history of projects and jobs, in order")
 
 
 @blp.get("/projects/<id:project_id>/events")
@@ -19,9 +19,9 @@ blp = Blueprint("events", __name__, url_prefix="/v1", description="What has happ
 @blp.arguments(EventQuery, location="query")
 @blp.response(200, EventListSchema)
 def list_events(query: dict[str, Any], project_id: str) -> Any:
-    """List the events of a project after a `seq`, the oldest first
+    """List the events of a project after a `seq`, oldest first
 
-    Webhooks and streams tell the same events. `seq` has no gaps, so nothing can be missed.
+    Webhooks and streams send the same events. `seq` has no gaps, so a client can tell that it has missed none.
     """
     project = owned.project(project_id)
     found = events.after(reading(), project.id, query["after"], query["limit"] + 1)
@@ -35,10 +35,10 @@ def list_events(query: dict[str, Any], project_id: str) -> Any:
 @blp.arguments(StreamQuery, location="query")
 @blp.response(200, {"type": "string"}, content_type="text/event-stream")
 def stream_project_events(query: dict[str, Any], project_id: str) -> Any:
-    """Follow the events of a project as they come (server-sent events)
+    """Follow the events of a project as they happen (server-sent events)
 
-    `id` is the `seq`; `Last-Event-ID` goes on after it. Between the events `progress` tells how far the running jobs
-    are. The stream ends when the project has ended, or after ten minutes: then come back.
+    `id` is the `seq`; with `Last-Event-ID` the stream continues after it. Between the events, `progress` reports the
+    progress of running jobs. The stream ends when the project has ended, or after ten minutes; then reconnect.
     """
     return streams.of_project(owned.project(project_id), query.get("after"))
 
@@ -49,8 +49,8 @@ def stream_project_events(query: dict[str, Any], project_id: str) -> Any:
 @blp.arguments(StreamQuery, location="query")
 @blp.response(200, {"type": "string"}, content_type="text/event-stream")
 def stream_job_events(query: dict[str, Any], job_id: str) -> Any:
-    """Follow a job as it goes (server-sent events)
+    """Follow the events and progress of a job (server-sent events)
 
-    As the stream of its project, but only what is about this job; it ends with the job.
+    The stream is like that of the job's project, but has only this job's events. It ends with the job.
     """
     return streams.of_job(owned.job(job_id), query.get("after"))

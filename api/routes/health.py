@@ -1,4 +1,4 @@
-"""Is it alive, is it ready."""
+"""Health, readiness and metrics of a process."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from api.blueprint import Blueprint
 from api.context import runtime
 from api.schemas.health import HealthSchema, ReadinessSchema
 
-blp = Blueprint("health", __name__, description="Is it alive, is it ready")
+blp = Blueprint("health", __name__, description="Health, readiness and metrics")
 
 
 @blp.get("/healthz")
 @blp.open
 @blp.response(200, HealthSchema)
 def is_alive() -> Any:
-    """Say that this process lives"""
+    """Check that this process answers"""
     return {"status": "ok"}
 
 
@@ -27,12 +27,12 @@ def is_alive() -> Any:
 @blp.open
 @blp.response(200, ReadinessSchema)
 @blp.alt_response(
-    503, schema=ReadinessSchema, description="A part that the service stands on is away, or takes no writes"
+    503, schema=ReadinessSchema, description="The database, the broker or the store doesn't answer, or takes no writes"
 )
 def is_ready() -> Any:
-    """Say whether the database, the broker and the store answer and take writes
+    """Check that the database, the broker and the store answer and take writes
 
-    A store that has the mark of another installation counts as unavailable. The log says what is wrong.
+    A store that belongs to another installation counts as unavailable. The log says what is wrong.
     """
     found = readiness.check(runtime())
     if set(found.values()) == {"ok"}:
@@ -46,5 +46,5 @@ def is_ready() -> Any:
 @blp.open
 @blp.response(200, {"type": "string"}, content_type="text/plain")
 def show_metrics() -> Any:
-    """Show numbers for Prometheus"""
+    """Show metrics for Prometheus"""
     return Response(metrics.exposed(runtime()), content_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""Images: uploads, crops, edits and what they show."""
+"""Images: uploads, crops, edits and decisions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ blp = Blueprint("images", __name__, url_prefix="/v1", description="Pictures: ref
 def upload_image(body: dict[str, Any], project_id: str) -> Any:
     """Add a reference picture to a draft
 
-    It is decoded, turned upright, stripped of all metadata and kept as PNG. It counts as accepted.
+    The service decodes it, turns it upright, removes all metadata and stores it as PNG. It counts as accepted.
     """
     owned.project(project_id)
     usage.check_stored_bytes(reading(), user().id, runtime().settings)
@@ -58,10 +58,10 @@ def upload_image(body: dict[str, Any], project_id: str) -> Any:
 @blp.arguments(UploadOfferSchema)
 @blp.response(201, UploadFormSchema)
 def offer_upload(body: dict[str, Any], project_id: str) -> Any:
-    """Get a signed form, to post a file straight to the store
+    """Get a signed form to post a file directly to the store
 
-    Send `fields` and then the file, as `file`, to `url` as multipart/form-data within 15 minutes; then come back
-    with the `slip`.
+    Within 15 minutes, send `fields` and then the file, as `file`, to `url` as multipart/form-data. Then send the `slip`
+    to complete the upload.
     """
     project = owned.project(project_id)
     return uploads.offer(project.id, body.pop("content_type"), body)
@@ -74,10 +74,10 @@ def offer_upload(body: dict[str, Any], project_id: str) -> Any:
 @blp.arguments(SlipSchema)
 @blp.response(202, JobSchema)
 def complete_upload(body: dict[str, Any], project_id: str) -> Any:
-    """Take in a file that has been posted to the store
+    """Complete an upload after the file has been posted to the store
 
-    A job decodes it, turns it upright and keeps it as PNG, stripped of all metadata. Then the picture is there, and
-    counts as accepted. The same slip gives the same job.
+    A job decodes the file, turns it upright, removes all metadata and stores it as PNG. The picture then counts as
+    accepted. The same slip returns the same job.
     """
     project = owned.project(project_id)
     key, shows = uploads.redeem(body["slip"], project_id)
@@ -95,7 +95,7 @@ def complete_upload(body: dict[str, Any], project_id: str) -> Any:
 @blp.arguments(ImageQuery, location="query")
 @blp.response(200, page_of(ImageSchema))
 def list_images(query: dict[str, Any], project_id: str) -> Any:
-    """List the pictures of a project, the oldest first"""
+    """List the pictures of a project, oldest first"""
     project = owned.project(project_id)
     found = select(Image).where(Image.project_id == project.id)
     if "round" in query:
@@ -123,9 +123,9 @@ def get_image(image_id: str) -> Any:
 @blp.arguments(ImageChangeSchema)
 @blp.response(200, ImageSchema)
 def change_image(body: dict[str, Any], image_id: str) -> Any:
-    """Accept, reject or retag a picture, or say what it shows
+    """Accept, reject or retag a picture, or change its view or framing
 
-    References are decided about before the start, candidates while their round is being curated.
+    You can decide on references before the start, and on candidates while their round is being curated.
     """
     session = begin_transaction()
     image = owned.locked_image(image_id)
@@ -142,10 +142,10 @@ def change_image(body: dict[str, Any], image_id: str) -> Any:
 @blp.arguments(VersionSchema, location="multipart")
 @blp.response(201, ImageSchema)
 def put_back_image(body: dict[str, Any], image_id: str) -> Any:
-    """Put an edited picture in the place of this one
+    """Replace a picture with an edited one
 
-    The original stays, rejected; the edited one is accepted and takes over its tags. `If-Match` takes the ETag of the
-    original, so that two edits of one picture don't both come in.
+    The original is kept and counts as rejected. The edited picture is accepted and gets its tags. `If-Match` takes the
+    ETag of the original, so that only one of two simultaneous edits succeeds.
     """
     original = owned.image(image_id)
     usage.check_stored_bytes(reading(), user().id, runtime().settings)
@@ -166,9 +166,9 @@ def put_back_image(body: dict[str, Any], image_id: str) -> Any:
 @blp.arguments(CropsSchema)
 @blp.response(202, JobSchema)
 def crop_image(body: dict[str, Any], image_id: str) -> Any:
-    """Make several references out of one picture
+    """Crop one picture into several references
 
-    The crops keep the tags that they still show, and take the picture's place unless it is to be kept too.
+    The crops keep the tags of what they still show. They replace the picture, unless `keep_source` is set.
     """
     session = begin_transaction()
     image = owned.locked_image(image_id)

@@ -1,4 +1,4 @@
-"""Jobs: waiting, going on, or done."""
+"""Jobs: their state, results and cancellation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from shared.errors import TooMany
 from shared.lifecycle import TERMINAL_JOB_STATES, JobState
 from shared.models import Image, Job
 
-blp = Blueprint("jobs", __name__, url_prefix="/v1", description="Work: waiting, going on, or done")
+blp = Blueprint("jobs", __name__, url_prefix="/v1", description="Work that is queued, running or done")
 
 MAX_WAIT_SECONDS = 60
 
@@ -40,9 +40,9 @@ PREFER = {
 @blp.arguments(JobQuery, location="query")
 @blp.response(200, page_of(JobSchema))
 def list_jobs(query: dict[str, Any]) -> Any:
-    """List your jobs, the newest first
+    """List your jobs, newest first
 
-    `metadata.KEY=VALUE` filters by your own ids, as often as you like.
+    `metadata.KEY=VALUE` filters by your own ids. It may be repeated with other keys.
     """
     found = filters.narrowed(owned.jobs(), Job, query, "project_id", "state", "kind")
     return page(reading(), found, Job, query)
@@ -57,8 +57,8 @@ def list_jobs(query: dict[str, Any]) -> Any:
 def get_job(job_id: str) -> Any:
     """Show a job: its state, progress, place in the queue or error
 
-    With `Prefer: wait=N` the answer comes when the job has ended, or after N seconds as it is then. If you have as many
-    streams and waiting requests open as you may (see `max_held_per_user`), it comes at once.
+    With `Prefer: wait=N` the answer comes when the job has ended, or after N seconds. If you already have the allowed
+    number of streams and waiting requests open (`max_held_per_user`), it comes at once.
     """
     job = owned.shown_job(job_id)
     seconds = _wanted_wait(request.headers.get("Prefer", ""))
@@ -73,11 +73,11 @@ def get_job(job_id: str) -> Any:
 @blp.fails(404)
 @blp.idempotent
 @blp.response(202, JobSchema)
-@blp.alt_response(200, schema=JobSchema, description="It waited, and has ended now", success=True)
+@blp.alt_response(200, schema=JobSchema, description="It was queued, and is cancelled now", success=True)
 def cancel_job(job_id: str) -> Any:
     """Cancel a job
 
-    One that waits ends at once (200); one that runs stops at its next step (202). Cancelling twice changes nothing.
+    A queued job ends at once (200). A running job stops at its next step (202). Cancelling twice changes nothing.
     """
     session = begin_transaction()
     job = rounds.cancel_job(session, owned.locked_job(job_id))
@@ -90,7 +90,7 @@ def cancel_job(job_id: str) -> Any:
 @blp.arguments(PageQuery, location="query")
 @blp.response(200, page_of(ImageSchema))
 def list_job_images(query: dict[str, Any], job_id: str) -> Any:
-    """List the pictures that a job has drawn, cut or taken in"""
+    """List the pictures that a job has drawn, cropped or imported"""
     job = owned.job(job_id)
     drawn = select(Image).where(Image.project_id == job.project_id, Image.job_id == job.id)  # by the project's index
     return page(reading(), drawn, Image, query, newest_first=False)
@@ -101,9 +101,9 @@ def list_job_images(query: dict[str, Any], job_id: str) -> Any:
 @blp.fails(404)
 @blp.response(200, list_of(ImportedFileSchema))
 def list_job_files(job_id: str) -> Any:
-    """List what became of each file of a zip
+    """List the outcome of each file of an imported zip
 
-    Of an import that has ended well; otherwise the list is empty.
+    The list is empty until the import has succeeded.
     """
     job = owned.job(job_id)
     is_done = job.kind == kinds.IMPORT.name and job.state == JobState.SUCCEEDED

@@ -1,4 +1,4 @@
-"""One's own API keys."""
+"""A user's own API keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ blp = Blueprint("keys", __name__, url_prefix="/v1", description="Your API keys")
 @blp.arguments(PageQuery, location="query")
 @blp.response(200, page_of(KeySchema))
 def list_keys(query: dict[str, Any]) -> Any:
-    """List your keys, the newest first"""
+    """List your keys, newest first"""
     return page(reading(), select(ApiKey).where(ApiKey.user_id == user().id), ApiKey, query)
 
 
@@ -33,9 +33,9 @@ def list_keys(query: dict[str, Any]) -> Any:
 @blp.arguments(NewKeySchema)
 @blp.response(201, FreshKeySchema)
 def create_key(body: dict[str, Any]) -> Any:
-    """Make another key for yourself. It is shown this once
+    """Create another key for yourself. It is shown only once
 
-    It can do no more than the key that you make it with, lives no longer, and is revoked with it.
+    It has no more scopes than the key that creates it, expires no later, and is revoked with it.
     """
     body["scopes"] = users.within(body.get("scopes"), api_key().scopes, user().role)
     body["expires_at"] = users.no_longer(body.get("expires_at"), api_key().expires_at)
@@ -60,9 +60,9 @@ def get_key(key_id: str) -> Any:
 @blp.fails(404)
 @blp.response(204)
 def revoke_key(key_id: str) -> Any:
-    """Revoke a key of yours, for good, with all keys that were made with it
+    """Revoke a key of yours, and all keys that were created with it. This can't be undone
 
-    Within two seconds no process takes them any more.
+    Within two seconds every process refuses them.
     """
     users.revoke(begin_transaction(), owned.locked_key(key_id))
     after(auth.forget)

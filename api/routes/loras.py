@@ -13,7 +13,7 @@ from api.pagination import PageQuery, page, page_of
 from api.schemas.loras import LoraSchema
 from shared.models import Lora
 
-blp = Blueprint("loras", __name__, url_prefix="/v1", description="What trainings leave behind")
+blp = Blueprint("loras", __name__, url_prefix="/v1", description="Trained LoRAs and their files")
 
 
 @blp.get("/projects/<id:project_id>/loras")
@@ -22,7 +22,7 @@ blp = Blueprint("loras", __name__, url_prefix="/v1", description="What trainings
 @blp.arguments(PageQuery, location="query")
 @blp.response(200, page_of(LoraSchema))
 def list_loras(query: dict[str, Any], project_id: str) -> Any:
-    """List the LoRAs of a project, the oldest first, with links to download their files
+    """List the LoRAs of a project, oldest first, with links to download their files
 
     If your key may download, the audit log notes it.
     """
@@ -46,6 +46,6 @@ def get_lora(lora_id: str) -> Any:
 
 
 def _note_links() -> None:
-    """Have the audit log note a request that shows links: it notes each request that has a transaction."""
+    """Begin a transaction if the answer shows download links. The audit log notes every request that has one."""
     if allowed("artifacts:read"):
         begin_transaction()

@@ -29,7 +29,7 @@ from shared.models import Project
 from shared.queue import jobs
 
 log = structlog.get_logger()
-blp = Blueprint("projects", __name__, url_prefix="/v1", description="Characters on their way from a picture to a LoRA")
+blp = Blueprint("projects", __name__, url_prefix="/v1", description="Characters, from a picture to a LoRA")
 
 
 @blp.post("/projects")
@@ -41,9 +41,10 @@ blp = Blueprint("projects", __name__, url_prefix="/v1", description="Characters 
 @blp.response(201, ProjectSchema)
 @blp.alt_response(200, schema=DryRunSchema, description="What would be done", success=True)
 def create_project(query: dict[str, Any], body: dict[str, Any]) -> Any:
-    """Make a project
+    """Create a project
 
-    It begins as a draft: add pictures, then start it. What the plan leaves open, the family of the base model fills in.
+    It is a draft at first: add pictures, then start it. Values that the plan leaves out get the defaults of the base
+    model's family.
     """
     if query["dry_run"]:
         projects.check_count(reading(), user(), runtime().settings)
@@ -60,9 +61,9 @@ def create_project(query: dict[str, Any], body: dict[str, Any]) -> Any:
 @blp.arguments(ProjectQuery, location="query")
 @blp.response(200, page_of(ProjectSchema))
 def list_projects(query: dict[str, Any]) -> Any:
-    """List your projects, the newest first
+    """List your projects, newest first
 
-    `metadata.KEY=VALUE` filters by your own ids, as often as you like.
+    `metadata.KEY=VALUE` filters by your own ids. It may be repeated with other keys.
     """
     found = filters.narrowed(owned.projects(), Project, query, "state")
     return page(reading(), found, Project, query)
@@ -88,7 +89,7 @@ def get_project(project_id: str) -> Any:
 def change_project(body: dict[str, Any], project_id: str) -> Any:
     """Change a project
 
-    What she is and how she is made can be changed only in a draft; name, metadata and curation at any time.
+    Name, metadata and curation can be changed at any time, everything else only in a draft.
     """
     session = begin_transaction()
     project = owned.locked_project(project_id)
@@ -103,7 +104,7 @@ def change_project(body: dict[str, Any], project_id: str) -> Any:
 def delete_project(project_id: str) -> Any:
     """Delete a project with its pictures and LoRAs
 
-    It must not be at work; cancel it first.
+    Cancel a running project first.
     """
     session = begin_transaction()
     projects.delete(session, owned.locked_project(project_id))
@@ -120,8 +121,8 @@ def delete_project(project_id: str) -> Any:
 def start_project(query: dict[str, Any], project_id: str) -> Any:
     """Start the rounds
 
-    It needs four accepted pictures and at least one feature tag. From now on the rounds follow each other;
-    with manual curation each waits for you.
+    The project needs four accepted pictures and at least one feature tag. The rounds then run one after the other. With
+    manual curation, each style round waits for you.
     """
     if query["dry_run"]:
         project = owned.project(project_id)
@@ -142,7 +143,7 @@ def start_project(query: dict[str, Any], project_id: str) -> Any:
 def cancel_project(project_id: str) -> Any:
     """Cancel a project
 
-    Its jobs stop at their next step. What is there stays there. Cancelling twice changes nothing.
+    Its jobs stop at their next step. Its pictures and LoRAs are kept. Cancelling twice changes nothing.
     """
     session = begin_transaction()
     return projects.cancel(session, owned.locked_project(project_id))
@@ -154,7 +155,7 @@ def cancel_project(project_id: str) -> Any:
 @blp.idempotent
 @blp.response(202, ProjectSchema)
 def retry_project(project_id: str) -> Any:
-    """Do the failed stage again, from its last checkpoint"""
+    """Run the failed stage again, from its last checkpoint"""
     session = begin_transaction()
     project = owned.locked_project(project_id)
     jobs.check_cap(session, user(), runtime().settings)
@@ -171,9 +172,9 @@ def retry_project(project_id: str) -> Any:
 @blp.response(202, JobSchema)
 @blp.alt_response(200, schema=DrawingDryRunSchema, description="What would be drawn", success=True)
 def generate_pictures(query: dict[str, Any], body: dict[str, Any], project_id: str) -> Any:
-    """Draw pictures with LoRAs of yours
+    """Draw pictures with your LoRAs
 
-    The base model is the project's; without LoRAs it draws alone. The pictures appear at `links.images` of the job.
+    The base model is the project's. Without LoRAs, it draws alone. The pictures appear at `links.images` of the job.
     """
     if query["dry_run"]:
         project = owned.project(project_id)
@@ -187,7 +188,7 @@ def generate_pictures(query: dict[str, Any], body: dict[str, Any], project_id: s
 
 
 def _delete_objects(project_id: str) -> None:
-    """Once the rows are gone. What can't be deleted now, the collector of orphans deletes."""
+    """Delete the objects of a deleted project. If that fails, the collection of orphans deletes them later."""
     try:
         for prefix in (f"projects/{project_id}/", f"incoming/{project_id}/"):
             runtime().storage.delete_prefix(prefix)

@@ -24,7 +24,7 @@ from shared.lifecycle import Decision
 from shared.models import Image, Project, Round
 from shared.queue import jobs
 
-blp = Blueprint("rounds", __name__, url_prefix="/v1", description="Laps of training, drawing and choosing")
+blp = Blueprint("rounds", __name__, url_prefix="/v1", description="Rounds of training, drawing and curation")
 
 ROUND = "/projects/<id:project_id>/rounds/<int(min=1, max=1000):number>"
 
@@ -34,9 +34,9 @@ ROUND = "/projects/<id:project_id>/rounds/<int(min=1, max=1000):number>"
 @blp.fails(404)
 @blp.response(200, list_of(RoundSchema))
 def list_rounds(project_id: str) -> Any:
-    """List the rounds of a project, in their order
+    """List the rounds of a project, in order
 
-    There are none before the start.
+    The list is empty before the start.
     """
     project, session = owned.project(project_id), reading()
     return {"items": [_shown(session, each) for each in rounds.of_project(session, project.id)]}
@@ -53,7 +53,7 @@ def list_rounds(project_id: str) -> Any:
 def add_round(query: dict[str, Any], body: dict[str, Any], project_id: str) -> Any:
     """Reopen a completed project with another round
 
-    It begins at once, on all that has been accepted so far.
+    It starts at once, with all pictures that have been accepted so far.
     """
     if query["dry_run"]:
         return _dry_run(owned.project(project_id), body)
@@ -80,7 +80,7 @@ def get_round(project_id: str, number: int) -> Any:
 @blp.arguments(PageQuery, location="query")
 @blp.response(200, page_of(ImageSchema))
 def list_candidates(query: dict[str, Any], project_id: str, number: int) -> Any:
-    """List the candidates of a round, the oldest first"""
+    """List the candidates of a round, oldest first"""
     round_ = owned.round_(project_id, number)
     found = select(Image).where(Image.round_id == round_.id, Image.role == "candidate")
     return page(reading(), found, Image, query, newest_first=False)
@@ -95,9 +95,9 @@ def list_candidates(query: dict[str, Any], project_id: str, number: int) -> Any:
 @blp.response(202, JobSchema)
 @blp.alt_response(200, schema=DrawingDryRunSchema, description="What would be drawn", success=True)
 def ask_for_candidates(query: dict[str, Any], body: dict[str, Any], project_id: str, number: int) -> Any:
-    """Have more candidates drawn
+    """Request more candidates
 
-    What has been decided stays. With manual curation you go on curating while they are drawn.
+    Decisions are kept. With manual curation you can go on curating while they are drawn.
     """
     if query["dry_run"]:
         round_ = owned.round_(project_id, number)
@@ -119,9 +119,10 @@ def ask_for_candidates(query: dict[str, Any], body: dict[str, Any], project_id: 
 @blp.arguments(DecisionsSchema)
 @blp.response(200, RoundSchema)
 def decide_candidates(body: dict[str, Any], project_id: str, number: int) -> Any:
-    """Accept and reject candidates, all or none
+    """Accept and reject candidates, in one step
 
-    What is not named stays as it was. `If-Match` takes the ETag of the round.
+    If one of them can't be decided on, none is. Candidates that are not named keep their decision. `If-Match` takes the
+    ETag of the round.
     """
     session = begin_transaction()
     round_ = owned.locked_round(project_id, number)
@@ -139,10 +140,10 @@ def decide_candidates(body: dict[str, Any], project_id: str, number: int) -> Any
 @blp.arguments(FinishSchema, required=False)
 @blp.response(202, RoundSchema)
 def finish_round(body: dict[str, Any], project_id: str, number: int) -> Any:
-    """End the curation; the next round begins
+    """End the curation and start the next round
 
-    What is undecided counts as rejected. `If-Match` takes the ETag of the round, so that nobody ends what another is
-    still deciding.
+    Undecided candidates are rejected. `If-Match` takes the ETag of the round, so that you can't end a round that
+    somebody else has just changed.
     """
     session = begin_transaction()
     round_ = owned.locked_round(project_id, number)
@@ -161,6 +162,6 @@ def _dry_run(project: Project, given: dict[str, Any]) -> Any:
 
 
 def _shown(session: Session, round_: Round) -> dict[str, Any]:
-    """A round with what has been decided in it."""
+    """A round with its counts and decisions."""
     columns = {column.key: getattr(round_, column.key) for column in Round.__table__.columns}
     return columns | rounds.standing(session, round_)

@@ -1,4 +1,4 @@
-"""What this installation offers and allows, and who is asking."""
+"""The installation's base models and limits, and the caller."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from api.pagination import list_of
 from api.schemas.service import BaseModelSchema, LimitsSchema, MeSchema
 from shared import usage
 
-blp = Blueprint("service", __name__, url_prefix="/v1", description="What this installation offers and allows")
+blp = Blueprint("service", __name__, url_prefix="/v1", description="Base models, limits, and your user")
 
 
 @blp.get("/base-models")
@@ -33,6 +33,6 @@ def show_limits() -> Any:
 @blp.needs("")
 @blp.response(200, MeSchema)
 def show_me() -> Any:
-    """Show who the key belongs to, what it may do and what has been used"""
+    """Show the key's user, its scopes and the user's usage"""
     key = api_key()
     return {"user": key.user, "key": key, "scopes": key.scopes, "usage": usage.of_user(reading(), key.user)}

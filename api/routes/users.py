@@ -1,4 +1,4 @@
-"""Users and everybody's keys: for admins."""
+"""Users and all keys, for admins."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from api.schemas.users import FreshKeySchema, KeySchema, NewKeySchema, NewUserSc
 from shared import users
 from shared.models import ApiKey, User
 
-blp = Blueprint("users", __name__, url_prefix="/v1", description="For admins: who may use this installation")
+blp = Blueprint("users", __name__, url_prefix="/v1", description="For admins: the users of this installation")
 
 
 @blp.get("/users")
@@ -34,7 +34,7 @@ def list_users(query: dict[str, Any]) -> Any:
 @blp.arguments(NewUserSchema)
 @blp.response(201, UserSchema)
 def create_user(body: dict[str, Any]) -> Any:
-    """Make a user"""
+    """Create a user"""
     session = begin_transaction()
     user = users.create(session, body.pop("name"), body.pop("role"))
     return users.change(session, user, body), {"Location": address(f"/v1/users/{user.id}")}
@@ -58,10 +58,10 @@ def get_user(user_id: str) -> Any:
 @blp.arguments(UserChangeSchema)
 @blp.response(200, UserSchema)
 def change_user(body: dict[str, Any], user_id: str) -> Any:
-    """Change the role or the caps of a user, disable or enable them
+    """Change the role or the caps of a user, or disable or enable the user
 
-    The keys of a disabled user answer 401 `user_disabled`, within two seconds in every process, and worker-io cancels
-    their jobs. Their data stays. Enabled again, they have the same keys; what was cancelled can be retried.
+    Within two seconds, requests with keys of a disabled user get 401 `user_disabled`, and worker-io cancels the user's
+    jobs. The data is kept. When the user is enabled again, the same keys work, and the projects can be retried.
     """
     session = begin_transaction()
     user = users.get_locked(session, user_id)
@@ -76,7 +76,7 @@ def change_user(body: dict[str, Any], user_id: str) -> Any:
 @blp.arguments(PageQuery, location="query")
 @blp.response(200, page_of(KeySchema))
 def list_user_keys(query: dict[str, Any], user_id: str) -> Any:
-    """List the keys of a user, the newest first"""
+    """List the keys of a user, newest first"""
     user = users.get(reading(), user_id)
     return page(reading(), select(ApiKey).where(ApiKey.user_id == user.id), ApiKey, query)
 
@@ -88,11 +88,11 @@ def list_user_keys(query: dict[str, Any], user_id: str) -> Any:
 @blp.arguments(NewKeySchema)
 @blp.response(201, FreshKeySchema)
 def create_user_key(body: dict[str, Any], user_id: str) -> Any:
-    """Make a key for a user. It is shown this once"""
+    """Create a key for a user. It is shown only once"""
     session = begin_transaction()
     user, settings = users.get(session, user_id), runtime().settings
     users.check_key_count(session, user_id, settings.max_keys_per_user)
-    if user_id == api_key().user_id:  # as a key made at /v1/keys, it ends with the key that made it
+    if user_id == api_key().user_id:  # like a key from POST /v1/keys, it ends with the key that created it
         body["expires_at"] = users.no_longer(body.get("expires_at"), api_key().expires_at)
         body["parent_id"] = api_key().id
     row, text = users.create_key(session, user, settings.secret_key, **body)
@@ -113,9 +113,9 @@ def get_user_key(user_id: str, key_id: str) -> Any:
 @blp.fails(404)
 @blp.response(204)
 def revoke_user_key(user_id: str, key_id: str) -> Any:
-    """Revoke a key of a user, for good, with all keys that were made with it
+    """Revoke a key of a user, and all keys that were created with it. This can't be undone
 
-    Within two seconds no process takes them any more.
+    Within two seconds every process refuses them.
     """
     session = begin_transaction()
     users.revoke(session, users.key_of(session, user_id, key_id))

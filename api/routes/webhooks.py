@@ -1,4 +1,4 @@
-"""Webhooks: who is told of what has happened, and how that went."""
+"""Webhooks and their deliveries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from api.schemas.webhooks import (
 from shared import webhooks
 from shared.models import Delivery, Webhook
 
-blp = Blueprint("webhooks", __name__, url_prefix="/v1", description="Who is told of what has happened")
+blp = Blueprint(
+    "webhooks", __name__, url_prefix="/v1", description="Endpoints to which events are sent, and their deliveries"
+)
 
 
 @blp.post("/webhooks")
@@ -33,9 +35,9 @@ blp = Blueprint("webhooks", __name__, url_prefix="/v1", description="Who is told
 @blp.arguments(NewWebhookSchema)
 @blp.response(201, FreshWebhookSchema)
 def create_webhook(body: dict[str, Any]) -> Any:
-    """Have events sent to a URL
+    """Create a webhook, which sends events to a URL
 
-    Messages are signed as Standard Webhooks 1.0.0 says. The secret for that is shown this once.
+    Messages are signed according to Standard Webhooks 1.0.0. The secret is shown only once.
     """
     session = begin_transaction()
     project = owned.locked_project(body["project_id"]) if body["project_id"] else None
@@ -48,7 +50,7 @@ def create_webhook(body: dict[str, Any]) -> Any:
 @blp.arguments(PageQuery, location="query")
 @blp.response(200, page_of(WebhookSchema))
 def list_webhooks(query: dict[str, Any]) -> Any:
-    """List your webhooks, the newest first"""
+    """List your webhooks, newest first"""
     return page(reading(), webhooks.owned_by(user().id), Webhook, query)
 
 
@@ -72,7 +74,7 @@ def get_webhook(webhook_id: str) -> Any:
 def change_webhook(body: dict[str, Any], webhook_id: str) -> Any:
     """Change a webhook, or enable it again
 
-    With another URL, or enabled again, it starts with a clean slate.
+    A new URL, or enabling it again, resets its failures.
     """
     session = begin_transaction()
     webhook = owned.locked_webhook(webhook_id)
@@ -97,9 +99,9 @@ def delete_webhook(webhook_id: str) -> Any:
 @blp.arguments(RotationSchema)
 @blp.response(200, FreshWebhookSchema)
 def rotate_webhook_secret(body: dict[str, Any], webhook_id: str) -> Any:
-    """Make a new secret. It is shown this once
+    """Create a new secret. It is shown only once
 
-    For a time, a day by default, messages carry the signatures of both secrets.
+    For some time, a day by default, messages are signed with both secrets.
     """
     session = begin_transaction()
     webhook = owned.locked_webhook(webhook_id)
@@ -115,7 +117,7 @@ def rotate_webhook_secret(body: dict[str, Any], webhook_id: str) -> Any:
 def test_webhook(webhook_id: str) -> Any:
     """Send a test event
 
-    `webhook.test`, whatever types the webhook asks for. The delivery says what came of it.
+    Its type is `webhook.test`, and it is sent whatever types the webhook wants. The delivery shows the result.
     """
     session = begin_transaction()
     delivery = webhooks.send_test(session, owned.locked_webhook(webhook_id))
@@ -128,7 +130,7 @@ def test_webhook(webhook_id: str) -> Any:
 @blp.arguments(DeliveryQuery, location="query")
 @blp.response(200, page_of(DeliverySchema))
 def list_deliveries(query: dict[str, Any], webhook_id: str) -> Any:
-    """List what was told to a webhook, the newest first"""
+    """List the deliveries of a webhook, newest first"""
     webhook = owned.webhook(webhook_id)
     states = [query["state"]] if "state" in query else []
     return page(reading(), webhooks.deliveries(webhook, states), Delivery, query)
@@ -149,9 +151,9 @@ def get_delivery(webhook_id: str, delivery_id: str) -> Any:
 @blp.idempotent
 @blp.response(202, DeliverySchema)
 def redeliver(webhook_id: str, delivery_id: str) -> Any:
-    """Tell an event again
+    """Send an event again
 
-    With the same `webhook-id`: receivers that have it already know it by that.
+    The `webhook-id` stays the same, so that receivers recognise an event that they have already.
     """
     session = begin_transaction()
     webhook = owned.locked_webhook(webhook_id)
@@ -166,9 +168,9 @@ def redeliver(webhook_id: str, delivery_id: str) -> Any:
 @blp.arguments(RecoverySchema)
 @blp.response(202, RecoveredSchema)
 def recover_webhook(body: dict[str, Any], webhook_id: str) -> Any:
-    """Tell again all that has failed since a time
+    """Send all failed events since a time again
 
-    Also what happened while the webhook was disabled.
+    This includes events that happened while the webhook was disabled.
     """
     session = begin_transaction()
     webhook = owned.locked_webhook(webhook_id)

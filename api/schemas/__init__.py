@@ -1,1 +1,1 @@
-"""What goes in and what comes out, a file for each noun. Unknown fields are refused."""
+"""The schemas of requests and answers, one file for each resource. Requests with unknown fields are refused."""

@@ -12,11 +12,11 @@ from shared.audit import OPERATOR
 class AuditEntrySchema(Answer):
     id = fields.String(required=True)
     user_id = fields.String(
-        required=True, metadata={"description": f"Who did it; `{OPERATOR}`: an operator, by that command."}
+        required=True, metadata={"description": f"The user; `{OPERATOR}`: an operator, with that command."}
     )
     api_key_id = fields.String(required=True, allow_none=True)
     action = fields.String(required=True, metadata={"description": "The name of the operation in the spec."})
-    target = fields.String(required=True, metadata={"description": "The address that was asked."})
+    target = fields.String(required=True, metadata={"description": "The path of the request."})
     request_id = fields.String(required=True, allow_none=True)
     created_at = fields.AwareDateTime(required=True)
 

@@ -1,4 +1,4 @@
-"""What clients may choose among. In the document each of these lists stands once, under its name."""
+"""Fields with a fixed list of values. openapi.yaml has each list once, under the class's name without `Choice`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.webhooks import TEST
 
 
 class Choice(fields.String):
-    """One of a few words."""
+    """One of the `words`."""
 
     words: Collection[str] = ()
 
@@ -58,7 +58,7 @@ class ViewChoice(Choice):
 
 
 class Several(List):
-    """Some of a few words: each once, however often it is named."""
+    """A list of choices. Repeated ones are dropped."""
 
     def _deserialize(self, *args: Any, **kwargs: Any) -> list[Any]:
         return list(dict.fromkeys(super()._deserialize(*args, **kwargs)))

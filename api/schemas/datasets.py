@@ -14,7 +14,7 @@ class ExportSchema(Schema):
         1_000,
         allow_none=True,
         load_default=None,
-        metadata={"description": "The number of a round: what it was trained on. Left out: what is accepted by now."},
+        metadata={"description": "The round whose dataset is exported. By default all accepted pictures."},
     )
 
 

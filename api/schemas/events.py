@@ -8,7 +8,7 @@ from api.schemas.fields import MAX_INTEGER, Answer, QueryInteger, Schema
 
 
 class EventSchema(Answer):
-    """Something that happened. `data.seq` counts without a gap within a project."""
+    """An event of a project. `data.seq` counts the project's events without a gap."""
 
     type = fields.String(required=True, metadata={"example": "round.candidates_ready"})
     timestamp = fields.String(required=True, metadata={"format": "date-time"})
@@ -22,12 +22,12 @@ class EventListSchema(Answer):
 
 class EventQuery(Schema):
     after = QueryInteger(
-        0, MAX_INTEGER, load_default=0, metadata={"description": "The `seq` of the last event you know."}
+        0, MAX_INTEGER, load_default=0, metadata={"description": "The `seq` of the last event that you have."}
     )
     limit = QueryInteger(1, 100, load_default=20)
 
 
 class StreamQuery(Schema):
     after = QueryInteger(
-        0, MAX_INTEGER, metadata={"description": "Begin after this `seq`. `Last-Event-ID` goes before it."}
+        0, MAX_INTEGER, metadata={"description": "Begin after this `seq`. `Last-Event-ID` overrides it."}
     )

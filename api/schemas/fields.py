@@ -1,4 +1,4 @@
-"""Fields as strict as JSON: a number is not a text, and text has no invisible characters."""
+"""Strict fields: a number is not accepted as text, and text may not contain invisible characters."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from shared.captions import COMMA
 from shared.outside.db import utcnow
 from shared.texts import COMMAS, UNSEEN, UNSEEN_BEYOND
 
-MAX_INTEGER = 2**53 - 1  # what every JSON reader can hold
+MAX_INTEGER = 2**53 - 1  # the largest that every JSON reader represents exactly (RFC 8259, 6)
 METADATA_PAIRS = 16
 
 
 class Schema(_Schema):
-    """Refuses fields that it doesn't know."""
+    """A schema of requests, which refuses unknown fields."""
 
     largest_file = "max_upload_bytes"  # of a form: the setting that bounds its file
 
@@ -34,20 +34,20 @@ class Schema(_Schema):
 
 
 class Answer(_Schema):
-    """The body of an answer. Its schema allows unknown fields, because fields may be added at any time."""
+    """A schema of answers. In openapi.yaml it allows unknown fields, because later versions may add some."""
 
     class Meta:
         unknown = "include"
 
 
 class Query(Schema):
-    """Parameters that also filter by metadata; see Parser.load_querystring."""
+    """Query parameters that may include filters by metadata; see Parser.load_querystring."""
 
     metadata_filter = False
 
 
 class List(fields.List):
-    """A list in a request. Its length is checked before its items are loaded; marshmallow checks it afterwards."""
+    """A list in a request. Its length is checked before its items are loaded, not after it as in marshmallow."""
 
     def __init__(self, item: fields.Field[Any], low: int, high: int, **kwargs: Any):
         self.length = Length(low or None, high)
@@ -61,7 +61,7 @@ class List(fields.List):
 
 
 class Dict(fields.Dict):
-    """A dictionary in a request. Its length is checked before its items are loaded, as a list's is."""
+    """A dictionary in a request. Its length is checked before its items are loaded, as for lists."""
 
     def __init__(self, keys: fields.Field[Any], values: fields.Field[Any], low: int, high: int, **kwargs: Any):
         self.length = Length(low or None, high)
@@ -75,7 +75,7 @@ class Dict(fields.Dict):
 
 
 class File(Upload):
-    """A file in a form. Text is refused: clients send it when the `@` before the file's name is missing."""
+    """A file in a form. Text is refused; clients send it when the `@` before the file's name is missing."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> FileStorage:
         if not isinstance(value, FileStorage):
@@ -98,11 +98,11 @@ class CommaTags(fields.String):
         return Tags().deserialize([tag for tag in tags if tag])
 
     def _validate(self, value: Any) -> None:
-        """The tags have been validated one by one."""
+        """Do nothing: the tags have been validated one by one."""
 
 
 class _Pattern(validate.Regexp):
-    """The whole text must match: a `$` of its own also matches before a newline at the end."""
+    """The whole text must match. (`$` alone would also match before a newline at the end.)"""
 
     def __call__(self, value: Any) -> Any:
         if not self.regex.fullmatch(value):
@@ -111,7 +111,7 @@ class _Pattern(validate.Regexp):
 
 
 class _Printable(_Pattern):
-    """Text that a person can see, and a database can hold."""
+    """Text without invisible characters and without those that a database refuses."""
 
     def __init__(self, beside: str = ""):
         super().__init__(rf"^[^{UNSEEN}{beside}]*$")
@@ -120,33 +120,33 @@ class _Printable(_Pattern):
     def __call__(self, value: Any) -> Any:
         for letter in value:
             if not self._seen.match(letter):
-                raise ValidationError(f"must not hold {texts.name_of(letter)}; take it out")
+                raise ValidationError(f"must not contain {texts.name_of(letter)}; remove it")
         return value
 
 
 class _Normal(fields.String):
-    """Text in the one form of what looks the same (NFC)."""
+    """Text in Unicode normal form C, so that texts that look the same are equal."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         return texts.normal(str(super()._deserialize(value, attr, data, **kwargs)))
 
 
 class Name(_Normal):
-    """Text that names something: not blank."""
+    """A name, which is not blank."""
 
     def __init__(self, max_length: int, **kwargs: Any):
         super().__init__(validate=[Length(1, max_length), _Printable(), _readable], **kwargs)
 
 
 class Text(_Normal):
-    """Text of a bounded length that a person can read."""
+    """Printable text of a bounded length."""
 
     def __init__(self, max_length: int, *, min_length: int = 1, **kwargs: Any):
         super().__init__(validate=[Length(min_length or None, max_length), _Printable()], **kwargs)
 
 
 class Tag(_Normal):
-    """One tag: no commas, for they part tags."""
+    """One tag. It contains no commas, because they separate tags."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(validate=[Length(1, 100), _Printable(COMMAS), _readable], **kwargs)
@@ -154,18 +154,18 @@ class Tag(_Normal):
 
 def _readable(tag: str) -> None:
     if texts.is_blank(tag.replace("_", " ")):
-        raise ValidationError("must be a word or words")
+        raise ValidationError("must contain at least one word")
 
 
 class StrictInteger(fields.Integer):
-    """A JSON integer. `"5"` is none."""
+    """A JSON integer. The text `"5"` is refused."""
 
     def __init__(self, low: int = -MAX_INTEGER, high: int = MAX_INTEGER, **kwargs: Any):
         super().__init__(strict=True, validate=Range(low, high), **kwargs)
 
 
 class Timestamp(fields.AwareDateTime):
-    """A time with a time zone; UTC if it names none."""
+    """A time with a time zone. The default is UTC."""
 
     def __init__(self, **kwargs: Any):
         within = Range(datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
@@ -173,14 +173,14 @@ class Timestamp(fields.AwareDateTime):
 
 
 class QueryInteger(fields.Integer):
-    """A whole number in an address, where everything is text."""
+    """An integer in a query string, where it arrives as text."""
 
     def __init__(self, low: int, high: int, **kwargs: Any):
         super().__init__(validate=Range(low, high), **kwargs)
 
 
 class StrictFloat(fields.Float):
-    """A JSON number. `"5"` is none."""
+    """A JSON number. The text `"5"` is refused."""
 
     def __init__(self, low: float | None = None, high: float | None = None, **kwargs: Any):
         super().__init__(validate=Range(low, high), **kwargs)
@@ -192,7 +192,7 @@ class StrictFloat(fields.Float):
 
 
 class StrictBoolean(fields.Boolean):
-    """JSON true or false, and nothing that looks like it."""
+    """JSON true or false. Other values are refused."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
         if not isinstance(value, bool):
@@ -201,14 +201,14 @@ class StrictBoolean(fields.Boolean):
 
 
 class Tags(List):
-    """Many of them."""
+    """A list of tags."""
 
     def __init__(self, max_length: int = 100, *, min_length: int = 0, **kwargs: Any):
         super().__init__(Tag(), min_length, max_length, **kwargs)
 
 
 class Metadata(Dict):
-    """The client's own ids: a few pairs of text, given back and filtered by, never read."""
+    """The client's own ids: a few pairs of text. Lists can be filtered by them; the service does not use them."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(
@@ -227,7 +227,7 @@ class IdField(fields.String):
 
 
 class Links(fields.Field):
-    """Full addresses of what belongs to a thing, so that no client has to put them together."""
+    """URLs of a resource and of those that belong to it, so that clients need not build them."""
 
     def __init__(self, /, **templates: str):
         super().__init__(dump_only=True)
@@ -247,12 +247,12 @@ class Links(fields.Field):
 
 
 def address(path: str) -> str:
-    """The full address of a path of this service."""
+    """The URL of a path of this service."""
     return context.runtime().settings.public_url.rstrip("/") + path
 
 
 class Download(fields.String):
-    """A presigned link to the object of a row with `key`: for whoever holds the scope, as long as the settings say."""
+    """A presigned link to the object of a row, for callers with the scope `artifacts:read`."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -260,7 +260,7 @@ class Download(fields.String):
             allow_none=True,
             metadata={
                 "format": "uri",
-                "description": "Reads it without a key. Null without the scope `artifacts:read`.",
+                "description": "A link that needs no key. Null without the scope `artifacts:read`.",
             },
         )
 
@@ -276,10 +276,14 @@ class Download(fields.String):
 
 
 class DownloadExpiry(fields.DateTime):
-    """Until when a download that is shown now can be used."""
+    """The time until which a download link of this answer works."""
 
     def __init__(self) -> None:
-        super().__init__(dump_only=True, format="iso", metadata={"description": "Read it again for a fresh link."})
+        super().__init__(
+            dump_only=True,
+            format="iso",
+            metadata={"description": "Until when the link works. Read the resource again for a new link."},
+        )
 
     def get_value(self, obj: Any, attr: str, accessor: Any = None, default: Any = None) -> Any:
         return utcnow() + timedelta(seconds=context.runtime().settings.download_seconds)

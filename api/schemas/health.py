@@ -12,7 +12,7 @@ class HealthSchema(Answer):
 
 
 class ReadinessSchema(Answer):
-    status = fields.String(required=True, metadata={"description": "`ok` when all parts are."})
+    status = fields.String(required=True, metadata={"description": "`ok` if all parts are `ok`."})
     database = fields.String(required=True)
     broker = fields.String(required=True)
     store = fields.String(required=True)

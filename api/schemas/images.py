@@ -36,27 +36,34 @@ class ImageSchema(Answer):
     project_id = fields.String(required=True)
     round_id = fields.String(required=True, allow_none=True)
     job_id = fields.String(required=True, allow_none=True)
-    parent_id = fields.String(required=True, allow_none=True, metadata={"description": "What it was made from."})
+    parent_id = fields.String(
+        required=True, allow_none=True, metadata={"description": "The picture that it was cropped or edited from."}
+    )
     role = ImageRoleChoice(required=True)
     source = ImageSourceChoice(required=True)
-    state = ImageStateChoice(required=True, metadata={"description": "`missing`: the store has lost it for good."})
+    state = ImageStateChoice(required=True, metadata={"description": "`missing`: the store has lost the file."})
     decision = DecisionChoice(required=True)
     view = fields.String(required=True, allow_none=True)
     framing = fields.String(required=True, allow_none=True)
     tags = fields.List(
-        fields.String(), required=True, metadata={"description": "Her features that it shows among them."}
+        fields.String(), required=True, metadata={"description": "What it shows, including her features."}
     )
     variants = fields.List(
         fields.List(fields.String()),
         required=True,
         allow_none=True,
-        metadata={"description": "Tags of its other captions, when it came with several. New tags replace them."},
+        metadata={"description": "Tags of its other captions, if it was imported with several. New tags replace them."},
     )
     repeats = fields.Integer(
         required=True,
-        metadata={"description": "How much it counts in a training, beside the others; from the folders of a zip."},
+        metadata={"description": "How often it is used in each epoch of a training; from the folder names of a zip."},
     )
-    box = fields.List(fields.Integer(), required=True, allow_none=True, metadata={"description": "Of a crop."})
+    box = fields.List(
+        fields.Integer(),
+        required=True,
+        allow_none=True,
+        metadata={"description": "Of a crop: left, top, right, bottom."},
+    )
     prompt = fields.String(required=True, allow_none=True)
     seed = fields.Integer(required=True, allow_none=True)
     scores = fields.Dict(keys=fields.String(), required=True, allow_none=True)
@@ -77,9 +84,9 @@ class ImageSchema(Answer):
 
 class UploadSchema(Schema):
     file = File(required=True, metadata={"description": f"{READABLE}."})
-    view = ViewChoice(metadata={"description": "From where she is seen."})
-    framing = FramingChoice(metadata={"description": "How much of her is seen."})
-    tags = CommaTags(load_default=list, metadata={"description": "What else is to be seen, parted by commas."})
+    view = ViewChoice(metadata={"description": "The side from which she is seen."})
+    framing = FramingChoice(metadata={"description": "How much of her is visible."})
+    tags = CommaTags(load_default=list, metadata={"description": "What else it shows, separated by commas."})
 
 
 class UploadOfferSchema(Schema):
@@ -90,17 +97,19 @@ class UploadOfferSchema(Schema):
 
 
 class UploadFormSchema(Answer):
-    url = fields.String(required=True, metadata={"description": "Where to post it."})
+    url = fields.String(required=True, metadata={"description": "The URL to post the form to."})
     fields_ = fields.Dict(
         keys=fields.String(),
         values=fields.String(),
         required=True,
         data_key="fields",
         attribute="fields",
-        metadata={"description": "Form fields to send before the file, as they are."},
+        metadata={"description": "Form fields to send unchanged, before the file."},
     )
     expires_at = fields.AwareDateTime(required=True)
-    slip = fields.String(required=True, metadata={"description": "Come back with it when the file has been posted."})
+    slip = fields.String(
+        required=True, metadata={"description": "Send it to `links.complete` when the file has been posted."}
+    )
     links = Links(complete="/v1/projects/{it.project_id}/uploads/complete")
 
 

@@ -1,4 +1,4 @@
-"""Plans: as much as a client says, and the whole of it as it was resolved."""
+"""Plans: as clients send them, and resolved, with every default filled in."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from api.schemas.records import RecordField
 from shared import triggers
 from shared.catalog import BASE_MODELS
 
-TRIGGER = {"description": "The word that will mean her: one that means nothing yet."}
-SUBJECT = {"description": "What kind of figure she is. Kept in every caption."}
-FEATURES = {"description": "What is hers. In the captions of style rounds, taken out for the character round."}
+TRIGGER = {"description": "The word that the LoRA learns as her name. Choose one without a meaning."}
+SUBJECT = {"description": "What kind of figure she is. They are in every caption."}
+FEATURES = {"description": "Her features. The captions of style rounds name them, those of the character round don't."}
 
 
 class NewProjectSchema(Schema):
@@ -39,7 +39,7 @@ class NewProjectSchema(Schema):
 
 
 class ProjectChangeSchema(Schema):
-    """What is to be different. What she is and how she is made can be changed only in a draft."""
+    """The changes. Name, metadata and curation can be changed at any time, everything else only in a draft."""
 
     name = Name(200)
     trigger_word = Name(64, metadata=TRIGGER)
@@ -52,7 +52,7 @@ class ProjectChangeSchema(Schema):
 
 
 class WarningSchema(Answer):
-    """What was accepted, and may disappoint."""
+    """A value that was accepted but may give poor results."""
 
     code = fields.String(required=True, metadata={"description": "`trigger_is_ordinary` or `trigger_is_quality`."})
     pointer = fields.String(required=True, metadata={"description": "The field, as a JSON pointer."})
@@ -60,7 +60,7 @@ class WarningSchema(Answer):
 
 
 class Warnings(fields.List):
-    """What may go wrong with a project's words."""
+    """Warnings about a project's trigger word and tags."""
 
     def __init__(self) -> None:
         super().__init__(fields.Nested(WarningSchema), required=True)
@@ -103,26 +103,26 @@ class ProjectSchema(Answer):
 
 
 class RoundExtentSchema(Answer):
-    """How much work a round is, if nothing has to be drawn twice."""
+    """How much work a round is, if its candidates are drawn once."""
 
     number = fields.Integer(required=True)
     kind = fields.String(required=True)
-    train_images = fields.Integer(required=True, metadata={"description": "Pictures it is trained on."})
+    train_images = fields.Integer(required=True, metadata={"description": "Pictures in its dataset."})
     train_steps = fields.Integer(required=True)
-    pictures = fields.Integer(required=True, metadata={"description": "Pictures it draws."})
+    pictures = fields.Integer(required=True, metadata={"description": "Pictures that it draws."})
     seconds = fields.Float(
         required=True, allow_none=True, metadata={"description": "By what such jobs took here. Null: none has run yet."}
     )
 
 
 class QuotaEffectSchema(Answer):
-    queued_jobs = fields.Integer(required=True, metadata={"description": "Of yours, now."})
+    queued_jobs = fields.Integer(required=True, metadata={"description": "Your queued jobs now."})
     max_queued_jobs = fields.Integer(required=True)
-    new_jobs = fields.Integer(required=True, metadata={"description": "Jobs in all, one after the other."})
+    new_jobs = fields.Integer(required=True, metadata={"description": "Jobs in total; they run one after the other."})
 
 
 class DryRunSchema(Answer):
-    """What would be done. Nothing has been."""
+    """What a start would do. A dry run changes nothing."""
 
     plan = RecordField(ResolvedPlanSchema, required=True)
     rounds = fields.List(fields.Nested(RoundExtentSchema), required=True)
@@ -134,7 +134,7 @@ class DryRunSchema(Answer):
 
 
 class DrawingDryRunSchema(Answer):
-    """What would be drawn. Nothing has been."""
+    """What would be drawn. A dry run changes nothing."""
 
     pictures = fields.Integer(required=True)
     seconds = fields.Float(
@@ -148,12 +148,12 @@ class DryRunQuery(Schema):
         truthy={"true", "1"},
         falsy={"false", "0"},
         load_default=False,
-        metadata={"description": "Only say what would be done."},
+        metadata={"description": "Only show what would be done."},
     )
 
 
 class ProjectQuery(PageQuery, Query):
-    """`metadata.KEY=VALUE` filters by your own ids, as often as you like."""
+    """`metadata.KEY=VALUE` filters by your own ids. It may be repeated with other keys."""
 
     metadata_filter = True
     state = ProjectStateChoice()

@@ -1,6 +1,6 @@
 """Schemas built from records, so that the API, the tables and the code can't disagree about a parameter.
 
-marshmallow-dataclass was tried and not taken: it shows enums by the names of their members, and unions without a type.
+We tried marshmallow-dataclass, but it shows enums by the names of their members, and unions without a type.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def resolved_schema_of(record: type, name: str, **nested: type[Answer]) -> type[
 
     Args:
         name: of the schema in openapi.yaml.
-        nested: schemas of answers for fields that hold lists of records; the others' are `schema_of`'s.
+        nested: schemas of answers for fields with lists of records; other fields use `schema_of`.
     """
     built: dict[str, fields.Field[Any]] = {}
     for each, hint in _fields(record):
@@ -50,14 +50,14 @@ def resolved_schema_of(record: type, name: str, **nested: type[Answer]) -> type[
 
 
 class RecordField(fields.Nested):
-    """A record in an answer, as its table keeps it; the schema only describes it."""
+    """A record in an answer, as the table stores it. The schema is only for openapi.yaml."""
 
     def _serialize(self, nested_obj: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         return records.shown(nested_obj)
 
 
 def _field(hint: Any, about: FieldInfo, **options: Any) -> fields.Field[Any]:
-    """The field of a type. One without bounds or length checks nothing: an answer's."""
+    """The field for a type. Without bounds or length it checks nothing, as in answers."""
     if about.help:
         options["metadata"] = {"description": about.help}
     hint = _without_none(hint)
@@ -98,7 +98,7 @@ def _number(hint: Any, about: FieldInfo, options: dict[str, Any]) -> fields.Fiel
 
 
 def _choice(about: FieldInfo, hint: Any = str) -> type[choices.Choice]:
-    """The named list of words in openapi.yaml."""
+    """The class of `choices` with these words."""
     words = list(map(str, about.one_of if about.one_of is not None else hint))
     return next(each for each in choices.Choice.__subclasses__() if list(map(str, each.words)) == words)
 

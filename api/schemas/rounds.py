@@ -17,17 +17,17 @@ class DatasetEntrySchema(Answer):
     image_id = fields.String(required=True)
     sha256 = fields.String(required=True)
     captions = fields.List(
-        fields.String(), required=True, metadata={"description": "Exactly what it was trained with."}
+        fields.String(), required=True, metadata={"description": "The exact captions of the training."}
     )
-    repeats = fields.Integer(required=True, metadata={"description": "How often it is drawn, beside the others."})
+    repeats = fields.Integer(required=True, metadata={"description": "How often it is used in each epoch."})
 
 
 class CountsSchema(Answer):
-    accepted = fields.Integer(required=True, metadata={"description": "Candidates of this round."})
+    accepted = fields.Integer(required=True, metadata={"description": "Accepted candidates of this round."})
     pending = fields.Integer(required=True)
     rejected = fields.Integer(required=True)
-    dataset = fields.Integer(required=True, metadata={"description": "Accepted pictures of the project by now."})
-    missing = fields.Integer(required=True, metadata={"description": "Pictures still missing to the target."})
+    dataset = fields.Integer(required=True, metadata={"description": "Accepted pictures of the project so far."})
+    missing = fields.Integer(required=True, metadata={"description": "Pictures that the target still lacks."})
 
 
 class DecisionsShownSchema(Answer):
@@ -49,12 +49,14 @@ class RoundSchema(Answer):
         DecisionsShownSchema, required=True, metadata={"description": "Ids of the candidates. PUT changes them."}
     )
     dataset = fields.List(
-        fields.Nested(DatasetEntrySchema), required=True, metadata={"description": "Frozen when training began."}
+        fields.Nested(DatasetEntrySchema),
+        required=True,
+        metadata={"description": "Set when the training starts; it doesn't change afterwards."},
     )
     lora_id = fields.String(required=True, allow_none=True)
     generations = fields.Integer(required=True, metadata={"description": "How often candidates were drawn."})
     needs_attention = fields.String(
-        required=True, allow_none=True, metadata={"description": "Why it waits for a person, if it does."}
+        required=True, allow_none=True, metadata={"description": "Why the round waits for a person, if it does."}
     )
     error = fields.Nested(FailureSchema, required=True, allow_none=True)
     started_at = fields.AwareDateTime(required=True, allow_none=True)
@@ -75,12 +77,12 @@ class MoreCandidatesSchema(Schema):
         ViewChoice(),
         1,
         len(VIEWS),
-        metadata={"description": "Left out: those that the dataset still lacks, or all if it lacks none."},
+        metadata={"description": "By default those that the dataset lacks, or all of them if it lacks none."},
     )
 
 
 class DecisionsSchema(Schema):
-    """What is not named stays as it was."""
+    """Candidates that are not named keep their decision."""
 
     accepted = List(IdField(), 0, 1_000, load_default=list)
     rejected = List(IdField(), 0, 1_000, load_default=list)
@@ -94,4 +96,6 @@ class DecisionsSchema(Schema):
 
 class FinishSchema(Schema):
     may_be_left_out = True  # the body: see Parser.load_json
-    accept_fewer = StrictBoolean(load_default=False, metadata={"description": "Go on although pictures are missing."})
+    accept_fewer = StrictBoolean(
+        load_default=False, metadata={"description": "Continue although pictures are missing."}
+    )

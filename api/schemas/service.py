@@ -1,4 +1,4 @@
-"""The installation, and who asks."""
+"""The installation, and the caller."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from api.schemas.users import KeySchema, UserSchema
 class BaseModelSchema(Answer):
     name = fields.String(required=True)
     family = fields.String(required=True)
-    resolution = fields.Integer(required=True, metadata={"description": "Pixels of the side it draws best."})
+    resolution = fields.Integer(
+        required=True, metadata={"description": "Side in pixels of the pictures that it draws best."}
+    )
     prediction_type = fields.String(required=True)
     license = fields.String(required=True)
     description = fields.String(required=True)

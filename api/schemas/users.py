@@ -33,7 +33,9 @@ class NewUserSchema(Schema):
 
 class UserChangeSchema(Schema):
     role = RoleChoice()
-    enabled = StrictBoolean(metadata={"description": "False: no key of theirs is good, and their jobs are cancelled."})
+    enabled = StrictBoolean(
+        metadata={"description": "False: the user's keys are refused, and the user's jobs are cancelled."}
+    )
     max_running_jobs = StrictInteger(
         0, 1_000, allow_none=True, metadata={"description": "Null: the installation's own."}
     )
@@ -49,7 +51,7 @@ class NewKeySchema(Schema):
         1,
         len(SCOPES),
         metadata={
-            "description": "What it may do. Left out: all that you may (for another user: all of their role) but "
+            "description": "By default all of your scopes (for another user, all of the user's role) except "
             "`keys:write`."
         },
     )
@@ -59,10 +61,10 @@ class NewKeySchema(Schema):
 class KeySchema(Answer):
     id = fields.String(required=True)
     parent_id = fields.String(
-        required=True, allow_none=True, metadata={"description": "The key that made it, and with which it is revoked."}
+        required=True, allow_none=True, metadata={"description": "The key that created it. Both are revoked together."}
     )
     name = fields.String(required=True)
-    prefix = fields.String(required=True, metadata={"description": "The part of the key that may be shown."})
+    prefix = fields.String(required=True, metadata={"description": "The public part of the key."})
     scopes = fields.List(fields.String(), required=True)
     expires_at = fields.AwareDateTime(required=True, allow_none=True)
     last_used_at = fields.AwareDateTime(required=True, allow_none=True)
@@ -71,7 +73,7 @@ class KeySchema(Answer):
 
 
 class FreshKeySchema(KeySchema):
-    key = fields.String(required=True, metadata={"description": "The key itself, shown this once."})
+    key = fields.String(required=True, metadata={"description": "The key itself, which is shown only once."})
 
     @staticmethod
     def shown(row: ApiKey, text: str) -> dict[str, Any]:

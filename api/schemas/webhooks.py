@@ -14,12 +14,12 @@ from shared.outside.destinations import MAX_URL
 from shared.webhooks import OVERLAP_SECONDS, next_try_at
 
 URL = {
-    "description": "Where to tell: https, without a user name or fragment, on the open internet "
+    "description": "The endpoint: https, without a user name or fragment, on the open internet "
     "(or in a network that the operator allows).",
     "example": "https://studio.example/hooks/bootlora",
 }
-EVENT_TYPES = {"description": "What to tell. Empty: everything, types of the future too."}
-DESCRIPTION = {"description": "For you."}
+EVENT_TYPES = {"description": "The event types to send. Empty: all types, including future ones."}
+DESCRIPTION = {"description": "A note for yourself."}
 
 
 class NewWebhookSchema(Schema):
@@ -29,7 +29,7 @@ class NewWebhookSchema(Schema):
         EventTypeChoice(), 0, len(EventTypeChoice.words), load_default=list, metadata=EVENT_TYPES | {"default": []}
     )
     project_id = IdField(
-        allow_none=True, load_default=None, metadata={"description": "Left out: all of your projects."}
+        allow_none=True, load_default=None, metadata={"description": "By default all of your projects."}
     )
 
 
@@ -37,7 +37,7 @@ class WebhookChangeSchema(Schema):
     url = Text(MAX_URL, metadata=URL)
     description = Text(200, min_length=0, metadata=DESCRIPTION)
     event_types = List(EventTypeChoice(), 0, len(EventTypeChoice.words), metadata=EVENT_TYPES)
-    enabled = StrictBoolean(metadata={"description": "True ends what disabled it, and forgets its failures."})
+    enabled = StrictBoolean(metadata={"description": "True enables it again and resets its failures."})
 
 
 class WebhookSchema(Answer):
@@ -50,10 +50,10 @@ class WebhookSchema(Answer):
     disabled_at = fields.AwareDateTime(required=True, allow_none=True)
     disabled_reason = fields.String(required=True, allow_none=True)
     failing_since = fields.AwareDateTime(
-        required=True, allow_none=True, metadata={"description": "Every try since then has failed."}
+        required=True, allow_none=True, metadata={"description": "All tries since this time have failed."}
     )
     old_secret_until = fields.AwareDateTime(
-        required=True, allow_none=True, metadata={"description": "Until then the secret before signs as well."}
+        required=True, allow_none=True, metadata={"description": "Until this time the previous secret signs too."}
     )
     created_at = fields.AwareDateTime(required=True)
     links = Links(
@@ -68,7 +68,7 @@ class WebhookSchema(Answer):
 class FreshWebhookSchema(WebhookSchema):
     secret = fields.String(
         required=True,
-        metadata={"description": "What its messages are signed with, shown this once: `whsec_` and base64."},
+        metadata={"description": "The secret that signs its messages, `whsec_` and base64. It is shown only once."},
     )
 
     @staticmethod
@@ -83,15 +83,15 @@ class RotationSchema(Schema):
         0,
         7 * 24 * 3600,
         load_default=OVERLAP_SECONDS,
-        metadata={"description": "For how long the old secret signs too. 0: it ends at once."},
+        metadata={"description": "For how long the old secret signs too. 0: not at all."},
     )
 
 
 class TrySchema(Answer):
     at = fields.String(required=True, metadata={"format": "date-time"})
-    status = fields.Integer(required=True, allow_none=True, metadata={"description": "Null: no answer came."})
+    status = fields.Integer(required=True, allow_none=True, metadata={"description": "Null if no answer came."})
     seconds = fields.Float(required=True)
-    answer = fields.String(required=True, allow_none=True, metadata={"description": "The first kB."})
+    answer = fields.String(required=True, allow_none=True, metadata={"description": "The first kB of its body."})
     error = fields.String(required=True, allow_none=True)
 
 
@@ -101,11 +101,13 @@ def _next_try_at(delivery: Delivery) -> str | None:
 
 
 class DeliverySchema(Answer):
-    """The telling of one event to one webhook."""
+    """The delivery of one event to one webhook."""
 
     id = fields.String(required=True)
     webhook_id = fields.String(required=True)
-    event_id = fields.String(required=True, metadata={"description": "Sent as `webhook-id`, the same at each try."})
+    event_id = fields.String(
+        required=True, metadata={"description": "Sent as `webhook-id`. It is the same in each try."}
+    )
     event_type = fields.String(attribute="event.type", required=True)
     project_id = fields.String(attribute="event.project_id", required=True, allow_none=True)
     seq = fields.Integer(attribute="event.seq", required=True)
@@ -116,7 +118,7 @@ class DeliverySchema(Answer):
         metadata={
             "type": ["string", "null"],
             "format": "date-time",
-            "description": "Not before this time: later, if the endpoint is still busy with another delivery.",
+            "description": "The earliest time. It may be later if the endpoint is busy with another delivery.",
         },
         required=True,
     )
@@ -124,7 +126,7 @@ class DeliverySchema(Answer):
         attribute="webhook.paused_until",
         required=True,
         allow_none=True,
-        metadata={"description": "The endpoint gets nothing before this time, because its last try failed."},
+        metadata={"description": "The endpoint gets no requests before this time, because its last try failed."},
     )
     attempts = fields.List(fields.Nested(TrySchema), required=True, metadata={"description": "The last 30 tries."})
     delivered_at = fields.AwareDateTime(required=True, allow_none=True)
@@ -145,5 +147,7 @@ class RecoverySchema(Schema):
 
 
 class RecoveredSchema(Answer):
-    recovered = fields.Integer(required=True, metadata={"description": "Deliveries that are on their way again."})
-    has_more = fields.Boolean(required=True, metadata={"description": "There may be more: ask again."})
+    recovered = fields.Integer(required=True, metadata={"description": "Deliveries that are queued again."})
+    has_more = fields.Boolean(
+        required=True, metadata={"description": "Whether there may be more. Then repeat the request."}
+    )

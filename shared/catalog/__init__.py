@@ -1,7 +1,7 @@
-"""Everything that a client may choose, as rows and records: words, families, base models, params, job kinds, queues.
+"""The tables of everything that a client may choose: words, families, base models, params, job kinds and queues.
 
-To add a row is to add the thing. Rows name code by dotted paths; a test resolves each. `params` and `kinds` build on
-the names below, and are imported from their modules.
+A new family or job kind is a new row. Rows name code by dotted paths; a test resolves each. `params` and `kinds` build
+on the names below, and are imported from their modules.
 """
 
 from shared.catalog.bases import BASE_MODELS, BaseModel, base_models

@@ -1,4 +1,4 @@
-"""Base-model families: where the code of each is, what it offers, and the parameters that suit it."""
+"""Base-model families: the code of each, what it offers, and its default parameters."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class FamilyRow:
 
     code: str  # dotted path of the class in workers.diffusion.families
     train: dict[str, Any] = field(default_factory=dict)
-    character_train: dict[str, Any] = field(default_factory=dict)  # what the character round does otherwise
-    v_train: dict[str, Any] = field(default_factory=dict)  # and what base models that predict v do, in every round
+    character_train: dict[str, Any] = field(default_factory=dict)  # differences of the character round
+    v_train: dict[str, Any] = field(default_factory=dict)  # differences of base models that predict v, in every round
     generate: dict[str, Any] = field(default_factory=dict)
     v_generate: dict[str, Any] = field(default_factory=dict)
     score: dict[str, Any] = field(default_factory=dict)
     gather: dict[str, Any] = field(default_factory=dict)  # how a style round draws its candidates
-    samplers: tuple[str, ...] = DISCRETE_SAMPLERS  # which of SAMPLERS can draw with it
+    samplers: tuple[str, ...] = DISCRETE_SAMPLERS  # those of SAMPLERS that it can use
     text_limit: TextLimit | None = None  # how much of a prompt its text encoder reads; None: all of it
-    # What a drawing may take: memory grows with the pixels that are drawn at once.
-    side_unit: int = 8  # pixels: sides are multiples of it, for a latent covers so many
+    # Limits of drawings, whose memory grows with the pixels of a batch.
+    side_unit: int = 8  # pixels of one latent; sides are multiples of it
     max_squares: int = 4  # area of one picture, in squares of the base model's resolution
     max_batch_squares: int = 32  # area of all pictures of one batch, likewise
     # Tags that are appended to every prompt that the service itself writes.
@@ -47,14 +47,14 @@ FAMILIES = {
         train={
             "rank": 8,
             "alpha": 8.0,
-            # On four crops the smallest adapter keeps most of what the base knows of the views that they don't show.
+            # On four crops, the smallest adapter keeps most of the base model's knowledge of the other views.
             "lora_modules": "attention",
             "learning_rate": 2e-3,
             "train_steps": 160,
             "batch_size": 8,
             "min_snr_gamma": 0.0,
         },
-        # Attention alone is too little to hold her; without pictures of others she comes uncalled as well.
+        # Attention alone is too small for the character. Without prior pictures she also appears without the trigger.
         character_train={"lora_modules": "all", "train_steps": 240, "prior_images": 24},
         generate={
             "inference_steps": 12,
@@ -63,11 +63,11 @@ FAMILIES = {
             "negative_prompt": "",
             "batch_size": 16,
         },
-        # True pictures from all sides score 0.42 and more in nine of ten cases, near doubles 0.17 in half of them.
+        # Nine of ten true pictures from all sides score 0.42 or more, half of the near doubles 0.17 or more.
         score={"scorer": "reader", "min_score": 0.3, "min_view_score": 0.35},
         gather={"candidates_per_pick": 4.0, "lora_weight": 0.5},
         text_limit=CLIP,
-        # Its squares are small: 64 of them are one picture of 1024x1024, which takes about 1 GB.
+        # Its resolution is small: 64 squares are one picture of 1024x1024, which takes about 1 GB.
         max_squares=16,
         max_batch_squares=64,
         scene_tags=("cel shading", "white background"),
@@ -83,7 +83,7 @@ FAMILIES = {
             "batch_size": 2,
             "min_snr_gamma": 5.0,
         },
-        # No `prior_images`: what they bring was measured with chibi alone, and they double the work of a step.
+        # No `prior_images`: they double the work of a step, and their gain was measured with chibi only.
         character_train={"learning_rate": 5e-4, "train_steps": 1600},
         # v's loss is larger, above all at much noise: half the rate is the usual practice.
         v_train={"learning_rate": 1.5e-4, "min_snr_gamma": 0.0, "noise_offset": 0.0},

@@ -31,7 +31,7 @@ class JobKind(Generic[P, I, R]):
     """A kind of work. `P`, `I` and `R` are records: see `shared/records.py`."""
 
     name: str
-    verb: str  # what such a job is doing, as a sentence goes on: "the project is still cropping"
+    verb: str  # the present participle for people, such as "cropping" in "the project is still cropping"
     queue: str  # a name from catalog.QUEUES
     timeout_seconds: int
     handler: str  # dotted path of `run(work) -> R` in workers.handlers
@@ -39,11 +39,11 @@ class JobKind(Generic[P, I, R]):
     params: type[P]
     inputs: type[I]
     result: type[R]
-    size: Callable[[P, I], int] = lambda params, inputs: 1  # of the work: its time grows with it
-    references: Callable[[P], int] = lambda params: 0  # the reference pictures that it brings, at most
+    size: Callable[[P, I], int] = lambda params, inputs: 1  # the amount of work; time is proportional to it
+    references: Callable[[P], int] = lambda params: 0  # the most reference pictures that it may add
 
     def check(self, record: object, type_: type) -> None:
-        """Raises `TypeError` if a record is not of the type that the row of this kind names."""
+        """Raise `TypeError` if a record does not have the type in this kind's row."""
         if not isinstance(record, type_):
             raise TypeError(f"a {self.name} job has a {type_.__name__}, not a {type(record).__name__}")
 
@@ -63,7 +63,7 @@ class JobKind(Generic[P, I, R]):
         return self.references(self.params_of(job))
 
 
-# --- objects in the store, as jobs name them --------------------------------------------------------------------
+# --- objects in the store, in inputs and results ----------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +77,7 @@ class JobOutput:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredFile(JobOutput):
-    filename: str  # as a client should save it
+    filename: str  # for downloads
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +107,7 @@ class LoraInput:
     weight: float
 
 
-# --- upload: take in a picture that a client has posted to the store ---------------------------------------------
+# --- upload: add a picture that a client has posted to the store --------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,7 +142,7 @@ UPLOAD = JobKind(
 )
 
 
-# --- import: take in the pictures of a zip ------------------------------------------------------------------------
+# --- import: add the pictures of a zip ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,13 +166,13 @@ class ImportedImage(StoredImage):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportedFile:
-    """What became of a file of a zip."""
+    """The outcome of a file of a zip."""
 
     name: str
     outcome: str = field(one_of=IMPORT_OUTCOMES)
-    reason: str | None = None  # why; of one that was taken, a remark
-    code: str | None = None  # of one that was refused
-    image_id: str | None = None  # of one that was taken
+    reason: str | None = None  # why it was refused, or a remark on a picture that was added
+    code: str | None = None  # if it was refused
+    image_id: str | None = None  # if it was added
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,7 +196,7 @@ IMPORT = JobKind(
 )
 
 
-# --- crop: make several reference pictures out of one ------------------------------------------------------------
+# --- crop: make several reference pictures from one --------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -265,7 +265,7 @@ class ScoreInputs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreResult:
-    scores: dict[str, dict[str, float]]  # by image id: `identity`, `shows_view` and what else the scorer says
+    scores: dict[str, dict[str, float]]  # by image id: `identity`, `shows_view` and the scorer's details
     accepted: list[str]  # image ids
 
 

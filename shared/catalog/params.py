@@ -1,6 +1,6 @@
-"""The parameters of rounds, trainings, drawings and scorings. Each is written once, here.
+"""The parameters of rounds, trainings, drawings and scorings. Each is declared once, here.
 
-The defaults are neutral. The family of the base model overrides some of them (`catalog.FAMILIES`), a client any.
+The defaults are neutral. The family of the base model may override them (`catalog.FAMILIES`); a client overrides both.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ MAX_SIDE = 2048
 MAX_BATCH = 64  # pictures drawn or trained at once
 MAX_SEED = 2**31 - 1
 MAX_CANDIDATES = 200  # in one job
-# Full body shows all of her; a few nearer pictures teach the face.
+# Mostly full body, which shows all of her, and a few closer pictures for the face.
 DEFAULT_FRAMINGS = {"full_body": 3, "upper_body": 1, "portrait": 1}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainParams:
-    """One LoRA training run. What is left out or null is the default of the base model's family."""
+    """One LoRA training run. A value that is left out or null gets the default of the base model's family."""
 
     # the adapter
-    rank: int = field(16, bounds=(1, 256), help="Detail of the adapter; its file grows with it.")
+    rank: int = field(
+        16, bounds=(1, 256), help="Rank of the adapter. A higher one can learn more detail, and makes a larger file."
+    )
     alpha: float = field(16.0, bounds=(0.01, 1024), help="The adapter is applied at alpha / rank.")
     lora_modules: str | None = field(None, one_of=catalog.LORA_MODULES, help="Which modules carry the adapter.")
 
@@ -51,7 +53,7 @@ class TrainParams:
     prior_images: int = field(
         0,
         bounds=(0, 1000),
-        help="Pictures of others, drawn by the base model and trained beside hers, so that the class stays as it was.",
+        help="Pictures of other characters, drawn by the base model and trained too, so that it still draws these.",
     )
     prior_weight: float = field(1.0, bounds=(0, 100), help="Weight of the loss on those pictures.")
 
@@ -70,7 +72,7 @@ class TrainParams:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateParams:
-    """How pictures are drawn. What is left out or null is the default of the base model's family."""
+    """How pictures are drawn. A value that is left out or null gets the default of the base model's family."""
 
     width: int | None = field(
         None, bounds=(MIN_SIDE, MAX_SIDE), help="Pixels: a multiple of 8. The base model's resolution bounds the area."
@@ -83,7 +85,9 @@ class GenerateParams:
     sampler: str | None = field(None, one_of=catalog.SAMPLERS)
     negative_prompt: str | None = field(None, length=(0, 2_000))
     clip_skip: int = field(0, bounds=(0, 4), help="Last layers of the text encoder that are left out.")
-    batch_size: int | None = field(None, bounds=(1, MAX_BATCH), help="Pictures at once; fewer, the larger they are.")
+    batch_size: int | None = field(
+        None, bounds=(1, MAX_BATCH), help="Pictures drawn at once. Fewer large ones are allowed than small ones."
+    )
     precision: str = field("auto", one_of=catalog.PRECISIONS)
 
 
@@ -94,23 +98,25 @@ class ScoreParams:
     scorer: str | None = field(None, one_of=catalog.SCORERS)
     min_score: float = field(0.0, bounds=(-1, 1), help="A candidate that scores less is never accepted.")
     min_view_score: float = field(
-        0.0, bounds=(-1, 1), help="A view whose best candidates score less than this on average is left out as a whole."
+        0.0, bounds=(-1, 1), help="If a view's best candidates score less than this on average, none is accepted."
     )
     near_duplicate_bits: int = field(
-        4, bounds=(0, 64), help="Of 64: a candidate that differs in no more bits from an accepted one is left out."
+        4,
+        bounds=(0, 64),
+        help="A candidate that differs in at most this many of 64 bits from an accepted one is dropped.",
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoundPlan:
-    """One round. What is left out or null is the default of the base model's family."""
+    """One round. A value that is left out or null gets the default of the base model's family."""
 
     kind: RoundKind = field(help="A plan ends with its one character round.")
     target: int = field(
         0, bounds=(1, 1_000), help="Pictures in the dataset when the round ends. A style round needs it."
     )
     views_from: str = field(
-        "style_lora", one_of=catalog.VIEWS_FROM, help="What draws the views that the dataset does not show yet."
+        "style_lora", one_of=catalog.VIEWS_FROM, help="What draws the views that the dataset lacks."
     )
     caption_policy: str = field("full", one_of=catalog.CAPTION_POLICIES)
     views: list[str] = field(factory=lambda: list(catalog.VIEWS), one_of=catalog.VIEWS, length=(1, len(catalog.VIEWS)))
@@ -125,16 +131,18 @@ class RoundPlan:
     candidates_per_pick: float = field(
         2.0,
         bounds=(1, 10),
-        help=f"How many are drawn for each one that is missing; {MAX_CANDIDATES} at once at most.",
+        help=f"How many candidates are drawn for each missing picture; at most {MAX_CANDIDATES} at once.",
     )
     max_generations: int = field(3, bounds=(1, 20), help="How often `auto` may draw before it asks a person.")
     lora_weight: float = field(
         1.0,
         bounds=(0.05, 2),
-        help="Weight of the style LoRA while candidates are drawn; a low one leaves more to the base model.",
+        help="Weight of the style LoRA for candidates. With a low weight, they look more like the base model's.",
     )
     enough: int = field(
-        0, bounds=(1, 1_000), help="With this many pictures `auto` goes on, when it can't get more. Three quarters."
+        0,
+        bounds=(1, 1_000),
+        help="`auto` continues with this many pictures if it can't get more. By default three quarters of the target.",
     )
     train: TrainParams = field(TrainParams())
     generate: GenerateParams = field(GenerateParams())
@@ -143,16 +151,16 @@ class RoundPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """How many rounds, of which kind, to which size. Left out: 16, 40, then the character LoRA."""
+    """The rounds of a project. By default style rounds to 16 and 40 pictures, then the character round."""
 
     rounds: list[RoundPlan] = field(length=(1, 8))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WantedPicture:
-    """One picture to be drawn. The same seed draws the same noise on any machine."""
+    """One picture to draw. The same seed gives the same noise on any machine."""
 
     prompt: str
     seed: int
-    view: str | None = None  # a name from catalog.VIEWS: what was asked for, kept with the image
+    view: str | None = None  # a name from catalog.VIEWS; the requested one, stored with the image
     framing: str | None = None  # a name from catalog.FRAMINGS

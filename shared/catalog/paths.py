@@ -1,4 +1,4 @@
-"""Dotted paths: how rows name code without importing it, so that the API needs no torch."""
+"""Dotted paths. Rows name code by them without importing it, so that the API needs no torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from typing import Any
 
 
 def resolve(code: str) -> Any:
-    """The object that a path `package.module:name` names. Its module is imported only now."""
+    """Import the object that a path `package.module:name` names."""
     module, _, name = code.partition(":")
     return getattr(importlib.import_module(module), name)

@@ -1,4 +1,4 @@
-"""Queues: what is special about the jobs of each."""
+"""Queues, and the properties of their jobs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Queue:
-    """The jobs that one sort of worker runs."""
+    """The properties of a queue's jobs."""
 
     capped: bool = False  # while they wait, they count towards `max_queued_jobs`
     metered: bool = False  # their seconds are added to the user's and the project's `gpu_seconds`
@@ -18,4 +18,4 @@ QUEUES = {
     "gpu": Queue(capped=True, metered=True, uses_device=True),
     "cpu": Queue(),
 }
-FORMER_QUEUES = {"io": "cpu"}  # a name in rows that an older version has written: the name of today
+FORMER_QUEUES = {"io": "cpu"}  # names of queues in rows of older versions, and their present names

@@ -1,8 +1,8 @@
-"""The words that a client may choose among. Stdlib only."""
+"""The words that a client may choose. Stdlib only."""
 
 from __future__ import annotations
 
-# What a picture shows of her, and the tag that says so (danbooru's words, which the base models were trained on).
+# Views and framings with their tags, which are danbooru's, because the base models were trained on these.
 VIEWS = {
     "front": "looking at viewer",
     "three-quarter": "three-quarter view",
@@ -13,7 +13,7 @@ VIEWS = {
 }
 FRAMINGS = {"full_body": "full body", "upper_body": "upper body", "portrait": "portrait"}
 
-# Words of a feature tag that a view or a framing can't show. A caption that names them there would teach a lie.
+# Words of feature tags that a view or a framing can't show. A caption that named them there would be wrong.
 HIDDEN_BY_VIEW: dict[str, tuple[str, ...]] = {
     "behind": ("eyes", "smile", "mouth", "glasses", "blush", "freckles"),
     "above": ("shoes", "boots"),
@@ -33,12 +33,12 @@ DISCRETE_SAMPLERS = ("ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", 
 FLOW_SAMPLERS = ("euler", "dpmpp_2m", "unipc")
 SAMPLERS = tuple(dict.fromkeys(DISCRETE_SAMPLERS + FLOW_SAMPLERS))
 
-# What draws the views that a round's dataset does not show yet.
+# How a round gets pictures of views that its dataset lacks.
 VIEWS_FROM = ("style_lora",)
 
 CROP_MODES = ("quadrants", "boxes", "auto")
 
-# Which code judges candidates.
+# The scorers of candidates, with their code.
 SCORERS = {
     "plain": "workers.scorers.plain:score",  # colours and where they lie: for pictures of any kind
     "reader": "workers.scorers.reader:score",  # attributes and views of the chibi world

@@ -1,4 +1,4 @@
-"""The database: SQLite in WAL or Postgres, one set of types, one clock."""
+"""The database: SQLite in WAL mode or Postgres, with common column types and a common clock."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sqlalchemy.types import TypeDecorator
 
 from shared import json_text, records
 
-# A server that has gone without a word must not hold a thread for ever: seconds, then milliseconds (libpq's units).
+# An unreachable server must not block a thread for ever. `tcp_user_timeout` is in milliseconds, the others in seconds.
 PATIENCE = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 15, "keepalives_interval": 5}
 
 Json = JSON().with_variant(JSONB(), "postgresql")
 
 
 class Time(TypeDecorator[datetime]):
-    """An aware UTC datetime. SQLite forgets time zones; this puts them back."""
+    """An aware datetime in UTC. SQLite does not store time zones, so UTC is added when it is read."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -56,24 +56,24 @@ class Record(TypeDecorator[Any]):
 
 
 class clock(FunctionElement[datetime]):  # noqa: N801  (reads as a SQL function)
-    """The database's own time, `seconds` from now. Leases use no other clock: workers' clocks drift."""
+    """The database's time, `seconds` from now. Leases use only this clock, because workers' clocks drift."""
 
     type = Time()
     inherit_cache = True
 
     def __init__(self, seconds: float = 0.0):
-        super().__init__(literal(float(seconds)))  # a parameter: one statement serves every number of seconds
+        super().__init__(literal(float(seconds)))  # a parameter, so that the statement is compiled once
 
 
 @compiles(clock)
 def _clock(element: clock, compiler: Any, **kw: Any) -> str:
-    # Of the statement, not of the instant: one that moved while a statement runs could be compared with no index.
+    # The time at which the statement began: an index can't be used with a volatile function such as clock_timestamp().
     return f"(statement_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
 
 
 @compiles(clock, "sqlite")
 def _clock_sqlite(element: clock, compiler: Any, **kw: Any) -> str:
-    # The trailing zeros make it the text that SQLAlchemy stores: microseconds, so that texts compare as times.
+    # The zeros make it the text with microseconds that SQLAlchemy stores, so that texts compare as times.
     shift = f"printf('%+f seconds', {compiler.process(element.clauses, **kw)})"
     return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', {shift}) || '000')"
 
@@ -83,10 +83,10 @@ def utcnow() -> datetime:
 
 
 def make_engine(url: str, **options: Any) -> Engine:
-    """An engine whose transactions are safe against each other. `options` are more of SQLAlchemy's `create_engine`.
+    """An engine for concurrent transactions. `options` are passed to SQLAlchemy's `create_engine`.
 
-    On SQLite it uses WAL, and every transaction that writes begins with BEGIN IMMEDIATE. A deferred transaction that
-    has read can't become a writer after another one wrote: SQLite refuses at once, whatever the timeout.
+    On SQLite it uses WAL, and every transaction that may write begins with BEGIN IMMEDIATE. A deferred transaction
+    that has read can't write after another one wrote: SQLite refuses that at once, whatever the timeout.
     """
     common: dict[str, Any] = {"pool_size": 10, "max_overflow": 20, **options}
     common |= {"json_serializer": json_text.write, "json_deserializer": json_text.read}
@@ -96,7 +96,7 @@ def make_engine(url: str, **options: Any) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, record: Any) -> None:
-        connection.isolation_level = None  # the driver must not begin transactions of its own
+        connection.isolation_level = None  # the driver must not begin transactions itself
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=30000"):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -109,7 +109,7 @@ def make_engine(url: str, **options: Any) -> Engine:
 
 
 class Database:
-    """The sessions. Rows stay readable after the commit, when the answer is written."""
+    """Sessions of one database. Rows can still be read after the commit."""
 
     def __init__(self, url: str):
         self.engine = make_engine(url)
@@ -119,25 +119,25 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """All of it or nothing."""
+        """A session that commits at the end, or rolls back after an exception."""
         with self._sessions.begin() as session:
             yield session
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session that only reads, and so waits for no writer."""
+        """A session for reads, which does not wait for writers."""
         with self._readers() as session:
             yield session
 
     def check(self) -> None:
         """Raise an error if the database doesn't answer, has no tables, or takes no writes. Nothing is written."""
         with self.transaction() as session:
-            session.execute(text("UPDATE users SET name = name WHERE 1 = 0"))  # refused where only reads are allowed
+            session.execute(text("UPDATE users SET name = name WHERE 1 = 0"))  # refused by a read-only database
 
     def row(self, query: Select[Any], **values: str) -> Any | None:
         """The one committed row that a query finds, or None. Its columns are attributes.
 
-        It opens neither a session nor a transaction, and so takes a quarter of the time of `reading`.
+        It opens neither a session nor a transaction, so it takes a quarter of the time of `reading`.
         """
         with self._autocommit.connect() as connection:
             found = connection.execute(query, values).mappings().one_or_none()

@@ -1,6 +1,6 @@
-"""The process that decodes one picture from outside: bytes come in, a head of JSON and a plain PNG in sRGB go out.
+"""The process that decodes one picture from outside. It reads the file from stdin, and writes a JSON head and a PNG.
 
-Run as `python -m shared.outside.decoder MAX_PIXELS MIN_SIDE` by `pictures.py`. It imports nothing but Pillow.
+`pictures.py` runs it as `python -m shared.outside.decoder MAX_PIXELS MIN_SIDE`. It imports only Pillow.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from shared.outside.pictures import MAX_ASPECT, READABLE
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
 CPU_SECONDS = 20
 BASE_MEMORY_BYTES = 1 << 29  # Python, Pillow and its libraries, as address space
-BYTES_PER_PIXEL = 16  # RGBA, once as decoded, once turned, once encoded, and some
+BYTES_PER_PIXEL = 16  # RGBA, for the decoded, the turned and the encoded picture, with a margin
 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each has a stack, which counts as memory
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
-# Texts of a PNG that may say which way up it is; all others are dropped unread.
+# Texts of a PNG that may hold the orientation. All others are dropped unread.
 TURNING_TEXTS = (b"XML:com.adobe.xmp", b"Raw profile type exif")
-MAX_UNPACKED = 1 << 20  # of one compressed block beside the pixels; Pillow refuses the whole picture at more
+MAX_UNPACKED = 1 << 20  # bytes of one compressed block of metadata; with more, Pillow refuses the whole picture
 
-# Which pixels a profile of each colour space of ICC.1 describes, by Pillow's modes.
+# Pillow's modes of the pixels that a profile of each ICC.1 colour space describes.
 PROFILED_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 PROBE = range(0, 256, 51)
-SAME = 2  # of 255: a profile that moves no colour further than this is sRGB itself
+SAME = 2  # of 255; a profile that changes no colour by more than this counts as sRGB
 
 
 class _Refused(Exception):
@@ -67,7 +67,7 @@ def _refusal(code: str, message: str) -> tuple[dict[str, Any], bytes]:
 
 
 def _bind_hands(max_pixels: int) -> None:
-    """Little memory, little time, no files; and the processes that answer requests go first."""
+    """Limit memory, CPU time and open files, and lower the priority below that of the processes that serve requests."""
     import resource
 
     os.nice(5)
@@ -116,7 +116,7 @@ def _turn_upright(image: Image.Image, notes: list[str]) -> None:
 
 
 def _without_texts(content: bytes, notes: list[str]) -> bytes:
-    """A PNG without its texts, and without what unpacks to more than Pillow reads. All other files as they are."""
+    """A PNG without texts and without blocks that unpack to more than Pillow reads. Other files are unchanged."""
     if not content.startswith(PNG_HEAD):
         return content
     kept, start, seen = [PNG_HEAD], len(PNG_HEAD), set()
@@ -159,7 +159,7 @@ def _unpacks(packed: bytes) -> bool:
 
 
 def _plain(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
-    """RGB in sRGB, or RGBA if anything shows through. Works in place where it can: pictures may be large."""
+    """RGB in sRGB, or RGBA if the picture is transparent. Works in place if possible, because pictures may be large."""
     if image.mode.startswith("I"):  # 16 bits of grey
         image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
@@ -180,7 +180,7 @@ def _in_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Imag
         transform = ImageCms.buildTransform(source, _srgb(), mode, "RGB")
     except MemoryError:
         raise
-    except Exception:  # lcms says little: OSError, PyCMSError, KeyError for other colour spaces
+    except Exception:  # such as OSError, PyCMSError, or KeyError for other colour spaces
         notes.append("the colour profile can't be read or doesn't fit the pixels, and is ignored")
         return None
     if mode != "RGB":
@@ -197,7 +197,7 @@ def _srgb() -> ImageCms.ImageCmsProfile:
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether a profile is sRGB, by what it does: rounding would change pixels that need no change."""
+    """Whether a profile is sRGB, judged by its effect. Applying it would only change pixels by rounding."""
     colours = bytes(value for red in PROBE for green in PROBE for blue in PROBE for value in (red, green, blue))
     probe = Image.frombytes("RGB", (len(PROBE) ** 2, len(PROBE)), colours)
     moved = transform.apply(probe).tobytes()

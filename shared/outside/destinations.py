@@ -1,7 +1,7 @@
-"""Where we send on a client's word: which URLs a webhook may have, and which addresses a connection may go to.
+"""Destinations of webhooks: which URLs are allowed, and which addresses a connection may go to.
 
-A URL is checked when it is given, so that its owner hears at once what is wrong. What decides is the check of
-every address that its name has at the moment of the connection: names change.
+A URL is checked when it is set, so that its owner gets an error at once. Since the addresses of a host name can change,
+each connection also checks the address that it connects to.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shared.settings import Settings
 MAX_URL = 2048
 MAX_HOST = 253  # RFC 1035
 LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
-NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")  # a last label like this makes resolvers read the name as an address
+NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")  # resolvers read a name with such a last label as an address
 
 # Microsoft's list knows the special registries and the clouds' metadata addresses. In IPv6, where most of the space
 # is unassigned or embeds IPv4 somewhere, only what is given out for the open internet may pass at all.
@@ -31,12 +31,12 @@ GLOBAL_UNICAST = IPv6Network("2000::/3")
 
 @dataclass(frozen=True)
 class Destination:
-    """A URL taken apart, once: what is checked is what is sent to."""
+    """The parts of a URL. It is parsed once, so that the checked host is the contacted host."""
 
     scheme: str
     host: str  # ASCII, lower case, without brackets
     port: int
-    target: str  # path and query as they stand in the request
+    target: str  # path and query for the request line
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Destinations:
     """The rules of this installation."""
 
     allow_http: bool = False
-    networks: tuple[IPv4Network | IPv6Network, ...] = ()  # private, and yet allowed
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()  # private networks that are allowed
     closed_ports: tuple[int, ...] = ()  # of addresses in these networks
 
     @staticmethod
@@ -53,7 +53,7 @@ class Destinations:
         return Destinations(settings.webhook_allow_http, networks, settings.webhook_deny_ports)
 
     def check(self, url: str) -> Destination:
-        """The parts of a URL that may be sent to, as far as can be told without asking for its addresses.
+        """Parse a URL and check everything that can be checked without resolving the host.
 
         Raises:
             Invalid: `bad_webhook_url`, `https_required` or `blocked_address`.
@@ -79,7 +79,7 @@ class Destinations:
         return destination
 
     def allows(self, text: str, port: int | None = None) -> bool:
-        """Whether a connection may go to this address and port; to the address at all, if no port is given."""
+        """Whether a connection may go to this address and port, or without a port, to this address."""
         try:
             address = ipaddress.ip_address(text)
         except ValueError:
@@ -96,7 +96,7 @@ class Destinations:
 
 
 def parse(url: str) -> Destination:
-    """Take a URL apart, strictly: what two parsers might read in two ways is refused."""
+    """Parse a URL strictly. URLs that two parsers might read differently are refused."""
     if len(url) > MAX_URL:
         raise _refused(f"the URL is {len(url)} characters long and may be {MAX_URL}")
     if re.search(r"[\s\x00-\x20\x7f\\]", url):

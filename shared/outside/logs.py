@@ -1,4 +1,4 @@
-"""Logs: events with ids as fields, as JSON in a container and readable on a terminal."""
+"""Logs: events with ids as fields, as JSON or as text for a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECRET_WORDS = ("authorization", "secret", "api_key", "password", "signature")
 
 
 def redact(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Whatever is named like a secret is not written down."""
+    """Redact every value whose name looks like that of a secret."""
     for name in event:
         if _is_secret(name):
             event[name] = "[redacted]"
@@ -29,7 +29,7 @@ def _is_secret(name: str) -> bool:
 
 
 class Unbreakable:
-    """A stream whose full disk or closed pipe loses lines, not the thread that wrote them."""
+    """A stream that ignores errors: a full disk or a closed pipe loses log lines, but raises nothing."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -44,8 +44,8 @@ class Unbreakable:
 
 
 def configure(log_format: str) -> None:
-    """Set up structlog and the standard library alike. `log_format` is json or console."""
-    # Plain tracebacks: rich ones show the values of variables, and so every secret.
+    """Set up structlog and the standard library's logging. `log_format` is json or console."""
+    # Plain tracebacks, because rich ones show the values of variables, which may be secret.
     console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     renderer: Any = (
         console if log_format == "console" else structlog.processors.JSONRenderer(serializer=json_text.write)

@@ -1,6 +1,6 @@
-"""Pictures from outside: decoded, turned upright, brought to sRGB, stripped of everything but pixels, written as PNG.
+"""Pictures from outside: decoded, turned upright, converted to sRGB, stripped of metadata and written as PNG.
 
-Decoders are where hostile files bite, so they run in a child process with little memory and little time (`decoder.py`).
+Hostile files attack decoders, so these run in a child process with little memory and little time (`decoder.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shared.errors import BootloraError, Invalid, TooLarge
 
 ROOT = Path(__file__).resolve().parents[2]  # where `shared` can be imported from
 READABLE = "PNG, JPEG, WebP or AVIF"
-MAX_ASPECT = 8  # narrower ones would grow without bounds when their shorter side is brought to what a model draws
+MAX_ASPECT = 8  # narrower ones would become very long when their shorter side is scaled to a model's resolution
 WALL_SECONDS = 120  # for a busy machine: the decoder stops by itself after 20 s of CPU time
 LOOK_EVERY_SECONDS = 0.25  # between checks whether the client still waits
 AT_ONCE = 2  # children of one process: each may take half a GB
@@ -37,17 +37,17 @@ class Picture:
     sha256: str
     width: int
     height: int
-    notes: tuple[str, ...] = ()  # what was ignored of the file: sentences for whoever sent it
+    notes: tuple[str, ...] = ()  # what was ignored in the file, as sentences for the client
 
 
 def clean(
     content: bytes, *, max_bytes: int, max_pixels: int, min_side: int, unwanted: Callable[[], bool] = lambda: False
 ) -> Picture:
-    """The picture in these bytes. `unwanted` is asked now and then; once it is true, the child is killed.
+    """The picture in these bytes. `unwanted` is called now and then; once it returns True, the child is killed.
 
     Raises:
-        TooLarge: more bytes or pixels than the limits allow.
-        Invalid: no picture that we read, or one that is too small, or that nobody waits for.
+        TooLarge: the file has more bytes or pixels than the limits allow.
+        Invalid: the file can't be read, or the picture is too small, or `unwanted` has returned True.
     """
     if len(content) > max_bytes:
         raise TooLarge(f"the file has more than the {max_bytes} bytes allowed", code="picture_too_large")
@@ -73,7 +73,7 @@ def clean(
 
 @contextmanager
 def _child(unwanted: Callable[[], bool]) -> Iterator[None]:
-    """Wait for one of the few places of children."""
+    """Wait until one of the few child processes may start."""
     while not _children.acquire(timeout=LOOK_EVERY_SECONDS):
         _check_wanted(unwanted)
     try:
@@ -106,10 +106,10 @@ def _decoded(
                     stdout, stderr = child.communicate(given, LOOK_EVERY_SECONDS)
                     return subprocess.CompletedProcess(command, child.returncode, stdout, stderr)
                 except subprocess.TimeoutExpired:
-                    given = b""  # it goes on with what it was given
+                    given = b""  # the child has its input already
                     _check_wanted(unwanted)
         finally:
-            child.kill()  # one that has ended doesn't mind
+            child.kill()  # has no effect if it has ended
     raise _unreadable("it takes too long to decode")
 
 

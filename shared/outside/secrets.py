@@ -1,4 +1,4 @@
-"""API keys and webhook secrets: how they look, and what of them is kept."""
+"""API keys and webhook secrets: their format, and the form in which they are stored."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def _base62(number: int, length: int) -> str:
 
 
 def new_api_key() -> str:
-    """`btl_<8 public>_<43 secret>_<6 checksum>`; the checksum tells a typing error without a look at the database."""
+    """`btl_<8 public>_<43 secret>_<6 checksum>`. The checksum finds typing errors without the database."""
     body = f"{KEY_PREFIX}_{_base62(secrets.randbits(47), 8)}_{_base62(secrets.randbits(256), 43)}"
     return f"{body}_{_base62(zlib.crc32(body.encode()), 6)}"
 
 
 def api_key_prefix(key: str) -> str | None:
-    """The public part that a key is found by, or None if this is no key of ours."""
+    """The public part, by which a key is found. None if the text is not an API key."""
     body, _, checksum = key.rpartition("_")
     parts = body.split("_")
     if len(parts) != 3 or parts[0] != KEY_PREFIX or _base62(zlib.crc32(body.encode()), 6) != checksum:
@@ -40,17 +40,17 @@ def api_key_prefix(key: str) -> str | None:
 
 
 def digest(secret_key: str, text: str) -> str:
-    """HMAC-SHA-256 under the installation's key. Slow hashes add nothing to 256 random bits."""
+    """HMAC-SHA-256 under the installation's key. A slow hash is not needed for 256 random bits."""
     return hmac.new(secret_key.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
 def new_webhook_secret() -> str:
-    """`whsec_` and 32 random bytes in base64, as Standard Webhooks 1.0.0 wants it."""
+    """`whsec_` and 32 random bytes in base64 (Standard Webhooks 1.0.0)."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 class Vault:
-    """Encrypts what must be read again (webhook secrets), with a key derived from the installation's."""
+    """Encrypts secrets that must be read again, with a key derived from the installation's."""
 
     def __init__(self, secret_key: str):
         key = hmac.new(secret_key.encode(), b"bootlora webhook secrets", hashlib.sha256).digest()
@@ -63,4 +63,6 @@ class Vault:
         try:
             return self._fernet.decrypt(sealed.encode()).decode()
         except (InvalidToken, UnicodeEncodeError):
-            raise Unavailable("a webhook secret was sealed with another BOOTLORA_SECRET_KEY") from None
+            raise Unavailable(
+                "a stored secret was encrypted with another BOOTLORA_SECRET_KEY; set the former one"
+            ) from None

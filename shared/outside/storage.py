@@ -1,7 +1,7 @@
-"""The object store: one protocol, and two ways to keep it.
+"""The object store: one protocol with two implementations.
 
-`S3Storage` speaks plain S3 through the minio SDK, to any server that does. `FolderStorage` keeps
-objects as files; it serves unit tests and single machines. The contract tests hold both to the same.
+`S3Storage` uses any S3 server through the minio SDK. `FolderStorage` keeps objects as files, for unit tests and single
+machines. The same contract tests run on both.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from shared.errors import Invalid, NotFound, Unavailable
 CHUNK_BYTES = 1 << 20
 KEY_BYTES = 1024  # S3's own limit
 OCTETS = "application/octet-stream"
-PROBE = ".bootlora-probe"  # one object, written over and over to see that the store takes writes
-PROVEN_SECONDS = 60.0  # so long after a write that went well, another one need not be tried
+PROBE = ".bootlora-probe"  # an object that is overwritten to check that the store takes writes
+PROVEN_SECONDS = 60.0  # for this long after a successful write, `check` writes nothing
 
-# What another try may heal. Every other answer of the store is final.
+# Errors that are retried. All others are final.
 TRANSIENT_CODES = frozenset({
     "InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "RequestTimeTooSkewed", "OperationAborted",
 })  # fmt: skip
@@ -50,7 +50,7 @@ MISSING_CODES = frozenset({"NoSuchKey", "NoSuchObject", "NoSuchBucket", "Resourc
 
 @dataclass(frozen=True, kw_only=True)
 class StoredObject:
-    """What the store says of an object. `sha256` is empty when it was put there by somebody else."""
+    """An object in the store. `sha256` is empty if a client has posted it, and in listings."""
 
     key: str
     size_bytes: int
@@ -60,7 +60,7 @@ class StoredObject:
 
 @dataclass(frozen=True, kw_only=True)
 class PresignedPost:
-    """A form that a client may send to `url`, with the file as its last field, `file`."""
+    """A form that a client may post to `url`, with the file in its last field, `file`."""
 
     url: str
     fields: dict[str, str] = field(default_factory=dict)
@@ -72,15 +72,15 @@ T = TypeVar("T")
 class Storage(Protocol):
     """Objects under keys such as `projects/ID/rounds/1/lora.safetensors`.
 
-    Putting is all or nothing and replaces what was there. Reading checks the recorded SHA-256.
-    Deleting what isn't there is no error. `NotFound` and `Unavailable` are what may go wrong.
+    A put replaces the whole object or changes nothing. A get checks the recorded SHA-256. Deleting a missing object is
+    no error. Methods raise `NotFound` and `Unavailable`.
     """
 
     def prepare(self) -> None:
-        """Make the bucket or the folder, if it isn't there yet."""
+        """Create the bucket or the folder if it does not exist."""
 
     def check(self) -> None:
-        """Raise `Unavailable` unless the store answers and takes writes, without trying twice."""
+        """Raise `Unavailable` unless the store answers and takes writes. Does not retry."""
 
     def put_file(self, key: str, path: Path, content_type: str = OCTETS) -> StoredObject: ...
 
@@ -90,33 +90,33 @@ class Storage(Protocol):
     def put_bytes(self, key: str, content: bytes, content_type: str = OCTETS) -> StoredObject: ...
 
     def put_new(self, key: str, content: bytes) -> None:
-        """Put a small object at the top of the store, unless there is one. A server without conditions replaces it."""
+        """Put a small object at the top level, unless it exists. A server without conditional writes replaces it."""
 
     def peek(self, key: str) -> bytes | None:
-        """A small object, or None if it isn't there, without trying twice."""
+        """The content of a small object, or None if it does not exist. Does not retry."""
 
     def get_to_file(self, key: str, path: Path) -> StoredObject:
-        """The object as a file, whole or not at all."""
+        """Save the object as a file. After an error there is no file."""
 
     def get_bytes(self, key: str) -> bytes: ...
 
     def open(self, key: str) -> Iterator[bytes]:
-        """The object in pieces, for passing on; a missing one is noticed before the first piece."""
+        """The object in pieces. Raises `NotFound` at once, not at the first piece."""
 
     def stat(self, key: str) -> StoredObject: ...
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """All objects whose key starts with the prefix, by key; key and size only."""
+        """All objects whose keys start with the prefix, in the order of keys, with key and size only."""
 
     def delete(self, key: str) -> None: ...
 
     def delete_prefix(self, prefix: str) -> None: ...
 
     def presigned_get(self, key: str, expires: timedelta, filename: str | None = None) -> str:
-        """A URL that reads this object, and is saved under `filename`, until it expires."""
+        """A URL that downloads this object, as `filename`, until it expires."""
 
     def presigned_post(self, key: str, content_type: str, max_bytes: int, expires: timedelta) -> PresignedPost:
-        """A form that puts one object of this type, up to this size, under this very key."""
+        """A form that puts one object of this type and at most this size under this key."""
 
 
 def storage_from_url(
@@ -131,7 +131,7 @@ def storage_from_url(
     """The store at `s3://bucket`, `s3://bucket/prefix` or `file:///folder`.
 
     Raises:
-        ValueError: an address has a part that would be ignored.
+        ValueError: an address is invalid, or has a part that would be ignored.
     """
     address = addresses.store(url)
     if address.folder:
@@ -148,7 +148,7 @@ def storage_from_url(
 
 
 def checked_key(key: str) -> str:
-    """A key that means one object and can't lead out of the store."""
+    """The key, if it is valid and can't lead out of the store's folder."""
     pieces = key.split("/")
     odd = any(piece in {"", ".", ".."} for piece in pieces) or re.search(r"[\x00-\x1f\x7f\\]", key)
     if odd or len(key.encode()) > KEY_BYTES:
@@ -157,13 +157,13 @@ def checked_key(key: str) -> str:
 
 
 def checked_prefix(prefix: str) -> str:
-    """A prefix that names less than everything, ending anywhere in a key."""
+    """The prefix, if it is valid and not empty. It may end anywhere in a key."""
     checked_key(prefix.rstrip("/"))
     return prefix
 
 
 class S3Storage:
-    """Any server that speaks S3, through the minio SDK. With a prefix, nothing outside of it is listed or touched."""
+    """An S3 server, through the minio SDK. With a prefix, only objects below it are listed or changed."""
 
     def __init__(
         self,
@@ -177,10 +177,10 @@ class S3Storage:
         region: str,
     ):
         self.bucket = bucket
-        self._above = f"{prefix}/" if prefix else ""  # what each object's name begins with, before the key
+        self._above = f"{prefix}/" if prefix else ""  # the start of each object's name, before the key
         self._wrote_at = -math.inf  # monotonic
         self.public_endpoint = public_endpoint.rstrip("/")
-        # urllib3 must not retry by itself: stamina does, and a store that is down should say so at once.
+        # urllib3 must not retry: `_retried` does, and `check` and `peek` must fail at once.
         self._pool = urllib3.PoolManager(
             timeout=urllib3.Timeout(connect=5, read=60), retries=False, maxsize=16, cert_reqs="CERT_REQUIRED"
         )
@@ -195,12 +195,12 @@ class S3Storage:
                 access_key=access_key,
                 secret_key=secret_key,
                 secure=parts.scheme == "https",
-                region=region,  # fixed, or signing would ask the server for it
+                region=region,  # otherwise the client would ask the server for it
                 http_client=self._pool,
             )
 
         self._client = client(endpoint)
-        # A signature covers the host, so URLs for others are signed by a client that knows the outer name.
+        # A signature covers the host, so URLs for clients are signed for the public host.
         self._signer = client(public_endpoint)
 
     def prepare(self) -> None:
@@ -213,14 +213,16 @@ class S3Storage:
                 if error.code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
                     raise
 
-        self._retried(make, attempts=None, timeout_seconds=60)  # it may be the store's own first start
+        self._retried(make, attempts=None, timeout_seconds=60)  # the store may be starting for the first time
 
     def check(self) -> None:
         with _s3_errors(self.bucket):
             if not self._client.bucket_exists(bucket_name=self.bucket):
-                raise Unavailable(f"the bucket {self.bucket!r} is not there", code="store_unavailable")
+                raise Unavailable(
+                    f"there is no bucket {self.bucket!r}; run `bootlora-admin create-bucket`", code="store_unavailable"
+                )
             if time.monotonic() - self._wrote_at > PROVEN_SECONDS:
-                content = b"Bootlora writes this object to see that it can."  # a few bytes: none need no room on a disk
+                content = b"Bootlora writes this object to see that it can."  # not empty, so that it needs disk space
                 self._put_once(PROBE, io.BytesIO(content), len(content), "", "text/plain")
 
     def put_file(self, key: str, path: Path, content_type: str = OCTETS) -> StoredObject:
@@ -257,7 +259,7 @@ class S3Storage:
         headers: DictType = {"If-None-Match": "*", "Content-Type": OCTETS, "x-amz-meta-sha256": sha256}
 
         def put() -> None:
-            try:  # private: the SDK has no public way to put on a condition; a test watches this one
+            try:  # private, because the SDK has no public conditional put; a test checks that it works
                 self._client._put_object(self.bucket, self._name(key), content, headers)
             except S3Error as error:
                 if error.code == "NotImplemented":
@@ -321,10 +323,10 @@ class S3Storage:
         self._retried(lambda: self._client.remove_object(bucket_name=self.bucket, object_name=self._name(key)), key)
 
     def delete_prefix(self, prefix: str) -> None:
-        doomed = [DeleteObject(self._name(found.key)) for found in self.list(checked_prefix(prefix))]
+        objects = [DeleteObject(self._name(found.key)) for found in self.list(checked_prefix(prefix))]
 
         def remove() -> None:
-            for error in self._client.remove_objects(bucket_name=self.bucket, delete_object_list=doomed):
+            for error in self._client.remove_objects(bucket_name=self.bucket, delete_object_list=objects):
                 raise Unavailable(f"{error.name} could not be deleted: {error.code}", code="store_unavailable")
 
         self._retried(remove)
@@ -349,7 +351,7 @@ class S3Storage:
         )
 
     def _name(self, key: str) -> str:
-        """What an object is called in the bucket."""
+        """The name of an object in the bucket."""
         return checked_key(self._above + checked_key(key))
 
     def _get(self, key: str) -> urllib3.BaseHTTPResponse:
@@ -367,7 +369,7 @@ class S3Storage:
     def _retried(
         self, act: Callable[[], T], key: str = "", *, attempts: int | None = 5, timeout_seconds: float = 30
     ) -> T:
-        """Do it, again after a moment if that may help, and say in our words what went wrong."""
+        """Call `act`, retry transient errors, and turn errors into ours."""
         tries = stamina.retry_context(on=_transient, attempts=attempts, timeout=timeout_seconds, wait_max=3)
         with _s3_errors(key or self.bucket):
             for attempt in tries:
@@ -404,9 +406,9 @@ def _described(key: str, headers: Any, size_bytes: int | None = None) -> StoredO
 
 
 class FolderStorage:
-    """Objects as files below `objects/`, what is known of each below `about/`.
+    """Objects as files below `objects/`, and their metadata below `about/`.
 
-    A key can't be another key's folder here (`a` beside `a/b`), as in S3 it can; ours never are.
+    Unlike in S3, there can't be both a key `a` and a key `a/b`. Our keys never need that.
     """
 
     def __init__(self, folder: Path):
@@ -419,7 +421,9 @@ class FolderStorage:
 
     def check(self) -> None:
         if not self._objects.is_dir():
-            raise Unavailable(f"the folder {self._objects} is not there", code="store_unavailable")
+            raise Unavailable(
+                f"there is no folder {self._objects}; run `bootlora-admin create-bucket`", code="store_unavailable"
+            )
         try:
             with tempfile.TemporaryFile(dir=self._objects) as file:
                 file.write(b"x")
@@ -455,7 +459,7 @@ class FolderStorage:
             part.write(content)
             part.flush()
             try:
-                os.link(part.name, self._file(key))  # one of many who try succeeds
+                os.link(part.name, self._file(key))  # only one of several writers succeeds
             except FileExistsError:
                 return
             self._describe(StoredObject(key=key, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()))
@@ -510,11 +514,13 @@ class FolderStorage:
             self.delete(found.key)
 
     def presigned_get(self, key: str, expires: timedelta, filename: str | None = None) -> str:
-        """The file's own address: it neither expires nor reaches beyond this machine."""
+        """The file's URL. It never expires, and works only on this machine."""
         return self._file(key).as_uri()
 
     def presigned_post(self, key: str, content_type: str, max_bytes: int, expires: timedelta) -> PresignedPost:
-        raise Unavailable("a folder takes no uploads of clients; use an S3 store", code="store_has_no_uploads")
+        raise Unavailable(
+            "a store in a folder takes no uploads; post the file to /v1/projects/ID/images", code="store_has_no_uploads"
+        )
 
     def _file(self, key: str) -> Path:
         return self._objects / checked_key(key)
@@ -540,13 +546,13 @@ def _measured(file: IO[bytes]) -> tuple[int, str]:
 
 
 class Damaged(Unavailable):
-    """The bytes that came aren't the bytes that were put."""
+    """The object does not have the recorded SHA-256 or size."""
 
     code = "object_damaged"
 
 
 def _checked(source: Any, stored: StoredObject) -> Iterator[bytes]:
-    """The pieces of an object, and an error after the last if it isn't the one that was put there."""
+    """The pieces of an object. Raises `Damaged` after the last one if its SHA-256 or size is wrong."""
     digest, size_bytes = hashlib.sha256(), 0
     while piece := source.read(CHUNK_BYTES):
         digest.update(piece)
@@ -555,7 +561,7 @@ def _checked(source: Any, stored: StoredObject) -> Iterator[bytes]:
     if stored.sha256 and digest.hexdigest() != stored.sha256:
         raise Damaged(f"{stored.key!r} is damaged: its SHA-256 is not the one recorded")
     if size_bytes != stored.size_bytes:
-        raise Damaged(f"{stored.key!r} is damaged: {size_bytes} of {stored.size_bytes} bytes came")
+        raise Damaged(f"{stored.key!r} is damaged: {size_bytes} of {stored.size_bytes} bytes arrived")
 
 
 def _copy(source: Any, target: BinaryIO, stored: StoredObject) -> StoredObject:
@@ -566,7 +572,7 @@ def _copy(source: Any, target: BinaryIO, stored: StoredObject) -> StoredObject:
 
 @contextmanager
 def _written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name only when all of it is written."""
+    """Open a new file for writing. It gets its name only when all of it is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(prefix=".part-", dir=path.parent)
     try:
@@ -579,7 +585,7 @@ def _written_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def attachment(filename: str) -> str:
-    """A Content-Disposition that saves under this name, in any alphabet, and can't smuggle a header."""
+    """A Content-Disposition header that saves under this name. The name may have any letters; line breaks are safe."""
     name = PurePosixPath(filename.replace("\\", "/")).name
     plain = re.sub(r"[^A-Za-z0-9._ -]", "_", name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

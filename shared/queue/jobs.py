@@ -83,7 +83,7 @@ def enqueue(
     )
     session.add(job)
     session.flush()
-    session.execute(_STANDING_IN_LINE, {"whose": job.user_id})  # after the job: see turns.repair_in_line
+    session.execute(_SET_IN_LINE, {"whose": job.user_id})  # after the job: see turns.repair_in_line
     wake(session, job.queue)
     return job
 
@@ -333,9 +333,7 @@ def _taking(lease_seconds: float) -> Any:
     )
 
 
-_STANDING_IN_LINE = (
-    update(_users).where(_users.c.id == bindparam("whose"), _users.c.in_line.is_(False)).values(in_line=True)
-)
+_SET_IN_LINE = update(_users).where(_users.c.id == bindparam("whose"), _users.c.in_line.is_(False)).values(in_line=True)
 _ONE_AT_A_TIME = select(User.id).where(User.id == bindparam("whose")).with_for_update(key_share=True)
 _WAITING_AND_CAPPED = select(func.count()).where(
     Job.user_id == bindparam("whose"),

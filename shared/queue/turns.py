@@ -1,4 +1,4 @@
-"""Which waiting job is handed out next, and how many jobs stand before a given one."""
+"""Which waiting job is dispatched next, and how many jobs are before a given one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _jobs, _users = Job.__table__, User.__table__
 
 
 class Turn(NamedTuple):
-    """A message to send: a worker shall take this job."""
+    """A message to send, which wakes a worker for this job."""
 
     queue: str
     id: str
@@ -62,9 +62,9 @@ def take_next(session: Session, queue: str, settings: Settings) -> Turn | None:
 def repair_in_line(session: Session) -> int:
     """Set `in_line` for users with open jobs and clear it for all others. Returns how many rows changed.
 
-    `jobs.enqueue` sets it itself, after it has written the job. Users who are submitting right now are skipped here: on
-    Postgres a new job locks its user's key. So a user with a waiting job is always in line, unless an API of an older
-    version wrote the job; this function mends that.
+    `jobs.enqueue` sets it for the user of a new job. This function repairs it after an API of an older version has
+    written a job, which does not set it. It skips users who are submitting a job at this moment: on Postgres, a new job
+    locks its user's row.
     """
     wrong = _users.c.in_line != _HAS_OPEN_JOBS
     found = session.scalars(select(_users.c.id).where(wrong).with_for_update(skip_locked=True)).all()
@@ -74,10 +74,10 @@ def repair_in_line(session: Session) -> int:
 
 
 def reroute(session: Session) -> int:
-    """Move waiting jobs out of queues that are no more, and have them sent anew. Returns how many moved.
+    """Move waiting jobs out of former queues, and have their messages sent again. Returns how many were moved.
 
-    An API or a worker of an older version puts them there while it runs on beside newer ones. A job whose row is locked
-    is left for the next time.
+    An API or a worker of an older version still uses these queues while it runs beside newer ones. Locked jobs are left
+    for the next call.
     """
     moved = 0
     for old, new in FORMER_QUEUES.items():
@@ -100,7 +100,7 @@ def anything_waits(session: Session, queue: str, settings: Settings) -> bool:
 
 
 def unclaimed(session: Session, queue: str) -> set[tuple[str, int]]:
-    """The jobs of a queue, with their attempts, whose messages have been sent and not yet taken."""
+    """The jobs of a queue, with their attempts, whose messages were sent and which no worker has claimed yet."""
     sent = select(Job.id, Job.attempt).where(
         Job.queue == queue, Job.state == JobState.QUEUED, Job.dispatched_at <= clock()
     )
@@ -125,7 +125,7 @@ def place(session: Session, job: Job) -> int | None:
         return None
     turns = _turns(session, job.queue)
     if sum(turns.values()) >= MAX_COUNTED or job.user_id not in turns:
-        return None  # too many to count, or it has just been taken
+        return None  # too many to count, or it has just been claimed
     before = _mine_before(session, job) if turns[job.user_id] > 1 else 0
     users = list(turns)
     first = users[: users.index(job.user_id)]
@@ -163,7 +163,7 @@ def _busy(session: Session, queue: str, settings: Settings) -> int:
     return session.scalar(_counting_busy(queue, settings)) or 0
 
 
-# Sent each second by the clock and with each submit. Building them takes as long as running them, so they are cached.
+# The clock runs these each second, and so does each submit. They are cached: building them takes as long as a run.
 
 
 @cache
@@ -175,7 +175,7 @@ def _counted_by_user(queue: str) -> Select[str, int]:
 
 @cache
 def _occupies(queue: str, settings: Settings) -> ColumnElement[bool]:
-    """Jobs that hold a slot, or will in a moment. Each half names the queue, so that each uses an index."""
+    """Jobs that hold a slot or were sent to one. Each half names the queue, so that each uses an index."""
     sent = _jobs.c.dispatched_at > clock(-settings.redispatch_seconds)
     return or_(
         and_(_jobs.c.state == JobState.RUNNING, _jobs.c.queue == queue),

@@ -1,4 +1,4 @@
-"""The state of a training as one safetensors file, so that an interrupted one goes on as if nothing had happened."""
+"""The state of a training as one safetensors file. A resumed training gives the same result as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = "bootlora-checkpoint-2"
 
-# Parameters that a checkpoint of this format knows of. One that is added later belongs to the fingerprint only where it
-# differs from its default, so that trainings begun before the upgrade find their checkpoints after it.
+# The parameters in the fingerprints of this format. A parameter that is added later is part of a fingerprint only if it
+# differs from its default, so that trainings find their checkpoints after an upgrade.
 PARAMETERS = (
     "rank", "alpha", "lora_modules", "learning_rate", "text_encoder_learning_rate", "lr_scheduler", "warmup_steps",
     "weight_decay", "max_grad_norm", "train_steps", "batch_size", "gradient_accumulation", "resolution",
@@ -34,26 +34,26 @@ PARAMETERS = (
 
 
 class Checkpoints(Protocol):
-    """Where checkpoints are kept."""
+    """Stores checkpoints."""
 
     def latest(self) -> Path | None:
-        """The newest one, as a file that can be read."""
+        """The newest readable checkpoint, as a file."""
 
     def wanted(self) -> bool:
-        """Whether one should be saved now, before it is due, since the process is about to end."""
+        """Whether to save now, before a checkpoint is due, because the process is about to end."""
 
     def save(self, path: Path, step: int) -> None:
-        """Keep a copy of the file at `path`, which the caller deletes afterwards."""
+        """Store a copy of the file at `path`, which the caller deletes afterwards."""
 
 
 def fingerprint(base: Family, params: TrainParams, examples: Sequence[Example], prior: Sequence[Example] = ()) -> str:
-    """Tells one training from another: a checkpoint is used only by the training that it comes from.
+    """A hash that identifies a training, so that a checkpoint is used only by the training that it comes from.
 
-    It depends on what was given, not on what this machine made of it: another card rounds latents differently, and
-    draws the prior pictures, which follow from their prompts and the parameters, with other last bits.
+    It covers the inputs, not the latents and prior pictures that are computed from them, because another GPU computes
+    these with different rounding.
 
-    The learning rate is left out, so that a training that has diverged can go on from its checkpoint at a lower rate.
-    How a step's batch is split is left out too, so that one that ran out of memory can go on in smaller pieces.
+    It leaves out the learning rate, so that a diverged training can resume at a lower rate, and the split of a step's
+    batch, so that a training that ran out of memory can resume with smaller batches.
     """
     left_out = dict.fromkeys(("learning_rate", "gradient_accumulation", "gradient_checkpointing"))
     defaults = asdict(type(params)())
@@ -72,7 +72,7 @@ def fingerprint(base: Family, params: TrainParams, examples: Sequence[Example], 
 
 
 def save(checkpoints: Checkpoints, tensors: Mapping[str, Tensor], state: Mapping[str, Any], step: int) -> None:
-    """Write one file and hand it over when it is complete."""
+    """Write the file, and store it when it is complete."""
     metadata = {"format": FORMAT, "state": json.dumps(state)}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"step-{step}.safetensors"
@@ -81,7 +81,7 @@ def save(checkpoints: Checkpoints, tensors: Mapping[str, Tensor], state: Mapping
 
 
 def load(checkpoints: Checkpoints | None, run: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest state of this training; None if there is no file, or it is broken or of another training."""
+    """The newest state of this training. None if there is no file, or if it is damaged or of another training."""
     path = checkpoints.latest() if checkpoints else None
     if path is None:
         return None

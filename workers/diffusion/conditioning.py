@@ -1,4 +1,4 @@
-"""What the denoiser is told besides the noisy latents: a table with one row for each text or picture."""
+"""The denoiser's inputs besides the noisy latents: a table with one row for each text or picture."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Placement:
-    """How a picture came to its size: (width, height) and (left, top), in pixels. SDXL was trained with it."""
+    """How a picture was resized and cropped: (width, height) and (left, top), in pixels. An input of SDXL."""
 
-    original: tuple[int, int]  # before it was resized
-    crop: tuple[int, int]  # where the part that is seen begins, after resizing
-    size: tuple[int, int]  # of what is seen
+    original: tuple[int, int]  # size before resizing
+    crop: tuple[int, int]  # position of the visible part, after resizing
+    size: tuple[int, int]  # of the visible part
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Base of a family's own dataclass, into which only the family looks.
+    """Base class of a family's own dataclass. Only the family reads the fields.
 
     Each field is a tensor whose first dimension counts the rows, a list with an item for each row (texts of different
-    lengths), or None if it is not there (yet).
+    lengths), or None if it is not set.
     """
 
     def take(self, rows: Sequence[int]) -> Self:
-        """These rows, in this order; a row may be taken more than once."""
+        """These rows, in this order. A row may occur more than once."""
         index = list(rows)
         return self._map(lambda field: field[index] if isinstance(field, Tensor) else [field[row] for row in index])
 

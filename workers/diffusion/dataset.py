@@ -1,4 +1,4 @@
-"""Pictures and captions, made ready once: latents and caption embeddings then wait on the device."""
+"""Pictures and captions, encoded once. Latents and caption embeddings stay on the device."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENCODED_AT_ONCE = 8  # pictures or texts in one call of an encoder
 
 @dataclass(frozen=True)
 class Example:
-    """A picture and the captions it may be trained with."""
+    """A picture and the captions that it may be trained with."""
 
     image: Image.Image
     captions: list[str]
@@ -32,7 +32,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass learns from."""
+    """The input of one forward pass."""
 
     latents: Tensor  # (batch, channels, ...)
     conditioning: Conditioning
@@ -41,7 +41,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Examples as the denoiser sees them."""
+    """Encoded examples."""
 
     buckets: list[list[int]]  # examples of one size; a batch comes from one bucket
     means: list[Tensor]  # of each example's latents
@@ -59,7 +59,7 @@ class Dataset:
         """The examples with fresh latents and one of their captions each."""
         rows = [self._draw_caption(i, caption_dropout, generator) for i in indices]
         mean, std = (torch.stack([each[i] for i in indices]) for each in (self.means, self.stds))
-        # The base learned from samples of the VAE's distribution, not from its means; a sample costs one multiply.
+        # The base model learned from samples of the VAE's distribution, not from its means. A sample is cheap.
         latents = mean + std * torch.randn(mean.shape, generator=generator).to(mean.device)
         if self.conditioning is None:
             conditioning = base.encode_prompts([self.texts[row] for row in rows])
@@ -75,9 +75,9 @@ class Dataset:
 
 
 def prepare(base: Family, examples: Sequence[Example], params: TrainParams, weight: float = 1.0) -> Dataset:
-    """Encode examples. Captions are encoded here once, unless a text encoder learns too."""
+    """Encode examples. Captions are encoded too, unless a text encoder is trained."""
     if not examples:
-        raise ValueError("there is nothing to train on: the dataset is empty")
+        raise ValueError("the dataset is empty; add at least one picture")
     sizes = [nearest(base.sizes(params.resolution), example.image.size) for example in examples]
     means, stds = _encode_images(
         base, [pictures.fit(e.image, size) for e, size in zip(examples, sizes, strict=True)], sizes
@@ -102,9 +102,9 @@ def prepare(base: Family, examples: Sequence[Example], params: TrainParams, weig
 
 
 def plan(dataset: Dataset, batches: int, batch_size: int, seed: int) -> list[list[int]]:
-    """Which examples each batch of a training takes: drawn up beforehand, so that a resumed one knows its place.
+    """The examples of each batch, computed in advance, so that a resumed training continues with the same ones.
 
-    Each bucket deals out its examples in shuffled rounds, so all are seen equally often, however few they are.
+    Each bucket deals its examples in shuffled rounds, so that all are used equally often.
     """
     rng = random.Random(seed)
     decks: list[list[int]] = [[] for _ in dataset.buckets]
@@ -120,14 +120,14 @@ def plan(dataset: Dataset, batches: int, batch_size: int, seed: int) -> list[lis
 
 
 def shuffle(caption: str, variants: int, rng: random.Random) -> list[str]:
-    """The caption as it stands and in other orders; its first tag, the trigger word, stays first."""
+    """The caption, and its tags in other orders. The first tag, the trigger word, stays first."""
     first, *rest = (tag.strip() for tag in caption.split(","))
     orders = [rest] + [rng.sample(rest, k=len(rest)) for _ in range(variants - 1)]
     return list(dict.fromkeys(", ".join([first, *order]) for order in orders))
 
 
 def nearest(sizes: Sequence[tuple[int, int]], size: tuple[int, int]) -> tuple[int, int]:
-    """The size whose aspect is most like the picture's."""
+    """The size with the aspect ratio closest to the picture's."""
     aspect = np.log(size[0] / size[1])
     return min(sizes, key=lambda each: abs(np.log(each[0] / each[1]) - aspect))
 

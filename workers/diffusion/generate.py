@@ -27,7 +27,7 @@ TEXTS_AT_ONCE = 16  # in one call of the text encoder
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedParams:
-    """GenerateParams with nothing left open."""
+    """GenerateParams with every value set."""
 
     width: int
     height: int
@@ -47,13 +47,13 @@ class ResolvedParams:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Every text of some pictures, encoded once."""
+    """The distinct texts of some pictures, encoded."""
 
     conditioning: Conditioning
     rows: dict[str, int]  # text -> its row
 
     def of(self, texts: Sequence[str]) -> Conditioning:
-        """A row for each text, in their order."""
+        """The rows of these texts, in their order."""
         return self.conditioning.take([self.rows[text] for text in texts])
 
 
@@ -65,7 +65,7 @@ def generate(
     loras: Sequence[tuple[Path, float]] = (),
     on_step: OnStep | None = None,
 ) -> Iterator[tuple[int, Image.Image]]:
-    """Draw each picture from its own seed; yields its index and the image, batch by batch."""
+    """Draw each picture from its own seed. Yields its index and the image, batch by batch."""
     resolved = resolve(params, base)
     if not pictures:
         return
@@ -81,14 +81,14 @@ def generate(
             on_step(done, len(batches) * resolved.inference_steps)
 
     for indices in batches:
-        # At every yield the base has its own weights: the caller may use it, or never come back.
+        # The LoRAs are merged only between yields, because the caller may use the base model, or not continue.
         with torch.no_grad(), merged(base, weights):
             images = draw(base, [pictures[i] for i in indices], prompts, resolved, tick)
         yield from zip(indices, images, strict=True)
 
 
 def resolve(params: GenerateParams, base: Family) -> ResolvedParams:
-    """With the family's defaults where the params say nothing."""
+    """Fill in the family's defaults."""
     chosen: dict[str, Any] = {"width": base.row.resolution, "height": base.row.resolution, "negative_prompt": ""}
     chosen |= generate_defaults(base.row)
     chosen |= {name: value for name, value in asdict(params).items() if value is not None}
@@ -96,7 +96,7 @@ def resolve(params: GenerateParams, base: Family) -> ResolvedParams:
 
 
 def encode(base: Family, pictures: Sequence[WantedPicture], params: ResolvedParams) -> Prompts:
-    """What the denoiser is told of each text; each distinct one is encoded once."""
+    """Encode the prompts and the negative prompt. Each distinct text is encoded once."""
     prompts = [picture.prompt for picture in pictures]
     texts = list(dict.fromkeys([*prompts, params.negative_prompt] if params.guided else prompts))
     parts = []
@@ -113,13 +113,13 @@ def draw(
     params: ResolvedParams,
     tick: Callable[[], None],
 ) -> list[Image.Image]:
-    """One batch, from noise to pictures."""
+    """Draw one batch."""
     texts = [picture.prompt for picture in pictures]
     if params.guided:
         texts = [params.negative_prompt] * len(pictures) + texts  # in diffusers' order
     size = (params.width, params.height)
     conditioning = base.place(prompts.of(texts), [Placement(size, (0, 0), size)] * len(texts))
-    # Noise is drawn on the CPU, picture by picture, so that neither the card nor the batch changes a picture.
+    # The CPU draws the noise for each picture, so that neither the GPU nor the batch changes a picture.
     generators = [torch.Generator("cpu").manual_seed(picture.seed) for picture in pictures]
     shape = base.latent_shape(*size)
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(base.device)
@@ -135,7 +135,7 @@ def denoise(
     params: ResolvedParams,
     tick: Callable[[], None],
 ) -> Tensor:
-    """Latents (batch, channels, ...) from noise. With guidance the conditioning has twice the rows, negative first."""
+    """Latents (batch, channels, ...) from noise. With guidance, the conditioning has twice the rows, negative first."""
     sampler = base.noise.sampler(params.sampler, params.inference_steps, base.device)
     latents = sampler.start(noise)
     for step, t in enumerate(sampler.times):
@@ -150,5 +150,5 @@ def denoise(
 
 
 def batched(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    """In order, `size` at a time."""
+    """Split items into batches of `size`, in order."""
     return [items[start : start + size] for start in range(0, len(items), size)]

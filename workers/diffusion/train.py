@@ -26,7 +26,7 @@ from workers.diffusion.lora.weights import TrainedLora
 
 OnStep = Callable[[int, float], None]  # (steps done, loss of the last one); may raise to stop
 
-# Reading a loss makes the host wait for the card, so losses are read only now and then there.
+# Reading a loss makes the host wait for the GPU, so losses are read there only every few steps.
 STEPS_PER_READING = {"cpu": 1}
 STEPS_PER_READING_ELSEWHERE = 10
 
@@ -53,7 +53,7 @@ def train_lora(
     on_step: OnStep | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> TrainedLora:
-    """Train a LoRA on a few pictures. `prior` pictures keep everyone else as the base model draws them."""
+    """Train a LoRA on a few pictures. `prior` are pictures of others, which keep these as the base model draws them."""
     started = time.monotonic()
     datasets = [prepare(base, examples, params)]
     if prior:
@@ -71,7 +71,7 @@ def train_lora(
                     on_step(training.step, training.losses[-1])
         weights = {name: adapter.read(model) for name, model in models.items()}
     if not all(change.up.isfinite().all() for changes in weights.values() for change in changes.values()):
-        raise NanLoss(training.step, params)  # the last step may have gone wrong after its loss was computed
+        raise NanLoss(training.step, params)  # the last step may have diverged after its loss was computed
     return TrainedLora(
         weights=weights,
         params=params,
@@ -84,11 +84,11 @@ def train_lora(
 
 
 class Training:
-    """A training between two steps: everything that the next step depends on."""
+    """The state of a training between two steps."""
 
     def __init__(self, base: Family, models: dict[str, nn.Module], datasets: list[Dataset], params: TrainParams):
         self.base, self.datasets, self.params = base, datasets, params
-        self.step = 0  # how many have been taken
+        self.step = 0  # number of steps done
         self.losses: list[float] = []
         self._losses_on_device: list[Tensor] = []  # of the steps since the last reading
         self.steps_per_reading = STEPS_PER_READING.get(base.device.type, STEPS_PER_READING_ELSEWHERE)
@@ -102,16 +102,16 @@ class Training:
         self.plans = [plan(data, batches, params.batch_size, params.seed + n) for n, data in enumerate(datasets)]
 
     def take_step(self) -> None:
-        """One optimizer step: the gradients of its batches, summed, clipped and applied."""
+        """Take one optimizer step: sum the gradients of its batches, clip them and apply them."""
         params = self.params
         learned = torch.zeros((), device=self.base.device)
         for batch in range(self.step * params.gradient_accumulation, (self.step + 1) * params.gradient_accumulation):
             for number, (data, indices) in enumerate(zip(self.datasets, self.plans, strict=True)):
-                # What is drawn for a batch follows from its number alone, so no generator's state has to be kept.
+                # The seed depends only on the batch's number, so checkpoints need no generator state.
                 generator = torch.Generator().manual_seed(seed_of(params.seed, batch, number))
                 loss = batch_loss(self.base, data, indices[batch], params, generator) / params.gradient_accumulation
                 self.scaler.scale(loss).backward()
-                if number == 0:  # the prior's loss is a brake, and not reported
+                if number == 0:  # the prior's loss is not reported
                     learned += loss.detach()
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * lr_factor(self.step, params)
@@ -135,18 +135,18 @@ class Training:
     # checkpoints
 
     def save(self, checkpoints: Checkpoints) -> None:
-        """Keep everything that the next step depends on."""
+        """Save everything that the next step depends on."""
         self.read_losses()
         tensors = {f"weight/{name}": parameter for name, parameter in self.parameters.items()}
         for name, parameter in self.parameters.items():
             tensors |= {f"{key}/{name}": value for key, value in self.optimizer.state[parameter].items()}
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
-            raise NanLoss(self.step, self.params)  # the step went wrong after its loss was computed
+            raise NanLoss(self.step, self.params)  # the step diverged after its loss was computed
         state = {"run": self.fingerprint, "step": self.step, "losses": self.losses, "scaler": self.scaler.state_dict()}
         checkpoint.save(checkpoints, tensors, state, self.step)
 
     def resume(self, checkpoints: Checkpoints | None, fingerprint: str) -> None:
-        """Go on from the newest checkpoint of the training with this fingerprint, if there is one."""
+        """Resume from the newest checkpoint with this fingerprint, if there is one."""
         self.fingerprint = fingerprint
         found = checkpoint.load(checkpoints, fingerprint)
         if found is None:
@@ -166,7 +166,7 @@ class Training:
 def batch_loss(
     base: Family, data: Dataset, indices: Sequence[int], params: TrainParams, generator: torch.Generator
 ) -> Tensor:
-    """How far off the denoiser is on these examples, at random amounts of noise."""
+    """The denoiser's loss on these examples, at random times."""
     with base.autocast(params.precision):
         batch = data.batch(base, indices, params.caption_dropout, generator)
         x0 = batch.latents  # (batch, channels, ...)
@@ -197,7 +197,7 @@ def attention(base: Family, datasets: Sequence[Dataset]) -> AbstractContextManag
 
 
 def lr_factor(step: int, params: TrainParams) -> float:
-    """Share of the peak learning rate at a step, counted from 0."""
+    """The learning rate at a step (from 0), as a share of its peak."""
     warmup = min(params.warmup_steps, params.train_steps)
     if step < warmup:
         return (step + 1) / warmup
@@ -219,5 +219,5 @@ def make_optimizer(
     for part, mine in parameters.items():
         rate = base.part(part).rate(params)
         groups.append({"params": list(mine.values()), "lr": rate, "peak_lr": rate})
-    # beta2 of 0.99 forgets sooner than the usual 0.999, whose memory is longer than these trainings
+    # beta2 is 0.99, because the usual 0.999 averages over more steps than these trainings have.
     return torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=params.weight_decay, fused=True)

@@ -1,4 +1,4 @@
-"""Take in the pictures of a zip that a client has sent."""
+"""Import the pictures of a zip that a client has uploaded."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ TAKEN, LEFT_OUT, REFUSED = IMPORT_OUTCOMES
 
 
 def run(work: Work[ImportParams, ImportInputs]) -> ImportResult:
-    """Returns where the pictures are stored, re-encoded, and what became of each file. The zip is deleted.
+    """Store the re-encoded pictures, return them with the outcome of each file, and delete the zip.
 
-    What is good is taken. If nothing is, the job fails and says why the first picture was refused.
+    Valid pictures are imported. If there are none, the job fails with the reason of the first refusal.
     """
     known: dict[str, Any] = work.job.checkpoint or {}
     if "files" not in known:
-        known = _taken_in(work)
+        known = _import(work)
     work.forget(work.inputs.key)
     images = [known["images"][name] for name in sorted(known["images"])]  # Postgres keeps them in another order
     return records.read(ImportResult, {"images": images, "files": known["files"]})
 
 
-def _taken_in(work: Work[ImportParams, ImportInputs]) -> dict[str, Any]:
-    """What another attempt needs: the images by the names of their files, and what became of each file."""
+def _import(work: Work[ImportParams, ImportInputs]) -> dict[str, Any]:
+    """Import the pictures. Returns the last checkpoint: the images by file name, and the outcome of each file."""
     limits = work.runtime.settings
     done: dict[str, Any] = dict((work.job.checkpoint or {}).get("images", {}))
     with work.fetch(work.inputs.key).open("rb") as file:
@@ -60,9 +60,9 @@ def _taken_in(work: Work[ImportParams, ImportInputs]) -> dict[str, Any]:
             work.step(IMPORT.verb, number, len(archive.names))
     if not done:
         first = next(each for each in files if each.outcome == REFUSED)
-        raise Invalid(f"no picture of the zip could be taken; {first.name}: {first.reason}", code=first.code)
+        raise Invalid(f"no picture of the zip could be imported; {first.name}: {first.reason}", code=first.code)
     state = {"images": done, "files": [asdict(each) for each in sorted(files, key=lambda each: each.name)]}
-    work.save_checkpoint(state)  # before the zip that it was made of is deleted
+    work.save_checkpoint(state)  # before the zip is deleted
     return state
 
 
@@ -73,11 +73,11 @@ class Budget:
         self._all, self._left, self._largest = pixels, max(0, pixels - before), largest
 
     def clean(self, content: bytes, limits: Any) -> pictures.Picture:
-        """Decode a picture, and count it.
+        """Decode a picture, and count its pixels.
 
         Raises:
-            Invalid: it is no picture that we read.
-            TooLarge: it is too large, or the import has none left for it.
+            Invalid: the file can't be read as a picture.
+            TooLarge: the picture is too large, or the import has too few pixels left for it.
         """
         largest = min(self._largest, self._left)
         if largest == 0:
@@ -103,7 +103,7 @@ class Budget:
 def _picture(
     work: Work[ImportParams, ImportInputs], archive: Archive, found: Found, number: int, budget: Budget
 ) -> ImportedImage:
-    """One picture, unpacked to the disk, decoded and stored."""
+    """Unpack one picture to the disk, decode it and store it."""
     if found.fault:
         raise Invalid(found.fault, code="bad_caption")
     for caption in found.captions or []:

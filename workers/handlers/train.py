@@ -27,7 +27,7 @@ from workers.work import ENOUGH, Work
 
 log = structlog.get_logger()
 
-CURVE_POINTS = 200  # of the loss curve that is kept with the LoRA
+CURVE_POINTS = 200  # of the loss curve that is stored with the LoRA
 
 
 def run(work: Work[TrainParams, TrainInputs]) -> TrainResult:
@@ -99,7 +99,7 @@ def _train(
 
 
 def weights(dataset: list[DatasetEntry]) -> list[float]:
-    """How much each picture counts: its repeats, beside the mean of all. So the step stays as large as without them."""
+    """The weight of each picture's loss: its repeats, divided by their mean, so that the mean weight stays 1."""
     total = sum(entry.repeats for entry in dataset)
     return [entry.repeats * len(dataset) / total for entry in dataset]
 

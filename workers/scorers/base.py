@@ -19,7 +19,7 @@ class Score:
 
     @property
     def worth(self) -> float:
-        """Identity times view, so that a perfect front is worth nothing where a back was requested."""
+        """Identity times view. So a perfect front is worth nothing if a back was requested."""
         return self.identity * self.shows_view
 
 

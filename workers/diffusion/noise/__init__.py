@@ -1,1 +1,1 @@
-"""Noise: how much of it goes in, what the denoiser should answer, and how samplers take it away."""
+"""Noise: how it is added, what the denoiser should predict, and how samplers remove it."""

@@ -1,10 +1,10 @@
-"""What every kind of noise can do.
+"""The common interface of all kinds of noise.
 
-All of them mix a picture's latents x0 with Gaussian noise eps,
+Each of them mixes a picture's latents x0 with Gaussian noise eps,
 
     x_t = alpha(t) x0 + sigma(t) eps
 
-and differ in the times t, in alpha and sigma, and in what the denoiser answers.
+They differ in the times t, in alpha and sigma, and in what the denoiser predicts.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import diffusers
 import torch
 from torch import Tensor
 
-# Name of a sampler -> its class in diffusers, and the settings that make it this one.
+# Name of a sampler -> its class in diffusers, and its settings.
 Samplers = Mapping[str, tuple[str, Mapping[str, Any]]]
 
 
 class Noise(ABC):
-    """The noise that a base model was trained on. Times of training are drawn on the CPU and used on the device."""
+    """The noise that a base model was trained on. Training times are drawn on the CPU and used on the device."""
 
     samplers: ClassVar[Samplers]
-    prediction_type: str  # what the denoiser answers: epsilon, v_prediction or flow_prediction
-    zero_terminal_snr: bool = False  # whether nothing of the picture is left at the last time
+    prediction_type: str  # what the denoiser predicts: epsilon, v_prediction or flow_prediction
+    zero_terminal_snr: bool = False  # whether the last time is pure noise
 
     @abstractmethod
     def draw_times(self, count: int, generator: torch.Generator) -> Tensor:
-        """Times to train at: (count,)."""
+        """Random times for training: (count,)."""
 
     @abstractmethod
     def scalings(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,23 +39,23 @@ class Noise(ABC):
 
     @abstractmethod
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the denoiser should answer at times t (batch,)."""
+        """What the denoiser should predict at times t (batch,)."""
 
     @abstractmethod
     def weight(self, t: Tensor, min_snr_gamma: float) -> Tensor:
-        """How much the error at each time counts: (batch,)."""
+        """The weight of the error at each time: (batch,)."""
 
     @abstractmethod
     def sampler(self, name: str, steps: int, device: torch.device) -> Sampler:
-        """A fresh sampler of `samplers`, ready for its first step."""
+        """A new sampler of `samplers`, at its first step."""
 
     def add(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """Latents with the noise of times t (batch,) in them."""
+        """Latents with the noise of times t (batch,) added."""
         alpha, sigma = (expand(scaling, x0.ndim) for scaling in self.scalings(t))
         return alpha * x0 + sigma * eps
 
     def make_scheduler(self, name: str, config: Mapping[str, Any], **settings: Any) -> Any:
-        """The noise scheduler of diffusers that a sampler's name stands for."""
+        """The noise scheduler of diffusers for the name of a sampler."""
         if name not in self.samplers:
             raise ValueError(f"unknown sampler {name!r}; use one of {', '.join(self.samplers)}")
         scheduler, its_own = self.samplers[name]
@@ -63,7 +63,7 @@ class Noise(ABC):
 
 
 class Sampler:
-    """A noise scheduler of diffusers in the middle of a picture: at each of `times` it asks once and takes a step."""
+    """A noise scheduler of diffusers for one batch of pictures. Each of `times` takes one prediction and one step."""
 
     def __init__(self, scheduler: Any, steps: int, device: torch.device):
         scheduler.set_timesteps(steps, device=device)
@@ -72,24 +72,24 @@ class Sampler:
         self._draws_noise = "generator" in inspect.signature(scheduler.step).parameters
 
     def start(self, noise: Tensor) -> Tensor:
-        """Latents before the first step, from noise of variance 1."""
+        """The latents before the first step, from noise of variance 1."""
         return noise * self.scheduler.init_noise_sigma
 
     def scale(self, latents: Tensor, step: int) -> Tensor:
-        """Latents as the denoiser wants to see them."""
+        """The latents, scaled as the denoiser's input."""
         return self.scheduler.scale_model_input(latents, self.scheduler.timesteps[step])
 
     def step(self, answer: Tensor, step: int, latents: Tensor, generators: list[torch.Generator]) -> Tensor:
-        """Latents after a step (counted from 0), given the denoiser's answer to them."""
+        """The latents after a step (counted from 0), given the denoiser's prediction."""
         extra = {"generator": generators} if self._draws_noise else {}
         return self.scheduler.step(answer, self.scheduler.timesteps[step], latents, **extra, return_dict=False)[0]
 
 
 def expand(scaling: Tensor, ndim: int) -> Tensor:
-    """(batch,) -> (batch, 1, 1, ...), to be multiplied with latents."""
+    """(batch,) -> (batch, 1, 1, ...), for multiplication with latents."""
     return scaling.view(-1, *[1] * (ndim - 1))
 
 
 def spread(count: int, generator: torch.Generator) -> Tensor:
-    """Uniform in [0, 1), one from each of `count` equal parts, so that small batches see all amounts of noise alike."""
+    """Uniform in [0, 1), one in each of `count` equal parts, so that small batches cover all amounts of noise."""
     return (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count

@@ -1,4 +1,4 @@
-"""Noise in a fixed number of timesteps (DDPM, arXiv 2006.11239): Stable Diffusion 1.x, SDXL and their kin."""
+"""Noise at a fixed number of timesteps (DDPM, arXiv 2006.11239), as in Stable Diffusion 1.x, 2.x and SDXL."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from workers.diffusion.noise.base import Noise, Sampler, Samplers, expand, spread
 
-# Latents have no fixed range, so nothing may be clipped to one.
+# Latents have no fixed range, so samplers must not clip them.
 UNCLIPPED = {"clip_sample": False, "thresholding": False}
 
 
 class Discrete(Noise):
-    """alpha(t)^2 + sigma(t)^2 = 1 at t = 0 ... T - 1. The denoiser answers epsilon or v (arXiv 2202.00512)."""
+    """alpha(t)^2 + sigma(t)^2 = 1 at t = 0 ... T - 1. The denoiser predicts epsilon or v (arXiv 2202.00512)."""
 
     samplers: ClassVar[Samplers] = {
         "ddim": ("DDIMScheduler", UNCLIPPED | {"set_alpha_to_one": False}),
@@ -28,7 +28,7 @@ class Discrete(Noise):
     }
 
     def __init__(self, config: Mapping[str, Any], device: torch.device):
-        """From the config of any noise scheduler of diffusers: betas, prediction type, zero terminal SNR."""
+        """Read betas, prediction type and zero terminal SNR from the config of any noise scheduler of diffusers."""
         schedule: Any = DDPMScheduler.from_config(dict(config))
         self.config = config
         self.prediction_type = schedule.config.prediction_type
@@ -38,7 +38,7 @@ class Discrete(Noise):
             raise ValueError(f"a base model can predict epsilon or v_prediction, not {self.prediction_type}")
         if self.zero_terminal_snr and self.prediction_type == "epsilon":
             raise ValueError(
-                "a base model with zero terminal SNR must predict v: at the last timestep eps says nothing"
+                "a base model with zero terminal SNR must predict v, since eps is useless at the last timestep"
             )
 
     def draw_times(self, count: int, generator: torch.Generator) -> Tensor:
@@ -55,8 +55,8 @@ class Discrete(Noise):
         return alpha * eps - sigma * x0
 
     def weight(self, t: Tensor, min_snr_gamma: float) -> Tensor:
-        # min-SNR (arXiv 2303.09556) evens out epsilon's loss. With v it would all but silence the high noise,
-        # where colours and layout are decided, so there every timestep counts the same.
+        # min-SNR (arXiv 2303.09556) balances epsilon's loss. With v, it would nearly remove the loss at high noise,
+        # which decides colours and layout, so all timesteps have the same weight.
         if self.prediction_type != "epsilon" or min_snr_gamma <= 0:
             return torch.ones_like(t, dtype=torch.float32)
         snr = self.alphas_cumprod[t] / (1 - self.alphas_cumprod[t])

@@ -16,12 +16,12 @@ WITH_FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 
 
 class Flow(Noise):
-    """x_t = (1 - sigma) x0 + sigma eps; t is sigma itself, from 0 (the picture) to 1 (noise).
+    """x_t = (1 - sigma) x0 + sigma eps. The time t is sigma, from 0 (the picture) to 1 (noise).
 
     Args:
-        density: at which sigmas it learns: "uniform", or "logit_normal", mostly in the middle (arXiv 2403.03206)
-        shift: above 1 moves that density and the steps of samplers towards noise, as large pictures need it
-        sign: +1 where the denoiser answers eps - x0, -1 where it answers x0 - eps
+        density: of the sigmas in training: "uniform", or "logit_normal" with most in the middle (arXiv 2403.03206)
+        shift: a value above 1 moves this density and the samplers' steps towards noise, which large pictures need
+        sign: +1 if the denoiser predicts eps - x0, -1 if it predicts x0 - eps
     """
 
     samplers: ClassVar[Samplers] = {
@@ -48,7 +48,7 @@ class Flow(Noise):
         return self.sign * (eps - x0)
 
     def weight(self, t: Tensor, min_snr_gamma: float) -> Tensor:
-        return torch.ones_like(t)  # the density of times is all the weighting there is
+        return torch.ones_like(t)  # the density of the times is the weighting
 
     def sampler(self, name: str, steps: int, device: torch.device) -> Sampler:
         shift = {"shift" if name == "euler" else "flow_shift": self.shift}
@@ -57,7 +57,7 @@ class Flow(Noise):
 
 
 class FlowSampler(Sampler):
-    """Tells the denoiser sigmas, and diffusers eps - x0."""
+    """Gives sigmas to the denoiser, and eps - x0 to diffusers."""
 
     def __init__(self, scheduler: Any, steps: int, device: torch.device, sign: int):
         super().__init__(scheduler, steps, device)
