@@ -1,4 +1,4 @@
-"""How much work a plan would be: what a dry run says."""
+"""The amount of work of a plan, for dry runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shared.settings import Settings
 def of(
     session: Session, project: Project, plan: Plan, user: User, settings: Settings, *, first: int = 1
 ) -> dict[str, Any]:
-    """Steps, pictures and seconds of each round of a plan, if everything is accepted at the first drawing.
+    """Steps, pictures and seconds of each round of a plan, if its candidates are drawn once.
 
     Args:
         first: the number of its first round.

@@ -93,7 +93,7 @@ def count(*, submits: bool = False) -> None:
 
 
 def _bound_body() -> None:
-    """Bound the body: large where a file goes, small elsewhere."""
+    """Limit the size of the body. Forms with files may be large."""
     settings = context.runtime().settings
     view = current_app.view_functions.get(request.endpoint or "")
     largest_file = getattr(view, "largest_file", None)  # the name of a setting

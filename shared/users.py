@@ -91,9 +91,9 @@ def change(session: Session, user: User, changes: dict[str, Any]) -> User:
 
 
 def within(scopes: list[str] | None, allowed: list[str], role: str) -> list[str]:
-    """The scopes of a new key: those of the key that makes it, at most.
+    """The scopes of a new key, which can't have more than the key that creates it.
 
-    By default it has those of them that the user's role still allows: a demoted admin's keys keep the scope `admin`.
+    The default is all of them that the user's role allows. A demoted admin's key keeps its scope `admin`, but hands it to no new key.
     """
     beyond = sorted(set(scopes or []) - set(allowed))
     if beyond:

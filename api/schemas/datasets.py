@@ -24,4 +24,6 @@ class ExportedSchema(LoraFileSchema):
 
 class ImportSchema(Schema):
     largest_file = "max_import_bytes"
-    file = File(required=True, metadata={"description": "A zip of pictures, each with a `.txt` beside it if you like."})
+    file = File(
+        required=True, metadata={"description": "A zip of pictures. A `.txt` beside a picture may hold its tags."}
+    )

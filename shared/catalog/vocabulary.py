@@ -40,6 +40,6 @@ CROP_MODES = ("quadrants", "boxes", "auto")
 
 # The scorers of candidates, with their code.
 SCORERS = {
-    "plain": "workers.scorers.plain:score",  # colours and where they lie: for pictures of any kind
+    "plain": "workers.scorers.plain:score",  # colours and their positions, for pictures of any kind
     "reader": "workers.scorers.reader:score",  # attributes and views of the chibi world
 }
