@@ -1,4 +1,4 @@
-"""What every family must do, asked of four that have little in common: three tiny ones of random weights, and chibi."""
+"""What every family must do, asked of those that have little in common: tiny ones of random weights, and chibi."""
 
 from __future__ import annotations
 
@@ -31,10 +31,16 @@ from workers.diffusion.lora.about import About
 from workers.diffusion.lora.weights import TrainedLora
 from workers.diffusion.train import train_lora
 
-DENOISERS = {"sd15": ["unet"], "sdxl": ["unet"], "flow": ["transformer"], "chibi": ["unet"]}
-TEXT_ENCODERS = {"sd15": ["text_encoder"], "sdxl": ["text_encoder", "text_encoder_2"], "chibi": ["text_encoder"]}
+DENOISERS = {"sd15": ["unet"], "sd2": ["unet"], "sdxl": ["unet"], "flow": ["transformer"], "chibi": ["unet"]}
+TEXT_ENCODERS = {
+    "sd15": ["text_encoder"],
+    "sd2": ["text_encoder"],
+    "sdxl": ["text_encoder", "text_encoder_2"],
+    "chibi": ["text_encoder"],
+}
 PIPELINES = {
     "sd15": diffusers.StableDiffusionPipeline,
+    "sd2": diffusers.StableDiffusionPipeline,
     "sdxl": diffusers.StableDiffusionXLPipeline,
     "chibi": diffusers.StableDiffusionPipeline,
 }
@@ -63,17 +69,21 @@ class Stopped(Exception):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, catalog.BaseModel]:
-    """A base model of each family."""
+    """A base model of each family, and one whose last time is pure noise."""
     chibi = catalog.BASE_MODELS["chibi"]
     return {
         "sd15": tiny.make_base_model(tmp_path_factory.mktemp("sd15")),
+        "sd2": tiny.make_base_model(tmp_path_factory.mktemp("sd2"), "v_prediction", family="sd2"),
         "sdxl": tiny.make_base_model(tmp_path_factory.mktemp("sdxl"), family="sdxl"),
+        "sdxl-v": tiny.make_base_model(
+            tmp_path_factory.mktemp("sdxl-v"), "v_prediction", family="sdxl", zero_terminal_snr=True
+        ),
         "flow": flow.ROW,
         "chibi": replace(chibi, path=str(tiny.ROOT / chibi.path)),
     }
 
 
-@pytest.fixture(scope="module", params=DENOISERS)
+@pytest.fixture(scope="module", params=[*DENOISERS, "sdxl-v"])
 def family(request: pytest.FixtureRequest, rows: dict[str, catalog.BaseModel]) -> Iterator[Family]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(catalog.FAMILIES, "flow", flow.FAMILY)
