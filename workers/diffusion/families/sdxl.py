@@ -29,6 +29,10 @@ class SdxlConditioning(Conditioning):
     )
 
 
+BUCKET_STEP = 64  # pixels between the sides of two buckets
+SMALLEST_SIDE = 512  # SDXL learned no smaller pictures; below, such steps would leave no shape but the square
+
+
 class StableDiffusionXL(StableDiffusion):
     """The UNet attends to the last states but one of both text encoders."""
 
@@ -59,6 +63,12 @@ class StableDiffusionXL(StableDiffusion):
             self.clip_part("text_encoder_2", self.text_encoder_2, "lora_te2_"),
         ]
 
+    def sizes(self, resolution: int | None) -> list[tuple[int, int]]:
+        side = resolution or self.row.resolution
+        step = max(self._unit, BUCKET_STEP if side >= SMALLEST_SIDE else 0)
+        square = side // step * step
+        return list(dict.fromkeys([(square, square), *buckets(side, step)]))
+
     def encode_prompts(self, texts: Sequence[str], clip_skip: int = 0) -> SdxlConditioning:
         first = self.text_encoder(self.tokens(self.tokenizer, texts), output_hidden_states=True)
         second = self.text_encoder_2(self.tokens(self.tokenizer_2, texts), output_hidden_states=True)
@@ -81,3 +91,16 @@ class StableDiffusionXL(StableDiffusion):
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
+
+
+def buckets(side: int, step: int) -> list[tuple[int, int]]:
+    """Widths and heights of about the area of a square, each from half its side to twice: 33 for 1024 in steps of 64.
+
+    SDXL was trained on such a list (arXiv 2307.01952, appendix I); this is the rule by which sd-scripts makes its own.
+    """
+    found: list[tuple[int, int]] = []
+    for width in range(-(-side // 2 // step) * step, 2 * side + 1, step):
+        height = min(side * side // width, 2 * side) // step * step
+        if height >= side / 2:
+            found += [(width, height), (height, width)]
+    return list(dict.fromkeys(found))

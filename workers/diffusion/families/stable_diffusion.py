@@ -35,6 +35,9 @@ CLIP = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 # Width : height of the buckets; what lies between is padded.
 ASPECTS = (1.0, 3 / 4, 4 / 3, 9 / 16, 16 / 9)
 
+# The VAE works on so many at once: in fp32, one picture of 1024x1024 takes about 4 GB.
+VAE_PIXELS = 1024**2
+
 
 class StableDiffusion(Family):
     """A diffusers folder, or one .safetensors file in the original layout."""
@@ -56,6 +59,7 @@ class StableDiffusion(Family):
         self.unet = self._freeze(found.model("unet", UNet2DConditionModel, self.dtype))
         self.kohya_version = self.kohya_model + ("_v" if self.noise.prediction_type == "v_prediction" else "")
         self._factor = 2 ** (len(self.vae.config.block_out_channels) - 1)  # pixels of a latent's side
+        self._unit = self._factor * 2 ** (len(self.unet.config.block_out_channels) - 1)  # what the UNet can halve
         self.parts = (self.unet_part(), *self.text_encoder_parts(found))
 
     # parts
@@ -106,7 +110,7 @@ class StableDiffusion(Family):
 
     def sizes(self, resolution: int | None) -> list[tuple[int, int]]:
         side = resolution or self.row.resolution
-        unit = self._factor * 2 ** (len(self.unet.config.block_out_channels) - 1)  # 64 pixels for SD 1.5
+        unit = self._unit
         sides = [(side * aspect**0.5, side * aspect**-0.5) for aspect in self.aspects]
         return [(max(unit, round(w / unit) * unit), max(unit, round(h / unit) * unit)) for w, h in sides]
 
@@ -116,15 +120,23 @@ class StableDiffusion(Family):
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images]))
-        x = pixels.to(self.device, torch.float32).permute(0, 3, 1, 2) / 127.5 - 1  # (batch, 3, height, width)
-        latents = self.vae.encode(x).latent_dist
-        return latents.mean * self.vae.config.scaling_factor, latents.std * self.vae.config.scaling_factor
+        means, stds = [], []
+        for some in pixels.split(at_once(*images[0].size)):
+            x = some.to(self.device, torch.float32).permute(0, 3, 1, 2) / 127.5 - 1  # (batch, 3, height, width)
+            latents = self.vae.encode(x).latent_dist
+            means.append(latents.mean * self.vae.config.scaling_factor)
+            stds.append(latents.std * self.vae.config.scaling_factor)
+        return torch.cat(means), torch.cat(stds)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> list[Image.Image]:
-        with torch.autocast(self.device.type, enabled=False) if self.decodes_in_fp32 else nullcontext():
-            x = self.vae.decode(latents.float() / self.vae.config.scaling_factor, return_dict=False)[0]
-        return VaeImageProcessor().postprocess(x.float(), output_type="pil")
+        height, width = (side * self._factor for side in latents.shape[-2:])
+        pictures: list[Image.Image] = []
+        for some in (latents.float() / self.vae.config.scaling_factor).split(at_once(width, height)):
+            with torch.autocast(self.device.type, enabled=False) if self.decodes_in_fp32 else nullcontext():
+                x = self.vae.decode(some, return_dict=False)[0]
+            pictures += VaeImageProcessor().postprocess(x.float(), output_type="pil")
+        return pictures
 
     # texts
 
@@ -143,3 +155,8 @@ class StableDiffusion(Family):
 
     def _freeze(self, module: Any) -> Any:
         return module.to(self.device).requires_grad_(False).eval()
+
+
+def at_once(width: int, height: int) -> int:
+    """How many pictures of a size the VAE takes at once."""
+    return max(1, VAE_PIXELS // (width * height))
