@@ -263,6 +263,14 @@ def as_input(image: Image) -> ImageInput:
     return ImageInput(id=image.id, key=image.key, sha256=image.sha256, view=image.view, framing=image.framing)
 
 
+def original_size(image: Image) -> tuple[int, int]:
+    """Width and height before the service enlarged it: small crops are stored in the base model's resolution."""
+    if image.source != "crop" or image.box is None:
+        return image.width, image.height
+    left, top, right, bottom = image.box
+    return right - left, bottom - top
+
+
 def _reference(
     project: Project,
     stored: dict[str, Any],

@@ -492,6 +492,7 @@ def present_dataset(session: Session, project: Project, policy: str = "full") ->
                 sha256=image.sha256,
                 captions=list(dict.fromkeys(texts)),
                 repeats=image.repeats,
+                original=images.original_size(image),
             )
         )
     return entries

@@ -93,7 +93,8 @@ def change(session: Session, user: User, changes: dict[str, Any]) -> User:
 def within(scopes: list[str] | None, allowed: list[str], role: str) -> list[str]:
     """The scopes of a new key, which can't have more than the key that creates it.
 
-    The default is all of them that the user's role allows. A demoted admin's key keeps its scope `admin`, but hands it to no new key.
+    The default is all of them that the user's role allows. A demoted admin's key keeps its scope `admin`, but hands it
+    to no new key.
     """
     beyond = sorted(set(scopes or []) - set(allowed))
     if beyond:

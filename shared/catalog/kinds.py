@@ -295,6 +295,7 @@ class DatasetEntry:
     sha256: str
     captions: list[str]
     repeats: int = 1  # how often it is drawn in an epoch
+    original: tuple[int, int] | None = None  # width and height before the service enlarged it; None: as it is stored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

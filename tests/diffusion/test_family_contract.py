@@ -25,7 +25,8 @@ from tests.diffusion.checkpoints import FolderCheckpoints
 from tests.diffusion.tiny import make_image
 from workers.diffusion import families
 from workers.diffusion.conditioning import Placement
-from workers.diffusion.dataset import Example
+from workers.diffusion.dataset import Example, prepare
+from workers.diffusion.families import stable_diffusion
 from workers.diffusion.families.base import Family
 from workers.diffusion.generate import generate
 from workers.diffusion.lora import adapter, files
@@ -56,6 +57,13 @@ CASES = {
     ),
     "sdxl": Case(
         partial(tiny.make_base_model, family="sdxl"),
+        "unet",
+        ["text_encoder", "text_encoder_2"],
+        diffusers.StableDiffusionXLPipeline,
+        is_told_sizes=True,
+    ),
+    "sdxl, v": Case(
+        partial(tiny.make_base_model, prediction_type="v_prediction", family="sdxl", zero_terminal_snr=True),
         "unet",
         ["text_encoder", "text_encoder_2"],
         diffusers.StableDiffusionXLPipeline,
@@ -282,6 +290,18 @@ class TestFamily:
             )
         assert not torch.equal(first, second)
 
+    def test_pictures_are_the_same_however_many_the_vae_takes_at_once(
+        self, family: Family, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        images = [make_image(n, (32, 32)) for n in range(3)]
+        together = family.encode_images(images)
+        shown = family.decode(together[0])
+        monkeypatch.setattr(stable_diffusion, "VAE_PIXELS", 32 * 32)
+        apart = family.encode_images(images)
+        assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(together, apart, strict=True))
+        for one, other in zip(shown, family.decode(together[0]), strict=True):
+            assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
+
     def test_conditioning_is_a_table_of_rows(self, family: Family) -> None:
         texts = ["1girl", "", "1girl, from behind, long hair"]
         placements = [Placement((64, 48 + n), (n, 0), (32, 32)) for n in range(3)]
@@ -319,12 +339,24 @@ class TestSdxl:
         return catalog.resolve(catalog.FAMILIES["sdxl"].code)(row, "cpu")
 
     def test_it_is_trained_with_each_picture_s_own_size(self, sdxl: Any) -> None:
-        seen = self.time_ids(sdxl, lambda: train_lora(sdxl, EXAMPLES, replace(TRAINING, train_steps=6)))
-        wide, narrow = [48.0, 48.0, 0.0, 0.0, 32.0, 32.0], [70.0, 40.0, 0.0, 0.0, 48.0, 32.0]
-        assert sdxl.sizes(None)[0] == (32, 32)
-        assert {tuple(row[:4]) for row in seen} == {tuple(wide[:4]), tuple(narrow[:4])}
-        sizes = {(float(height), float(width)) for width, height in sdxl.sizes(None)}
-        assert {tuple(row[4:]) for row in seen} <= sizes
+        examples = [*EXAMPLES, Example(make_image(2), ["eiei21girl"], original=(9, 9))]
+        data = prepare(sdxl, examples, TRAINING)
+        batches = [data.batch(sdxl, bucket, 0.0, torch.Generator()) for bucket in data.buckets]
+        rows = {tuple(row) for batch in batches for row in batch.conditioning.time_ids.tolist()}
+        # height and width before, top and left of the crop, height and width now
+        assert rows == {(48, 48, 0, 0, 32, 32), (70, 40, 0, 0, 48, 16), (9, 9, 0, 0, 32, 32)}
+        seen = self.time_ids(sdxl, lambda: train_lora(sdxl, examples, TRAINING))
+        assert {tuple(row) for row in seen} <= rows
+
+    def test_its_buckets_are_those_of_sd_scripts(self, sdxl: Any) -> None:
+        heights = {
+            512: (1856, 1920, 1984, 2048), 576: (1664, 1728, 1792), 640: (1536, 1600), 704: (1408, 1472),
+            768: (1280, 1344), 832: (1216,), 896: (1152,), 960: (1088,),
+        }  # fmt: skip
+        tall = [(width, height) for width, all_heights in heights.items() for height in all_heights]
+        assert set(sdxl.sizes(1024)) == {(1024, 1024), *tall, *((height, width) for width, height in tall)}
+        assert len(sdxl.sizes(1024)) == 33
+        assert sdxl.sizes(1024)[0] == (1024, 1024)
 
     def test_it_draws_as_if_the_picture_had_always_been_of_its_size(self, sdxl: Any) -> None:
         seen = self.time_ids(sdxl, lambda: draw(sdxl, PICTURES, DRAWING))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
+from collections.abc import Container
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +19,12 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from PIL import Image, ImageDraw
+from safetensors.torch import save_file
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from shared.catalog import BaseModel
+from workers.diffusion.conditioning import Placement
 from workers.diffusion.families.base import Family
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,10 +32,18 @@ TOKENIZER = ROOT / "models/chibi/base/tokenizer"
 RESOLUTION = 32
 
 
-def make_pipeline(prediction_type: str = "epsilon", seed: int = 0) -> StableDiffusionPipeline:
+def make_pipeline(
+    prediction_type: str = "epsilon",
+    seed: int = 0,
+    tokenizer: CLIPTokenizer | None = None,
+    zero_terminal_snr: bool = False,
+    family: str = "sd15",
+) -> StableDiffusionPipeline:
     """Stable Diffusion in every part, but of a few channels: 32x32 pixels, 8x8 latents."""
     torch.manual_seed(seed)
-    tokenizer = make_tokenizer()
+    tokenizer = tokenizer or make_tokenizer()
+    if family == "sd2":
+        tokenizer.pad_token = "!"
     unet = UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(16, 32),
@@ -39,8 +53,9 @@ def make_pipeline(prediction_type: str = "epsilon", seed: int = 0) -> StableDiff
         cross_attention_dim=32,
         attention_head_dim=2,
         norm_num_groups=8,
+        use_linear_projection=family == "sd2",
     )
-    text_encoder = CLIPTextModel(clip_config(tokenizer, 32))
+    text_encoder = CLIPTextModel(clip_config(tokenizer, 32, hidden_act="gelu" if family == "sd2" else "quick_gelu"))
     return StableDiffusionPipeline(
         vae=make_vae(),
         text_encoder=text_encoder,
@@ -49,6 +64,7 @@ def make_pipeline(prediction_type: str = "epsilon", seed: int = 0) -> StableDiff
         scheduler=DDIMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
             set_alpha_to_one=False, steps_offset=1, prediction_type=prediction_type,
+            rescale_betas_zero_snr=zero_terminal_snr,
         ),
         safety_checker=None,
         feature_extractor=None,
@@ -56,10 +72,17 @@ def make_pipeline(prediction_type: str = "epsilon", seed: int = 0) -> StableDiff
     )  # fmt: skip
 
 
-def make_sdxl_pipeline(prediction_type: str = "epsilon", seed: int = 0) -> StableDiffusionXLPipeline:
+def make_sdxl_pipeline(
+    prediction_type: str = "epsilon",
+    seed: int = 0,
+    tokenizer: CLIPTokenizer | None = None,
+    zero_terminal_snr: bool = False,
+    family: str = "sdxl",
+) -> StableDiffusionXLPipeline:
     """SDXL in every part and with its blocks, but of a few channels. Its two text encoders differ in width."""
     torch.manual_seed(seed)
-    tokenizer, tokenizer_2 = make_tokenizer(), make_tokenizer()
+    tokenizer = tokenizer or make_tokenizer()
+    tokenizer_2 = copy.deepcopy(tokenizer)
     tokenizer_2.pad_token = "!"
     widths = (16, 24)
     return StableDiffusionXLPipeline(
@@ -85,7 +108,7 @@ def make_sdxl_pipeline(prediction_type: str = "epsilon", seed: int = 0) -> Stabl
         ),
         scheduler=EulerDiscreteScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
-            prediction_type=prediction_type,
+            prediction_type=prediction_type, rescale_betas_zero_snr=zero_terminal_snr,
         ),
         add_watermarker=False,
     )  # fmt: skip
@@ -95,7 +118,7 @@ def make_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
 
 
-def clip_config(tokenizer: CLIPTokenizer, width: int, **more: int) -> CLIPTextConfig:
+def clip_config(tokenizer: CLIPTokenizer, width: int, **more: Any) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=tokenizer.model_max_length, bos_token_id=tokenizer.bos_token_id,
@@ -113,14 +136,31 @@ def make_vae() -> AutoencoderKL:
     )
 
 
-def make_base_model(folder: Path, prediction_type: str = "epsilon", seed: int = 0, family: str = "sd15") -> BaseModel:
+def make_base_model(
+    folder: Path,
+    prediction_type: str = "epsilon",
+    seed: int = 0,
+    family: str = "sd15",
+    tokenizer: CLIPTokenizer | None = None,
+    zero_terminal_snr: bool = False,
+) -> BaseModel:
     """A row of the catalog for a tiny base model that is saved in `folder`."""
     make = make_sdxl_pipeline if family == "sdxl" else make_pipeline
-    make(prediction_type, seed).save_pretrained(folder, safe_serialization=True)
+    pipeline = make(prediction_type, seed, tokenizer, zero_terminal_snr, family)
+    pipeline.save_pretrained(folder, safe_serialization=True)
     return BaseModel(
         name=f"tiny-{prediction_type}", family=family, path=str(folder), resolution=RESOLUTION,
-        prediction_type=prediction_type,
+        prediction_type=prediction_type, zero_terminal_snr=zero_terminal_snr,
     )  # fmt: skip
+
+
+def make_single_file(base: Any, path: Path, but: Container[str] = ()) -> Path:
+    """The base model in one file of the original layout, without the components in `but`."""
+    tensors: dict[str, Tensor] = {}
+    for name, layout in base.layouts.items():
+        tensors |= {} if name in but else layout.tensors(getattr(base, name))
+    save_file(tensors, path)
+    return path
 
 
 def copy_configs(folder: Path, target: Path) -> Path:
@@ -144,5 +184,7 @@ def output(base: Family) -> torch.Tensor:
     """What the base makes of a fixed question."""
     torch.manual_seed(0)
     noisy = torch.randn(2, 4, 8, 8)
+    placement = Placement((64, 32), (0, 0), (32, 32))
     with torch.no_grad():
-        return base.predict(noisy, torch.tensor([10, 700]), base.encode_prompts(["1girl, solo", "from behind"]))
+        prompts = base.place(base.encode_prompts(["1girl, solo", "from behind"]), [placement] * 2)
+        return base.predict(noisy, torch.tensor([10, 700]), prompts)

@@ -13,6 +13,7 @@ from shared.lifecycle import Decision
 from shared.models import Event, Image, Job, Project, Round, User
 from shared.queue import jobs
 from shared.runtime import Runtime
+from tests import factories
 from tests.domain import claim, make_project, make_runtime, result_of, work_off
 
 
@@ -148,6 +149,28 @@ def test_an_edited_picture_takes_the_place_of_its_original(runtime: Runtime, pro
     assert {"edited"} == {entry.key for entry in laps[1].dataset} - {"k"}
     assert edit.view == original.view
     assert edit.tags == original.tags
+
+
+def test_a_training_is_told_how_large_a_crop_was(runtime: Runtime, project: Project) -> None:
+    with runtime.transaction() as session:
+        row = session.get_one(Project, project.id)
+        factories.make_image(session, row, id="img_crop", source="crop", box=[10, 20, 40, 90], width=512, height=1195)
+        sizes = {entry.image_id: entry.original for entry in rounds.present_dataset(session, row)}
+    assert sizes.pop("img_crop") == (30, 70)
+    assert set(sizes.values()) == {(64, 64)}
+
+
+def test_quality_tags_of_a_prompt_go_into_no_caption(runtime: Runtime, project: Project) -> None:
+    stored = {"key": "k", "sha256": "0", "size_bytes": 1, "width": 64, "height": 64}
+    prompt = "eiei21girl, 1girl, solo, fox ears, from side, white background, masterpiece, score_9, high score"
+    with runtime.transaction() as session:
+        row = session.get_one(Project, project.id)
+        job = factories.make_job(session, row)
+        drawn = kinds.DrawnImage(**stored, prompt=prompt, seed=1, view="side", framing=None)
+        images.add_drawn(session, job, kinds.GenerateResult(images=[drawn]), "candidate")
+        image = session.scalars(select(Image).where(Image.job_id == job.id)).one()
+        assert image.tags == ["fox ears", "from side", "white background"]
+        assert image.prompt == prompt
 
 
 def test_a_reference_is_edited_before_the_start_only(runtime: Runtime, project: Project) -> None:

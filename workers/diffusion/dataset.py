@@ -28,6 +28,7 @@ class Example:
     image: Image.Image
     captions: list[str]
     weight: float = 1.0  # of its loss
+    original: tuple[int, int] | None = None  # width and height before it was resized; None: those of the image
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ def prepare(base: Family, examples: Sequence[Example], params: TrainParams, weig
         buckets=_group(sizes),
         means=means,
         stds=stds,
-        placements=[Placement(e.image.size, (0, 0), size) for e, size in zip(examples, sizes, strict=True)],
+        placements=[
+            Placement(e.original or e.image.size, (0, 0), size) for e, size in zip(examples, sizes, strict=True)
+        ],
         weights=torch.tensor([example.weight * weight for example in examples], device=base.device),
         texts=list(texts),
         variants=variants,

@@ -36,7 +36,7 @@ def run(work: Work[TrainParams, TrainInputs]) -> TrainResult:
     family = base.load(work)
     most = ENOUGH * (params.resolution or work.base_model.resolution)
     examples = [
-        Example(work.image(entry, most), entry.captions, weight)
+        Example(work.image(entry, most), entry.captions, weight, entry.original)
         for entry, weight in zip(inputs.dataset, weights(inputs.dataset), strict=True)
     ]
     base.report_cut_texts(work, family, (text for example in examples for text in example.captions))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
+from transformers import CLIPTextModel
 
 from workers.diffusion.conditioning import Conditioning
+from workers.diffusion.families import original
+from workers.diffusion.families.components import Components
+from workers.diffusion.families.original import Layout
 from workers.diffusion.families.parts import Part
 from workers.diffusion.families.stable_diffusion import StableDiffusion
 
@@ -26,11 +29,16 @@ class StableDiffusion15(StableDiffusion):
 
     architecture = "stable-diffusion-v1"
     kohya_model: ClassVar[str] = "sd_v1"
-    pipeline = StableDiffusionPipeline
-    pipeline_options: ClassVar[dict[str, Any]] = {"safety_checker": None}
+    layouts: ClassVar[Mapping[str, Layout]] = {
+        "unet": original.UNET,
+        "vae": original.VAE,
+        "text_encoder": original.clip("cond_stage_model.transformer."),
+    }
+    padding: ClassVar[str] = "<|endoftext|>"  # of texts
 
-    def text_encoder_parts(self, pipeline: Any) -> list[Part]:
-        self.tokenizer, self.text_encoder = pipeline.tokenizer, pipeline.text_encoder
+    def text_encoder_parts(self, found: Components) -> list[Part]:
+        self.text_encoder = found.model("text_encoder", CLIPTextModel, self.dtype)
+        self.tokenizer = found.tokenizer("tokenizer", self.padding, self.text_encoder)
         return [self.clip_part("text_encoder", self.text_encoder, "lora_te_", others=["lora_te1_"])]
 
     def encode_prompts(self, texts: Sequence[str], clip_skip: int = 0) -> ClipStates:

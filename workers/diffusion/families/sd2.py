@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 
 from shared.catalog import BaseModel
+from workers.diffusion.families import original
+from workers.diffusion.families.original import Layout
 from workers.diffusion.families.sd15 import StableDiffusion15
 
 
@@ -14,6 +17,11 @@ class StableDiffusion2(StableDiffusion15):
     """The UNet attends to the last states but one of OpenCLIP's text encoder; its config has no last layer."""
 
     kohya_model: ClassVar[str] = "sd_v2"
+    layouts: ClassVar[Mapping[str, Layout]] = {
+        **StableDiffusion15.layouts,
+        "text_encoder": original.open_clip("cond_stage_model.model."),
+    }
+    padding: ClassVar[str] = "!"
 
     def __init__(self, row: BaseModel, device: str | torch.device | None = None):
         super().__init__(row, device)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from workers.diffusion.conditioning import Conditioning, Placement
+from workers.diffusion.families import original
+from workers.diffusion.families.components import Components
+from workers.diffusion.families.original import Layout, unet_path
 from workers.diffusion.families.parts import Part, underscored
 from workers.diffusion.families.stable_diffusion import StableDiffusion
 
@@ -27,28 +29,45 @@ class SdxlConditioning(Conditioning):
     )
 
 
+BUCKET_STEP = 64  # pixels between the sides of two buckets
+SMALLEST_SIDE = 512  # SDXL learned no smaller pictures; below, such steps would leave no shape but the square
+
+
 class StableDiffusionXL(StableDiffusion):
     """The UNet attends to the last states but one of both text encoders."""
 
     architecture = "stable-diffusion-xl-v1-base"
     kohya_model: ClassVar[str] = "sdxl_base_v1-0"
-    pipeline = StableDiffusionXLPipeline
+    layouts: ClassVar[Mapping[str, Layout]] = {
+        "unet": original.UNET,
+        "vae": original.VAE,
+        "text_encoder": original.clip("conditioner.embedders.0.transformer."),
+        "text_encoder_2": original.open_clip("conditioner.embedders.1.model."),
+    }
 
     def unet_part(self) -> Part:
         def kohya_path(path: str) -> str:
-            return underscored(sgm_path(path, self.unet.config.layers_per_block))
+            return underscored(unet_path(path, self.unet.config))
 
         # sd-scripts trains SDXL under the names of Stability's own code; diffusers' names are read as well
         return replace(super().unet_part(), kohya_path=kohya_path, other_kohya_prefixes=["lora_unet_"])
 
-    def text_encoder_parts(self, pipeline: Any) -> list[Part]:
-        self.tokenizer, self.tokenizer_2 = pipeline.tokenizer, pipeline.tokenizer_2
-        self.text_encoder, self.text_encoder_2 = pipeline.text_encoder, pipeline.text_encoder_2
+    def text_encoder_parts(self, found: Components) -> list[Part]:
+        self.text_encoder = found.model("text_encoder", CLIPTextModel, self.dtype)
+        self.text_encoder_2 = found.model("text_encoder_2", CLIPTextModelWithProjection, self.dtype)
+        self.tokenizer = found.tokenizer("tokenizer", "<|endoftext|>", self.text_encoder)
+        self.tokenizer_2 = found.tokenizer("tokenizer_2", "!", self.text_encoder_2)
         last = self.text_encoder.config.num_hidden_layers - 1  # the UNet is not told of its states: it could not learn
         return [
             self.clip_part("text_encoder", self.text_encoder, "lora_te1_", never=[f"encoder.layers.{last}."]),
             self.clip_part("text_encoder_2", self.text_encoder_2, "lora_te2_"),
         ]
+
+    def sizes(self, resolution: int | None) -> list[tuple[int, int]]:
+        side = resolution or self.row.resolution
+        step = max(self._unit, BUCKET_STEP if side >= SMALLEST_SIDE else 0)
+        square = side // step * step
+        return list(dict.fromkeys([(square, square), *buckets(side, step)]))
 
     def encode_prompts(self, texts: Sequence[str], clip_skip: int = 0) -> SdxlConditioning:
         first = self.text_encoder(self.tokens(self.tokenizer, texts), output_hidden_states=True)
@@ -74,41 +93,14 @@ class StableDiffusionXL(StableDiffusion):
         )[0]
 
 
-RESNET = {
-    "conv1": "in_layers.2",
-    "conv2": "out_layers.3",
-    "time_emb_proj": "emb_layers.1",
-    "conv_shortcut": "skip_connection",
-}
-OUTSIDE_BLOCKS = {
-    "conv_in": "input_blocks.0.0",
-    "conv_out": "out.2",
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0",
-    "add_embedding.linear_2": "label_emb.0.2",
-}
+def buckets(side: int, step: int) -> list[tuple[int, int]]:
+    """Widths and heights of about the area of a square, each from half its side to twice: 33 for 1024 in steps of 64.
 
-
-def sgm_path(path: str, layers: int) -> str:
-    """diffusers' path of a submodule of the UNet, in the names of Stability's own code (sgm).
-
-    `down_blocks.1.attentions.0.proj_in` -> `input_blocks.4.1.proj_in`, where each block has 2 layers.
+    SDXL was trained on such a list (arXiv 2307.01952, appendix I); this is the rule by which sd-scripts makes its own.
     """
-    if path in OUTSIDE_BLOCKS:
-        return OUTSIDE_BLOCKS[path]
-    if found := re.match(r"mid_block\.(resnets|attentions)\.(\d)\.(.+)", path):
-        kind, number, rest = found[1], int(found[2]), found[3]
-        return f"middle_block.{2 * number if kind == 'resnets' else 1}.{RESNET.get(rest, rest)}"
-    found = re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", path)
-    if not found:
-        return path
-    side, block, kind, number, rest = found[1], int(found[2]), found[3], int(found[4]), found[5]
-    place = {"resnets": 0, "attentions": 1}.get(kind, 0)
-    if kind == "downsamplers":  # a block of its own after the layers of its level
-        return f"input_blocks.{(block + 1) * (layers + 1)}.0.op"
-    if kind == "upsamplers":  # comes last in the last layer of its level, after resnet and attention
-        return f"output_blocks.{block * (layers + 1) + layers}.2.{rest}"
-    if side == "down":
-        return f"input_blocks.{1 + block * (layers + 1) + number}.{place}.{RESNET.get(rest, rest)}"
-    return f"output_blocks.{block * (layers + 1) + number}.{place}.{RESNET.get(rest, rest)}"
+    found: list[tuple[int, int]] = []
+    for width in range(-(-side // 2 // step) * step, 2 * side + 1, step):
+        height = min(side * side // width, 2 * side) // step * step
+        if height >= side / 2:
+            found += [(width, height), (height, width)]
+    return list(dict.fromkeys(found))

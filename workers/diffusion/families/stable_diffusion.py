@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
-import diffusers
 import numpy as np
 import torch
-import transformers
+from diffusers import UNet2DConditionModel
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from torch import Tensor, nn
 
 from shared.catalog import BaseModel
+from workers.diffusion.families import components
 from workers.diffusion.families.base import Family, has_fast_bf16
+from workers.diffusion.families.components import Components
+from workers.diffusion.families.original import Layout
 from workers.diffusion.families.parts import Part, Role, on_all
 from workers.diffusion.noise.discrete import Discrete
 
@@ -34,12 +35,14 @@ CLIP = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 # Width : height of the buckets; what lies between is padded.
 ASPECTS = (1.0, 3 / 4, 4 / 3, 9 / 16, 16 / 9)
 
+# The VAE works on so many at once: in fp32, one picture of 1024x1024 takes about 4 GB.
+VAE_PIXELS = 1024**2
+
 
 class StableDiffusion(Family):
-    """A diffusers folder, or one .safetensors file in the original layout with a folder of configs."""
+    """A diffusers folder, or one .safetensors file in the original layout."""
 
-    pipeline: ClassVar[Any]  # the class of diffusers that loads it
-    pipeline_options: ClassVar[dict[str, Any]] = {}
+    layouts: ClassVar[Mapping[str, Layout]]  # of its components in a single file
     kohya_model: ClassVar[str]  # the name of such base models that predict epsilon, in kohya's files
     aspects: ClassVar[tuple[float, ...]] = ASPECTS
     tokenizer: Any  # by which texts are found too long
@@ -50,13 +53,14 @@ class StableDiffusion(Family):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         on_cuda = self.device.type == "cuda"
         self.dtype = torch.float32 if not on_cuda else torch.bfloat16 if has_fast_bf16(self.device) else torch.float16
-        pipeline: Any = self._load_pipeline()
-        self.vae = self._freeze(pipeline.vae)
-        self.unet = self._freeze(pipeline.unet, self.dtype)
-        self.noise = Discrete(pipeline.scheduler.config, self.device)
+        found = components.of(row, self.layouts)
+        self.noise = Discrete(found.noise_config(), self.device)
+        self.vae = self._freeze(found.vae())
+        self.unet = self._freeze(found.model("unet", UNet2DConditionModel, self.dtype))
         self.kohya_version = self.kohya_model + ("_v" if self.noise.prediction_type == "v_prediction" else "")
         self._factor = 2 ** (len(self.vae.config.block_out_channels) - 1)  # pixels of a latent's side
-        self.parts = (self.unet_part(), *self.text_encoder_parts(pipeline))
+        self._unit = self._factor * 2 ** (len(self.unet.config.block_out_channels) - 1)  # what the UNet can halve
+        self.parts = (self.unet_part(), *self.text_encoder_parts(found))
 
     # parts
 
@@ -73,8 +77,8 @@ class StableDiffusion(Family):
         )
 
     @abstractmethod
-    def text_encoder_parts(self, pipeline: Any) -> list[Part]:
-        """The text encoders of the pipeline, moved to the device and frozen."""
+    def text_encoder_parts(self, found: Components) -> list[Part]:
+        """The text encoders, on the device and frozen."""
 
     def clip_part(
         self, name: str, module: nn.Module, kohya: str, others: Sequence[str] = (), never: Sequence[str] = ()
@@ -84,7 +88,7 @@ class StableDiffusion(Family):
         inner = "" if hasattr(module, "text_model") else "text_model."
         return Part(
             name=name,
-            module=self._freeze(module, self.dtype),
+            module=self._freeze(module),
             role=Role.TEXT_ENCODER,
             targets=on_all(CLIP),
             never=never,
@@ -106,7 +110,7 @@ class StableDiffusion(Family):
 
     def sizes(self, resolution: int | None) -> list[tuple[int, int]]:
         side = resolution or self.row.resolution
-        unit = self._factor * 2 ** (len(self.unet.config.block_out_channels) - 1)  # 64 pixels for SD 1.5
+        unit = self._unit
         sides = [(side * aspect**0.5, side * aspect**-0.5) for aspect in self.aspects]
         return [(max(unit, round(w / unit) * unit), max(unit, round(h / unit) * unit)) for w, h in sides]
 
@@ -116,15 +120,23 @@ class StableDiffusion(Family):
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images]))
-        x = pixels.to(self.device, torch.float32).permute(0, 3, 1, 2) / 127.5 - 1  # (batch, 3, height, width)
-        latents = self.vae.encode(x).latent_dist
-        return latents.mean * self.vae.config.scaling_factor, latents.std * self.vae.config.scaling_factor
+        means, stds = [], []
+        for some in pixels.split(at_once(*images[0].size)):
+            x = some.to(self.device, torch.float32).permute(0, 3, 1, 2) / 127.5 - 1  # (batch, 3, height, width)
+            latents = self.vae.encode(x).latent_dist
+            means.append(latents.mean * self.vae.config.scaling_factor)
+            stds.append(latents.std * self.vae.config.scaling_factor)
+        return torch.cat(means), torch.cat(stds)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> list[Image.Image]:
-        with torch.autocast(self.device.type, enabled=False) if self.decodes_in_fp32 else nullcontext():
-            x = self.vae.decode(latents.float() / self.vae.config.scaling_factor, return_dict=False)[0]
-        return VaeImageProcessor().postprocess(x.float(), output_type="pil")
+        height, width = (side * self._factor for side in latents.shape[-2:])
+        pictures: list[Image.Image] = []
+        for some in (latents.float() / self.vae.config.scaling_factor).split(at_once(width, height)):
+            with torch.autocast(self.device.type, enabled=False) if self.decodes_in_fp32 else nullcontext():
+                x = self.vae.decode(some, return_dict=False)[0]
+            pictures += VaeImageProcessor().postprocess(x.float(), output_type="pil")
+        return pictures
 
     # texts
 
@@ -141,42 +153,10 @@ class StableDiffusion(Family):
         beyond = places[self.tokenizer.model_max_length - 2 :]  # two tokens mark beginning and end
         return text[beyond[0][0] :] if beyond else ""
 
-    # loading
-
-    def _freeze(self, module: Any, dtype: torch.dtype = torch.float32) -> Any:
-        if dtype != torch.float32:  # they are loaded in it
-            module = module.to(dtype)
+    def _freeze(self, module: Any) -> Any:
         return module.to(self.device).requires_grad_(False).eval()
 
-    def _load_pipeline(self) -> Any:
-        """From the disk alone, in fp32, and never a pickle."""
-        row, path = self.row, Path(self.row.path)
-        # Without an explicit dtype, transformers would take over the one stored in the file.
-        options: dict[str, Any] = {"dtype": torch.float32, "local_files_only": True, **self.pipeline_options}
-        with _no_progress_bars():
-            if path.is_dir():
-                return self.pipeline.from_pretrained(path, use_safetensors=True, **options)
-            if not path.is_file():
-                raise FileNotFoundError(f"base model {row.name}: {row.path} is neither a folder nor a file")
-            if path.suffix != ".safetensors":
-                raise ValueError(f"base model {row.name}: {path.name} must be a .safetensors file")
-            if not row.config:
-                raise ValueError(
-                    f"base model {row.name}: a single file needs `config`, a folder of configs and tokenizer"
-                )
-            pipeline = self.pipeline.from_single_file(str(path), config=row.config, **options)
-        # A single file doesn't say what its UNet predicts: the catalog does.
-        pipeline.scheduler.register_to_config(prediction_type=row.prediction_type)
-        return pipeline
 
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """A worker's log is no terminal."""
-    for each in (diffusers.utils.logging, transformers.utils.logging):
-        each.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for each in (diffusers.utils.logging, transformers.utils.logging):
-            each.enable_progress_bar()
+def at_once(width: int, height: int) -> int:
+    """How many pictures of a size the VAE takes at once."""
+    return max(1, VAE_PIXELS // (width * height))
