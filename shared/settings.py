@@ -43,6 +43,7 @@ class Settings:
         60.0  # a running job that ignores its cancel for so long gets SIGKILL; SIGTERM after half of it
     )
     max_worker_bytes: int = 16_000_000_000  # of memory; a worker that uses more is replaced. 0: no limit
+    keep_model_bytes: int = 8_000_000_000  # of base models that a worker keeps in memory between jobs
     store_patience_seconds: float = 300.0  # how long a job waits for a store that is down
     orphan_grace_seconds: float = 86_400.0  # how long objects that no row names are kept; at least an hour
 

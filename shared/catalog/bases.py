@@ -12,7 +12,7 @@ HOSTINGS = ("yes", "no", UNKNOWN)  # whether others may be served with it for mo
 PREDICTION_TYPES = ("epsilon", "v_prediction", "flow_prediction")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BaseModel:
     """A checkpoint of a family, on this machine or on that of a worker. One with a `problem` can't be used."""
 
