@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DEFAULT_BYTES = 8_000_000_000
 WIDENED = 2  # on a CPU, half-precision weights take twice the bytes of their file
 
-_warm: OrderedDict[tuple[catalog.BaseModel, str], Family] = OrderedDict()  # the one used last comes last
+_warm: OrderedDict[catalog.BaseModel, Family] = OrderedDict()  # the one used last comes last
 
 
 def load(
@@ -27,12 +27,13 @@ def load(
     Before one is loaded, those used least recently are dropped until all together have at most `keep_bytes`, the new
     one counted with twice the size of its file.
     """
-    key = (base_model, str(device))
-    if key not in _warm:
+    warm = _warm.get(base_model)
+    if warm is None or (device is not None and str(warm.device) != str(device)):
+        _warm.pop(base_model, None)
         _make_room(keep_bytes - WIDENED * base_model.size_bytes)
-        _warm[key] = catalog.resolve(catalog.FAMILIES[base_model.family].code)(base_model, device)
-    _warm.move_to_end(key)
-    return _warm[key]
+        _warm[base_model] = catalog.resolve(catalog.FAMILIES[base_model.family].code)(base_model, device)
+    _warm.move_to_end(base_model)
+    return _warm[base_model]
 
 
 def check_device(device: str) -> None:
