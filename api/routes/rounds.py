@@ -156,7 +156,7 @@ def finish_round(body: dict[str, Any], project_id: str, number: int) -> Any:
 def _dry_run(project: Project, given: dict[str, Any]) -> Any:
     """What another round would do."""
     session = reading()
-    plan = Plan(rounds=[projects.another_round(session, project, given, runtime().base_models)])
+    plan = Plan(rounds=[projects.another_round(session, project, given, base_models())])
     number = len(rounds.of_project(session, project.id)) + 1
     shown = extent.of(session, project, plan, user(), runtime().settings, first=number)
     return jsonify(DryRunSchema().dump(shown))

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Collection
 
+from shared.catalog import FAMILIES, lineage_told_by
 from shared.checkpoints.header import BadModel, Header
 from shared.checkpoints.told import EPSILON, TITLES, Told, V
 
@@ -95,14 +96,6 @@ ARCHITECTURES = {
 SPEC_PREDICTIONS = {"epsilon": EPSILON, "v": V, "v_prediction": V}
 NAMED_V = re.compile(r"v[-_ .]?pred(?!a)", re.IGNORECASE)
 NAMED_EPSILON = re.compile(r"(?<![a-z])eps(?:ilon|[-_ .]?pred)", re.IGNORECASE)
-# Finetunes of SDXL with quality tags and terms of their own. A name that holds a word tells the lineage; what descends
-# from another comes before it.
-LINEAGES = {
-    "animagine": ("animagine",),
-    "noobai": ("noob", "naixl"),
-    "illustrious": ("illustrious", "illust"),
-    "pony": ("pony", "pdxl"),
-}
 PRECISIONS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F8_E4M3": "fp8", "F8_E5M2": "fp8", "F64": "fp64"}
 
 
@@ -215,7 +208,7 @@ def add_metadata(told: Told, metadata: dict[str, str]) -> None:
         told.add("resolution", "modelspec.resolution", round(area**0.5))
     for fact, key in (("license", "license"), ("description", "title")):
         told.add(fact, f"modelspec.{key}", metadata.get(f"modelspec.{key}", "").strip()[:200] or None)
-    told.add("lineage", "modelspec.title", lineage_told_by(metadata.get("modelspec.title", "")))
+    told.add("lineage", "modelspec.title", _lineage(told, metadata.get("modelspec.title", "")))
 
 
 def add_name(told: Told, name: str) -> None:
@@ -226,14 +219,14 @@ def add_name(told: Told, name: str) -> None:
             told.add("prediction_type", f"the name {name}", prediction)
     if silent and "prediction_type" in told.facts:
         told.notes.append("prediction_type: only its name tells it")
-    if "lineage" not in told.facts and told.facts.get("family", {}).values() and told.settle("family") == "sdxl":
-        told.add("lineage", f"the name {name}", lineage_told_by(name))
+    if "lineage" not in told.facts:
+        told.add("lineage", f"the name {name}", _lineage(told, name))
 
 
-def lineage_told_by(text: str) -> str | None:
-    """The lineage that a title or a name tells."""
-    said = text.lower()
-    return next((name for name, words in LINEAGES.items() if any(word in said for word in words)), None)
+def _lineage(told: Told, text: str) -> str | None:
+    """The lineage that a title or a name tells, if the family has it."""
+    family = told.settle("family")
+    return (lineage_told_by(family, text) or None) if family in FAMILIES else None
 
 
 def _precision(header: Header) -> str:

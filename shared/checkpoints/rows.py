@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from shared.catalog import FAMILIES
-from shared.catalog.bases import COMMERCIAL_USES, HOSTINGS
+from shared.catalog.bases import COMMERCIAL_USES, HOSTINGS, PREDICTION_TYPES
 from shared.checkpoints.header import BadModel
 
 MAX_FILE_BYTES = 1_000_000
-PREDICTION_TYPES = ("epsilon", "v_prediction")
+LINEAGES = [name for row in FAMILIES.values() for name in row.lineages]
 PLACES = ("path", "vae", "config")
 
 
@@ -53,7 +53,7 @@ def checked(row: Any, where: str, folder: Path, without: tuple[str, ...] = ()) -
 
 
 def _one_of(*choices: str) -> Callable[[Any], str | None]:
-    return lambda value: None if value in choices else f"must be one of {', '.join(choices)}"
+    return lambda value: None if value in choices else f"must be one of {', '.join(filter(None, choices))}"
 
 
 def _text(value: Any) -> str | None:
@@ -82,7 +82,7 @@ CHECKS: dict[str, Callable[[Any], str | None]] = {
     "prediction_type": _one_of(*PREDICTION_TYPES),
     "zero_terminal_snr": _flag,
     "vae": _place,
-    "lineage": _text,
+    "lineage": _one_of("", *LINEAGES),
     "config": _place,
     "license": _text,
     "commercial_use": _one_of(*COMMERCIAL_USES),

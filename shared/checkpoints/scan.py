@@ -15,7 +15,7 @@ from shared import catalog
 from shared.catalog import FAMILIES, BaseModel
 from shared.checkpoints import folder, header, licenses, recognition, rows
 from shared.checkpoints.header import BadModel
-from shared.checkpoints.told import TITLES, Told, settled
+from shared.checkpoints.told import EPSILON, TITLES, Told, V, settled
 
 log = structlog.get_logger()
 
@@ -176,6 +176,7 @@ class Scan:
         facts = settled(told, row)
         if facts["family"] not in FAMILIES:
             raise BadModel(f"{TITLES.get(facts['family'], facts['family'])} is not supported by this version")
+        _check_fit(facts)
         if not told.has_vae and not row.get("vae"):
             raise BadModel(f"it holds no VAE; name one as `vae` in {place.name}.toml or its row")
         _check_places(row)
@@ -243,6 +244,17 @@ def _read(path: Path, name: str) -> Told | str:
         return recognition.told_by_file(header.read_header(path), name)
     except BadModel as error:
         return str(error)
+
+
+def _check_fit(facts: dict[str, Any]) -> None:
+    """Refuse a lineage or prediction type that the family does not have."""
+    family, lineage = facts["family"], facts["lineage"]
+    lineages = FAMILIES[family].lineages
+    if lineage and lineage not in lineages:
+        known = f"its family {family} has {', '.join(lineages)}" if lineages else f"its family {family} has no lineages"
+        raise BadModel(f"its row says that its lineage is {lineage}, but {known}")
+    if facts["prediction_type"] not in (EPSILON, V) and (family in TITLES or family in catalog.BASE_MODELS):
+        raise BadModel(f"its row says that it predicts {facts['prediction_type']}, but {family} predicts epsilon or v")
 
 
 def _check_places(row: dict[str, Any]) -> None:

@@ -89,7 +89,10 @@ def test_a_row_names_a_file_elsewhere_by_a_path_from_its_own_folder(folder: Path
         ('vea = "x.safetensors"', "unknown key `vea`; do you mean `vae`?"),
         ('name = "other"', "unknown key `name`; the keys are family,"),
         ("size_bytes = 5", "unknown key `size_bytes`"),
-        ('prediction_type = "v"', "`prediction_type` is 'v', but must be one of epsilon, v_prediction"),
+        (
+            'prediction_type = "v"',
+            "`prediction_type` is 'v', but must be one of epsilon, v_prediction, flow_pred",
+        ),
         ('resolution = "512"', "`resolution` is '512', but must be a whole number"),
         ("resolution = 512.0", "`resolution` is 512.0"),
         ("resolution = true", "`resolution` is true"),
@@ -100,6 +103,7 @@ def test_a_row_names_a_file_elsewhere_by_a_path_from_its_own_folder(folder: Path
         ("hosting = true", "`hosting` is true"),
         ('vae = "~/vae.safetensors"', "`vae` is '~/vae.safetensors', but ~ is not expanded"),
         ("config = 5", "`config` is 5"),
+        ('lineage = "ponny"', "`lineage` is 'ponny', but must be one of animagine,"),
         ("license = [1]", "`license` is [1]"),
     ],
 )
@@ -114,6 +118,15 @@ def test_a_bad_value_is_named_by_file_row_and_key(folder: Path, line: str, what:
     found = look(folder)
     assert found["good"].problem.startswith(str(folder / "good.toml"))
     assert what.split(",")[0] in found["good"].problem
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [('lineage = "pony"', "sd15 has no lineages"), ('prediction_type = "flow_prediction"', "predicts epsilon or v")],
+)
+def test_what_the_family_does_not_have_is_refused(folder: Path, line: str, what: str) -> None:
+    (folder / "good.toml").write_text(f"{line}\n")
+    assert what in look(folder)["good"].problem
 
 
 def test_a_place_in_the_home_folder_is_refused(folder: Path) -> None:
