@@ -25,7 +25,6 @@ class BaseModel:
     vae: str = ""  # for a file without a VAE, or to replace it: a folder or a .safetensors file
     lineage: str = ""  # a name of its family's lineages
     config: str = ""  # for a single file: a diffusers folder with its configs and tokenizer
-    variant: str = ""  # of a folder's weights, such as fp16
     license: str = ""
     commercial_use: str = UNKNOWN  # one of COMMERCIAL_USES
     hosting: str = UNKNOWN  # one of HOSTINGS

@@ -61,7 +61,8 @@ def told_by_folder(folder: Path, name: str) -> Told:
         variants.add(_variant(files[0], stem))
         dtypes = Counter(_dtype(file) for file in files)
         stored = dtypes.most_common(1)[0][0] if part == "unet" else stored
-    told.variant = max(variants)
+    if variant := max(variants):
+        told.notes.append(f"some of its weights are there as {variant} only")
     told.notes.append(f"its UNet is stored in {PRECISIONS.get(stored, stored)}")
     return told
 

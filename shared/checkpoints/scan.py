@@ -184,7 +184,6 @@ class Scan:
         return BaseModel(
             name=place.name,
             path=str(path),
-            variant=told.variant,
             vae=row.get("vae", ""),
             config=row.get("config", ""),
             size_bytes=sum(size for _, size, _ in stamp),
@@ -202,7 +201,7 @@ class Scan:
         if isinstance(told, str):
             raise BadModel(told)
         facts = {fact: dict(sources) for fact, sources in told.facts.items()}
-        return Told(facts, told.has_vae, told.variant, list(told.notes))
+        return Told(facts, told.has_vae, list(told.notes))
 
     def _with_hash(self, model: BaseModel, sha256_of: Callable[[Path, Stamp], str]) -> BaseModel:
         stamp = stamp_of(Path(model.path))

@@ -20,7 +20,6 @@ class Told:
 
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     has_vae: bool = True
-    variant: str = ""  # of a folder's weights, such as fp16
     notes: list[str] = field(default_factory=list)
 
     def add(self, fact: str, source: str, value: Any) -> None:

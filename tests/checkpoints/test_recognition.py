@@ -301,13 +301,15 @@ def test_a_diffusers_folder_says_it_all(look: Look, tmp_path: Path) -> None:
     scheduler = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
     width = {"cross_attention_dim": 2048, "sample_size": 128}
     found = folder_of(look, tmp_path, kind="StableDiffusionXLPipeline", unet=width, scheduler=scheduler)
-    assert (found.problem, found.family, found.resolution, found.variant) == ("", "sdxl", 1024, "")
+    assert (found.problem, found.family, found.resolution) == ("", "sdxl", 1024)
     assert (found.prediction_type, found.zero_terminal_snr) == ("v_prediction", True)
 
 
-def test_a_folder_with_nothing_but_fp16_weights_is_read_as_that_variant(look: Look, tmp_path: Path) -> None:
-    assert folder_of(look, tmp_path, suffix=".fp16.safetensors").variant == "fp16"
-    assert folder_of(look, tmp_path).variant == ""  # now it has both
+def test_a_folder_with_nothing_but_fp16_weights_is_read(look: Look, tmp_path: Path) -> None:
+    note = "some of its weights are there as fp16 only"
+    found = folder_of(look, tmp_path, suffix=".fp16.safetensors")
+    assert (found.problem, note in found.notes) == ("", True)
+    assert note not in folder_of(look, tmp_path).notes  # now it has both
 
 
 def test_a_folder_in_shards_must_have_them_all(look: Look, tmp_path: Path) -> None:
@@ -317,7 +319,7 @@ def test_a_folder_in_shards_must_have_them_all(look: Look, tmp_path: Path) -> No
     shards = {"a": "diffusion_pytorch_model-00001-of-00002.safetensors"}
     index = unet / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": shards}))
-    assert (look().problem, look().variant) == ("", "")
+    assert look().problem == ""
     index.write_text(json.dumps({"weight_map": shards | {"b": "diffusion_pytorch_model-00002-of-00002.safetensors"}}))
     assert "00002-of-00002.safetensors is missing" in look().problem
     index.write_text(json.dumps({"weight_map": {"b": "../../../../etc/passwd"}}))
