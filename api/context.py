@@ -12,12 +12,19 @@ from flask import current_app, g, request
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from shared import inventory
+from shared.catalog import BaseModel
 from shared.models import ApiKey, User
 from shared.runtime import Runtime
 
 
 def runtime() -> Runtime:
     return cast(Runtime, current_app.extensions["bootlora"])
+
+
+def base_models() -> dict[str, BaseModel]:
+    """The base models of all workers, by name."""
+    return inventory.known(reading(), runtime().settings)
 
 
 def api_key() -> ApiKey:

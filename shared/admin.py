@@ -10,7 +10,8 @@ from alembic.config import Config
 from environs import EnvError
 from sqlalchemy import select
 
-from shared import audit, ownership, reconcile, users
+from shared import audit, inventory, ownership, reconcile, users
+from shared.catalog import BaseModel
 from shared.errors import BootloraError
 from shared.models import ApiKey
 from shared.outside.db import Database
@@ -120,6 +121,34 @@ def revoke_key(key: str) -> None:
         users.revoke(session, row)
         audit.record_operator(session, "revoke_user_key", f"/v1/users/{row.user_id}/keys/{row.id}")
     click.echo(f"{row.id} of {row.user.name} is revoked")
+
+
+@main.command()
+def models() -> None:
+    """List the base models of all workers: what they are, their licence and hash, and what is wrong with them."""
+    settings = Settings.from_env()
+    with Database(settings.database_url).reading() as session:
+        known, at_hand = inventory.known(session, settings), inventory.at_hand(session, settings)
+    for model in known.values():
+        if model.problem:
+            click.echo(f"{model.name}  can't be used: {model.problem}")
+            continue
+        click.echo("  ".join(_facts(model, at_hand is None or model.name in at_hand)))
+        for note in model.notes:
+            click.echo(f"    {note}")
+
+
+def _facts(model: BaseModel, available: bool) -> list[str]:
+    return [
+        model.name,
+        f"{model.family}{f' ({model.lineage})' if model.lineage else ''}",
+        f"{model.prediction_type}{' with zero terminal SNR' if model.zero_terminal_snr else ''}",
+        f"{model.resolution} px",
+        f"{model.size_bytes / 1e9:.2f} GB",
+        f"sha256 {model.sha256 or 'not computed yet'}",
+        f"licence: {model.license or 'unknown'}, commercial use: {model.commercial_use}, hosting: {model.hosting}",
+        "on a live worker" if available else "on no live worker",
+    ]
 
 
 @main.command("reconcile")

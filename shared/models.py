@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Table, UniqueConstraint, desc, text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from shared.catalog import BaseModel
 from shared.catalog.kinds import DatasetEntry
 from shared.catalog.params import Plan, RoundPlan
 from shared.ids import new_id
@@ -203,6 +204,17 @@ class Worker(Base):
     queue: Mapped[str]
     slots: Mapped[int]
     seen_at: Mapped[datetime]
+
+
+class WorkerModel(Base):
+    """A base model as a worker has reported it. The row stays for some days after the worker has gone."""
+
+    __tablename__ = "worker_models"
+    worker: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[BaseModel] = mapped_column(Record(BaseModel))
+    usable: Mapped[bool]  # False: the model has a problem
+    reported_at: Mapped[datetime]
 
 
 class Lora(Base):

@@ -28,6 +28,7 @@ from shared.queue import jobs
 from shared.settings import Settings
 
 MIN_REFERENCES = 4
+MOST_NAMED = 20  # base models in a message
 
 _users, _projects = User.__table__, Project.__table__
 _ONE_AT_A_TIME = select(_users.c.id).where(_users.c.id == bindparam("whose")).with_for_update(key_share=True)
@@ -80,13 +81,26 @@ def draft(user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) 
 
 
 def base_model(base_models: dict[str, BaseModel], name: str) -> BaseModel:
+    """The base model of a name.
+
+    Raises:
+        Invalid: there is none, or it can't be used.
+    """
     if name not in base_models:
+        usable = sorted(each.name for each in base_models.values() if not each.problem)
         raise Invalid(
-            f"there is no base model {name!r}; use one of {', '.join(sorted(base_models))}",
+            f"there is no base model {name!r}; use one of {', '.join(usable[:MOST_NAMED])}",
             code="unknown_base_model",
             errors=[{"pointer": "/base_model", "detail": "unknown"}],
         )
-    return base_models[name]
+    found = base_models[name]
+    if found.problem:
+        raise Invalid(
+            f"the base model {name!r} can't be used: {found.problem}",
+            code="base_model_unusable",
+            errors=[{"pointer": "/base_model", "detail": found.problem}],
+        )
+    return found
 
 
 def change(session: Session, project: Project, changes: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
@@ -106,15 +120,16 @@ def change(session: Session, project: Project, changes: dict[str, Any], base_mod
             setattr(project, name, captions.clean(changes[name]))
     if "metadata" in changes:
         project.labels = changes["metadata"]
-    base = base_model(base_models, project.base_model)
-    with under("/plan"):
-        if "plan" in changes:
-            project.plan = plans.resolve(changes["plan"], base)
-        elif project.base_model != old_base:
-            project.plan = plans.carry_over(project.plan, base_models.get(old_base, base), base)
-    _check_words(project)
-    for plan in project.plan.rounds:
-        _check_prompts(project, plan, base)
+    if fixed:
+        base, old = base_model(base_models, project.base_model), base_models.get(old_base)
+        with under("/plan"):
+            if "plan" in changes:
+                project.plan = plans.resolve(changes["plan"], base)
+            elif project.base_model != old_base:
+                project.plan = plans.carry_over(project.plan, base if old is None or old.problem else old, base)
+        _check_words(project)
+        for plan in project.plan.rounds:
+            _check_prompts(project, plan, base)
     if project.feature_tags != old_features:
         _retag(session, project, old_features)
     if changes.get("curation", old_curation) != old_curation:

@@ -10,11 +10,13 @@ from typing import Any
 from sqlalchemy import delete, inspect, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from shared import inventory
 from shared.models import Base, Delivery, IdempotencyKey
 from shared.outside.db import clock
 from shared.settings import Settings
 
 BATCH = 1000
+KEEP_INVENTORY_DAYS = 7  # after a worker has gone: jobs and projects may still name what it had
 DAY = 86_400.0
 ENDED = ("delivered", "failed")
 
@@ -24,7 +26,7 @@ def forget(session: Session, settings: Settings) -> int:
     gone = _forget(session, IdempotencyKey, IdempotencyKey.created_at, settings.keep_idempotency_keys_days)
     for state in ENDED:
         gone += _forget(session, Delivery, Delivery.due_at, settings.keep_deliveries_days, Delivery.state == state)
-    return gone
+    return gone + inventory.forget(session, KEEP_INVENTORY_DAYS)
 
 
 def _forget(session: Session, model: type[Base], age: InstrumentedAttribute[Any], days: int, *which: Any) -> int:

@@ -52,7 +52,7 @@ class Runtime:
     storage: Storage
     broker: JobSender
     vault: Vault
-    base_models: dict[str, BaseModel]
+    base_models: dict[str, BaseModel]  # that this process can load itself; `inventory` knows those of all workers
 
     def __post_init__(self) -> None:
         denied.use(self.settings)
@@ -65,7 +65,7 @@ class Runtime:
             storage=open_storage(settings),
             broker=Broker(settings),
             vault=Vault(settings.secret_key),
-            base_models=catalog.base_models(settings.models_file),
+            base_models=catalog.base_models(),
         )
 
     @contextmanager
@@ -107,7 +107,7 @@ class Runtime:
     def _send(self, taken: list[Turn]) -> int:
         for sent, turn in enumerate(taken):
             try:
-                self.broker.send(*turn)
+                self.broker.send(turn.queue, turn.id, turn.attempt)
             except Unavailable as error:
                 log.warning("dispatch.failed", job_id=turn.id, error=str(error))
                 self._unsend(taken[sent:])

@@ -29,7 +29,8 @@ class Settings:
     s3_secret_key: str = field(default="", repr=False)
     s3_region: str = "us-east-1"
     scratch_dir: Path = Path(tempfile.gettempdir()) / "bootlora"
-    models_file: Path | None = None  # a TOML file with more base models
+    models_dir: Path | None = None  # a folder of base models: .safetensors files and diffusers folders
+    models_file: Path | None = None  # a TOML file that says more of base models, or names others
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
 
     # when a worker counts as lost
@@ -42,6 +43,7 @@ class Settings:
         60.0  # a running job that ignores its cancel for so long gets SIGKILL; SIGTERM after half of it
     )
     max_worker_bytes: int = 16_000_000_000  # of memory; a worker that uses more is replaced. 0: no limit
+    keep_model_bytes: int = 8_000_000_000  # of base models that a worker keeps in memory between jobs
     store_patience_seconds: float = 300.0  # how long a job waits for a store that is down
     orphan_grace_seconds: float = 86_400.0  # how long objects that no row names are kept; at least an hour
 
@@ -118,6 +120,7 @@ class Settings:
                 "s3_public_endpoint": env.str(
                     "S3_PUBLIC_ENDPOINT", "", validate=lambda url: url and _checked(addresses.store_server)(url)
                 ),
+                "models_dir": env.path("MODELS_DIR", None),
                 "models_file": env.path("MODELS_FILE", None),
                 "scratch_dir": env.path("SCRATCH_DIR", Settings.scratch_dir),
             }

@@ -165,9 +165,10 @@ def test_workers_compute_with_one_thread_as_in_the_embedded_stack_and_the_gpu_wo
     assert re.search(r"(?m)^#OMP_NUM_THREADS=", (ROOT / ".env.example").read_text())
 
 
-@pytest.mark.parametrize("name", ["api", "worker-gpu", "worker-cpu", "worker-io"])
-def test_who_reads_the_list_of_base_models_has_the_folder_that_it_lies_in(name: str) -> None:
-    assert "${MODELS_DIR:-./base-models}:/models:ro" in SERVICES[name]["volumes"]
+def test_the_worker_that_loads_base_models_has_their_folder_and_tells_the_others() -> None:
+    mount = "${MODELS_DIR:-./base-models}:/models:ro"
+    assert [name for name, service in SERVICES.items() if mount in service.get("volumes", [])] == ["worker-gpu"]
+    assert SERVICES["worker-gpu"]["environment"]["BOOTLORA_MODELS_DIR"] == "/models"
 
 
 def test_the_processes_of_the_api_have_a_place_to_count_together() -> None:

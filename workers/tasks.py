@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from celery import signals
 
-from shared import ownership
+from shared import inventory, ownership
 from shared.catalog import QUEUES
 from shared.outside import logs
 from shared.queue import jobs, turns
@@ -26,6 +26,7 @@ from workers.clock import Clock
 from workers.diffusion import families
 from workers.runner import run_job
 from workers.scratch import sweep
+from workers.shelf import HASH_SECONDS, LOOK_SECONDS, Shelf
 from workers.watchdog import Watchdog
 
 log = structlog.get_logger()
@@ -47,22 +48,35 @@ class Node:
     queue = ""
     busy = False
     runtime: Runtime
-    clock: Clock | None = None
+    clocks: tuple[Clock, ...] = ()
 
     def start(self) -> None:
-        """Connect, requeue the jobs of a dead predecessor, check the device, and start checking in."""
+        """Connect, requeue the jobs of a dead predecessor, check the device and models, and start checking in."""
         self.runtime = Runtime.from_settings(settings)
         self.runtime.bury_predecessor(self.name)
         if QUEUES[self.queue].uses_device and settings.device != "auto":
             families.check_device(settings.device)
         sweep(settings.scratch_dir)
         watchdog = Watchdog(DEAF_AFTER * settings.redispatch_seconds, self.unclaimed, lambda: self.busy)
-        self.clock = Clock({self.check_in: settings.heartbeat_seconds, watchdog.look: settings.heartbeat_seconds})
-        self.clock.start()
+        beat = Clock({self.check_in: settings.heartbeat_seconds, watchdog.look: settings.heartbeat_seconds})
+        self.clocks = (beat, *self.watch_models())
+        for clock in self.clocks:
+            clock.start()
+
+    def watch_models(self) -> tuple[Clock, ...]:
+        """Look for base models, and the clocks that go on looking. Hashes have their own: they take long."""
+        if not QUEUES[self.queue].uses_device:
+            return ()
+        shelf = Shelf(self.runtime)
+        shelf.look()
+        return Clock({shelf.look: LOOK_SECONDS}), Clock({shelf.hash_next: HASH_SECONDS})
 
     def work(self, job_id: str, attempt: int) -> None:
         if draining():
             self.decline(job_id, attempt)
+            return
+        if not self.can_run(job_id):
+            self.pass_on(job_id, attempt)
             return
         self.busy = True
         try:
@@ -81,7 +95,25 @@ class Node:
             return
         with self.runtime.transaction() as session:
             jobs.check_in(session, self.name, self.queue, slots=1)
+            if QUEUES[self.queue].uses_device:
+                inventory.report(session, self.name, self.runtime.base_models)
             jobs.wake(session, self.queue)
+
+    def can_run(self, job_id: str) -> bool:
+        """Whether this worker has the job's base model. A worker without a device loads none."""
+        if not QUEUES[self.queue].uses_device:
+            return True
+        with self.runtime.db.reading() as session:
+            name = jobs.base_model_of(session, job_id)
+        model = self.runtime.base_models.get(name) if name else None
+        return name is None or (model is not None and not model.problem)
+
+    def pass_on(self, job_id: str, attempt: int) -> None:
+        """Refuse a message whose base model another worker has. Wakes nobody: the clock sends it again in a second."""
+        log.info("job.passed_on", job_id=job_id, attempt=attempt)
+        with self.runtime.db.transaction() as session:
+            inventory.report(session, self.name, self.runtime.base_models)
+            turns.unsend(session, job_id, attempt)
 
     def decline(self, job_id: str, attempt: int) -> None:
         """Refuse a message while shutting down: check out, and let another worker get the job."""
@@ -92,10 +124,11 @@ class Node:
 
     def stop(self) -> None:
         """Check out and disconnect."""
-        if self.clock is None:
+        if not self.clocks:
             return
-        self.clock.stop()
-        self.clock = None
+        for clock in self.clocks:
+            clock.stop()
+        self.clocks = ()
         with self.runtime.transaction() as session:
             jobs.check_out(session, self.name)
         self.runtime.close()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +15,7 @@ import stamina
 from PIL import Image
 from sqlalchemy.exc import DBAPIError
 
+from shared import inventory
 from shared.catalog import BaseModel
 from shared.catalog.kinds import DatasetEntry, I, ImageInput, JobOutput, P, StoredImage
 from shared.errors import JobFailed, NotFound, Unavailable
@@ -41,18 +43,25 @@ class Work(Generic[P, I]):
     folder: Path
     runtime: Runtime
     pulse: Pulse
+    base_sha256: str = ""  # of the base model that is loaded
     _started: float = field(default_factory=time.monotonic)
     _first_step: int | None = None
 
-    @property
+    @cached_property
     def base_model(self) -> BaseModel:
+        """The job's base model: that of this machine, else what other workers have told. The latter has no `path`."""
         name: str = getattr(self.inputs, "base_model")  # noqa: B009  (not all kinds have it)
-        try:
-            return self.runtime.base_models[name]
-        except KeyError:
+        found = self.runtime.base_models.get(name)
+        if found is None:
+            with self.runtime.db.reading() as session:
+                found = inventory.known(session, self.runtime.settings).get(name)
+        if found is None:
             raise JobFailed(
-                "base_model_unavailable", f"this worker has no base model {name!r}; check its models file"
-            ) from None
+                "base_model_unavailable", f"there is no base model {name!r} any more; put it back, then retry"
+            )
+        if found.problem:
+            raise JobFailed("base_model_unusable", f"the base model {name!r} can't be used: {found.problem}")
+        return found
 
     def fetch(self, key: str, sha256: str | None = None) -> Path:
         """Download an object and check its SHA-256. Uploads by clients have no known SHA-256 yet."""
@@ -104,9 +113,11 @@ class Work(Generic[P, I]):
     def save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save where another attempt resumes. Retries for the length of the lease if the database is away."""
 
+        state = checkpoint | {"base_sha256": self.base_sha256}
+
         def save() -> None:
             with self.runtime.db.transaction() as session:
-                jobs.save_checkpoint(session, self.job, checkpoint)
+                jobs.save_checkpoint(session, self.job, state)
 
         self._retried(save, on=DBAPIError, seconds=self.runtime.settings.lease_seconds)
 

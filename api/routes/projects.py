@@ -10,7 +10,7 @@ from flask import jsonify
 
 from api import etags, extent, filters, owned
 from api.blueprint import Blueprint
-from api.context import after, begin_transaction, reading, release, runtime, user
+from api.context import after, base_models, begin_transaction, reading, release, runtime, user
 from api.pagination import page, page_of
 from api.schemas.fields import address
 from api.schemas.jobs import GenerationSchema, JobSchema
@@ -48,11 +48,11 @@ def create_project(query: dict[str, Any], body: dict[str, Any]) -> Any:
     """
     if query["dry_run"]:
         projects.check_count(reading(), user(), runtime().settings)
-        return _dry_run(projects.draft(user(), body, runtime().base_models))
+        return _dry_run(projects.draft(user(), body, base_models()))
     session = begin_transaction()
     projects.one_count_at_a_time(session, user().id)
     projects.check_count(session, user(), runtime().settings)
-    project = projects.create(session, user(), body, runtime().base_models)
+    project = projects.create(session, user(), body, base_models())
     return project, {"Location": address(f"/v1/projects/{project.id}")}
 
 
@@ -94,7 +94,7 @@ def change_project(body: dict[str, Any], project_id: str) -> Any:
     session = begin_transaction()
     project = owned.locked_project(project_id)
     etags.check(ProjectSchema, project)
-    return projects.change(session, project, body, runtime().base_models)
+    return projects.change(session, project, body, base_models())
 
 
 @blp.delete("/projects/<id:project_id>")
@@ -126,10 +126,12 @@ def start_project(query: dict[str, Any], project_id: str) -> Any:
     """
     if query["dry_run"]:
         project = owned.project(project_id)
+        projects.base_model(base_models(), project.base_model)
         projects.check_startable(reading(), project)
         return _dry_run(project)
     session = begin_transaction()
     project = owned.locked_project(project_id)
+    projects.base_model(base_models(), project.base_model)
     jobs.check_cap(session, user(), runtime().settings)
     projects.start(session, project)
     return project, {"Location": address(f"/v1/projects/{project.id}")}
@@ -158,6 +160,7 @@ def retry_project(project_id: str) -> Any:
     """Run the failed stage again, from its last checkpoint"""
     session = begin_transaction()
     project = owned.locked_project(project_id)
+    projects.base_model(base_models(), project.base_model)
     jobs.check_cap(session, user(), runtime().settings)
     rounds.retry(session, project)
     return project, {"Location": address(f"/v1/projects/{project.id}")}
@@ -178,12 +181,12 @@ def generate_pictures(query: dict[str, Any], body: dict[str, Any], project_id: s
     """
     if query["dry_run"]:
         project = owned.project(project_id)
-        _, inputs = projects.drawing(reading(), project, body, runtime().base_models, runtime().settings)
+        _, inputs = projects.drawing(reading(), project, body, base_models(), runtime().settings)
         shown = extent.of_drawing(reading(), project, len(inputs.pictures), user(), runtime().settings)
         return jsonify(DrawingDryRunSchema().dump(shown))
     session = begin_transaction()
     project = owned.locked_project(project_id)
-    job = projects.draw(session, project, user(), body, runtime().base_models, runtime().settings)
+    job = projects.draw(session, project, user(), body, base_models(), runtime().settings)
     return job, {"Location": address(f"/v1/jobs/{job.id}")}
 
 

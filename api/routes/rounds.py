@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from api import etags, extent, owned
 from api.blueprint import Blueprint
-from api.context import begin_transaction, reading, runtime, user
+from api.context import base_models, begin_transaction, reading, runtime, user
 from api.pagination import PageQuery, list_of, page, page_of
 from api.schemas.fields import address
 from api.schemas.images import ImageSchema
@@ -60,7 +60,7 @@ def add_round(query: dict[str, Any], body: dict[str, Any], project_id: str) -> A
     session = begin_transaction()
     project = owned.locked_project(project_id)
     jobs.check_cap(session, user(), runtime().settings)
-    round_ = projects.add_round(session, project, body, runtime().base_models)
+    round_ = projects.add_round(session, project, body, base_models())
     return _shown(session, round_), {"Location": address(f"/v1/projects/{project.id}/rounds/{round_.number}")}
 
 
@@ -106,6 +106,7 @@ def ask_for_candidates(query: dict[str, Any], body: dict[str, Any], project_id: 
         return jsonify(DrawingDryRunSchema().dump(shown))
     session = begin_transaction()
     round_ = owned.locked_round(project_id, number)
+    projects.base_model(base_models(), round_.project.base_model)
     jobs.check_cap(session, user(), runtime().settings)
     job = rounds.ask_for_more(session, round_, body["count"], body.get("views"))
     return job, {"Location": address(f"/v1/jobs/{job.id}")}
@@ -155,7 +156,7 @@ def finish_round(body: dict[str, Any], project_id: str, number: int) -> Any:
 def _dry_run(project: Project, given: dict[str, Any]) -> Any:
     """What another round would do."""
     session = reading()
-    plan = Plan(rounds=[projects.another_round(session, project, given, runtime().base_models)])
+    plan = Plan(rounds=[projects.another_round(session, project, given, base_models())])
     number = len(rounds.of_project(session, project.id)) + 1
     shown = extent.of(session, project, plan, user(), runtime().settings, first=number)
     return jsonify(DryRunSchema().dump(shown))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from api.blueprint import Blueprint
-from api.context import api_key, reading, runtime
+from api.context import api_key, base_models, reading, runtime
 from api.pagination import list_of
 from api.schemas.service import BaseModelSchema, LimitsSchema, MeSchema
-from shared import usage
+from shared import inventory, usage
 
 blp = Blueprint("service", __name__, url_prefix="/v1", description="Base models, limits, and your user")
 
@@ -17,8 +17,17 @@ blp = Blueprint("service", __name__, url_prefix="/v1", description="Base models,
 @blp.needs("")
 @blp.response(200, list_of(BaseModelSchema))
 def list_base_models() -> Any:
-    """List the base models"""
-    return {"items": list(runtime().base_models.values())}
+    """List the base models
+
+    They are those that ship and those in the folders of the workers. One with a `problem` can't be used.
+    """
+    at_hand = inventory.at_hand(reading(), runtime().settings)
+    return {
+        "items": [
+            {"model": model, "available": not model.problem and (at_hand is None or model.name in at_hand)}
+            for model in base_models().values()
+        ]
+    }
 
 
 @blp.get("/limits")

@@ -23,6 +23,7 @@ from api.schemas.fields import (
     Timestamp,
 )
 from api.schemas.plans import GenerateParamsSchema
+from shared import inventory
 from shared.catalog.kinds import KINDS
 from shared.catalog.params import MAX_SEED
 from shared.lifecycle import TERMINAL_JOB_STATES
@@ -60,6 +61,11 @@ class JobSchema(Answer):
         required=True, allow_none=True, metadata={"description": "By what such jobs took here lately. Null: unknown."}
     )
     seconds_to_finish = fields.Float(required=True, allow_none=True)
+    waits_for = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "What it lacks: no worker that is alive can load its base model. Null: nothing."},
+    )
     error = fields.Nested(FailureSchema, required=True, allow_none=True)
     metadata = fields.Dict(keys=fields.String(), values=fields.String(), attribute="labels", required=True)
     cancel_requested_at = fields.AwareDateTime(required=True, allow_none=True)
@@ -80,11 +86,15 @@ class JobSchema(Answer):
     @post_dump(pass_original=True)
     def _foresee(self, shown: dict[str, Any], job: Job, **_: Any) -> dict[str, Any]:
         """Beside the row, what is to be expected of it: of one that has ended, nothing."""
-        place, wait = None, speeds.Wait()
+        place, wait, waits_for = None, speeds.Wait(), None
         if job.state not in TERMINAL_JOB_STATES:
+            waits_for = inventory.lack(reading(), job, runtime().settings)
             place = turns.place(reading(), job)
             wait = speeds.wait(reading(), job, place, runtime().settings)
-        return shown | {"place": place, "seconds_to_start": wait.to_start, "seconds_to_finish": wait.to_finish}
+        if waits_for is not None:
+            wait = speeds.Wait()
+        seconds = {"seconds_to_start": wait.to_start, "seconds_to_finish": wait.to_finish}
+        return shown | {"place": place, "waits_for": waits_for} | seconds
 
 
 class ImportedFileSchema(Answer):

@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from marshmallow import fields
 
 from api.schemas.fields import Answer
 from api.schemas.users import KeySchema, UserSchema
+from shared.catalog.bases import COMMERCIAL_USES, HOSTINGS
+
+
+def _model(type_: type[fields.Field[Any]], name: str, description: str = "", **more: Any) -> Any:
+    about = {"description": description} if description else {}
+    return type_(required=True, attribute=f"model.{name}", metadata=about | more.pop("metadata", {}), **more)
 
 
 class BaseModelSchema(Answer):
-    name = fields.String(required=True)
-    family = fields.String(required=True)
-    resolution = fields.Integer(
-        required=True, metadata={"description": "Side in pixels of the pictures that it draws best."}
+    name = _model(fields.String, "name")
+    family = _model(fields.String, "family", "Empty if its problem hides it.")
+    lineage = _model(fields.String, "lineage", "The finetune that it descends from, such as `pony`; empty: none known.")
+    resolution = _model(fields.Integer, "resolution", "Side in pixels of the pictures that it draws best.")
+    prediction_type = _model(fields.String, "prediction_type")
+    zero_terminal_snr = _model(fields.Boolean, "zero_terminal_snr", "Whether the last time is pure noise.")
+    license = _model(fields.String, "license")
+    commercial_use = _model(fields.String, "commercial_use", metadata={"enum": list(COMMERCIAL_USES)})
+    hosting = _model(
+        fields.String, "hosting", "Whether others may be served with it for money.", metadata={"enum": list(HOSTINGS)}
     )
-    prediction_type = fields.String(required=True)
-    license = fields.String(required=True)
-    description = fields.String(required=True)
+    description = _model(fields.String, "description")
+    size_bytes = _model(fields.Integer, "size_bytes")
+    sha256 = _model(fields.String, "sha256", "Of its file, or of what its folder holds; empty until it is computed.")
+    notes = fields.List(
+        fields.String(),
+        required=True,
+        attribute="model.notes",
+        metadata={"description": "What was filled in or ignored."},
+    )
+    problem = fields.Function(
+        lambda row: row["model"].problem or None,
+        required=True,
+        metadata={"type": ["string", "null"], "description": "Why it can't be used, and what to do. Null: it can."},
+    )
+    available = fields.Boolean(
+        required=True, metadata={"description": "Whether a worker that is alive can load it. If not, its jobs wait."}
+    )
 
 
 class LimitsSchema(Answer):

@@ -119,6 +119,11 @@ def max_waiting(user: User, settings: Settings) -> int:
     return user.max_queued_jobs if user.max_queued_jobs is not None else settings.max_queued_jobs
 
 
+def base_model_of(session: Session, job_id: str) -> str | None:
+    """The base model that a job needs; None if it needs none, or there is no such job."""
+    return session.scalar(_BASE_MODEL_OF, {"wanted": job_id})
+
+
 def claim(session: Session, job_id: str, attempt: int, worker: str, lease_seconds: float) -> ClaimedJob | None:
     """Claim a queued job. Returns None if this attempt is over or already claimed."""
     token = secrets.token_hex(16)
@@ -334,6 +339,7 @@ def _taking(lease_seconds: float) -> Any:
 
 
 _SET_IN_LINE = update(_users).where(_users.c.id == bindparam("whose"), _users.c.in_line.is_(False)).values(in_line=True)
+_BASE_MODEL_OF = select(_jobs.c.inputs["base_model"].as_string()).where(_jobs.c.id == bindparam("wanted"))
 _ONE_AT_A_TIME = select(User.id).where(User.id == bindparam("whose")).with_for_update(key_share=True)
 _WAITING_AND_CAPPED = select(func.count()).where(
     Job.user_id == bindparam("whose"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from shared.catalog import FORMER_QUEUES
+from shared import inventory
+from shared.catalog import FORMER_QUEUES, QUEUES
 from shared.lifecycle import JobState
 from shared.models import Job, User, Worker
 from shared.outside.db import clock
@@ -18,6 +21,7 @@ MAX_COUNTED = 1_000  # waiting jobs of a queue; with more, no places are compute
 
 # Statements against tables, not mapped classes: SQLAlchemy then does not synchronise loaded rows. They do not flush.
 _jobs, _users = Job.__table__, User.__table__
+_BASE_MODEL = _jobs.c.inputs["base_model"].as_string()
 
 
 class Turn(NamedTuple):
@@ -26,6 +30,34 @@ class Turn(NamedTuple):
     queue: str
     id: str
     attempt: int
+    base_model: str | None = None  # that it needs
+
+
+class Fleet:
+    """The free slots of live workers, and the base models that each can load; None: any."""
+
+    def __init__(self, slots: dict[str, int], models: dict[str, set[str]]):
+        self._free = slots
+        self._models = {name: models.get(name) for name in slots}
+
+    def able(self) -> set[str] | None:
+        """The base models that the workers with free slots can load; None: any."""
+        each = [self._models[name] for name, free in self._free.items() if free > 0]
+        return None if None in each else set[str]().union(*(models for models in each if models is not None))
+
+    def occupy(self, base_model: str | None) -> None:
+        """Take a slot for a job: of the worker with the fewest base models, so that the others stay free for others."""
+        fits = [name for name, free in self._free.items() if free > 0 and self._can_load(name, base_model)]
+        if fits:
+            self._free[min(fits, key=self._choice)] -= 1
+
+    def _can_load(self, name: str, base_model: str | None) -> bool:
+        models = self._models[name]
+        return base_model is None or models is None or base_model in models
+
+    def _choice(self, name: str) -> float:
+        models = self._models[name]
+        return math.inf if models is None else len(models)
 
 
 def hand_out(session: Session, queue: str, settings: Settings, *, patient: bool) -> list[Turn] | None:
@@ -34,29 +66,43 @@ def hand_out(session: Session, queue: str, settings: Settings, *, patient: bool)
     The caller sends their messages after the commit. When a message is lost, the mark expires and the job is handed out
     again. Returns None if another dispatcher is at work, and this one is not `patient`.
     """
-    slots = _slots(session, queue, settings, patient=patient)
-    if slots is None:
+    live = _live(session, queue, settings, patient=patient)
+    if live is None:
         return None
-    free = slots - _busy(session, queue, settings)
+    free = sum(worker.slots for worker in live) - _busy(session, queue, settings)
+    fleet = _fleet(session, queue, settings, live) if free > 0 and QUEUES[queue].uses_device else None
     taken: list[Turn] = []
-    while len(taken) < free and (turn := take_next(session, queue, settings)):
+    while len(taken) < free:
+        turn = take_next(session, queue, settings, None if fleet is None else fleet.able())
+        if turn is None:
+            break
         taken.append(turn)
+        if fleet is not None:
+            fleet.occupy(turn.base_model)
     return taken
 
 
-def take_next(session: Session, queue: str, settings: Settings) -> Turn | None:
+def take_next(
+    session: Session, queue: str, settings: Settings, base_models: Collection[str] | None = None
+) -> Turn | None:
     """Mark the next job: of the user served least recently, the one with the highest priority, then the oldest.
+
+    `base_models`: only jobs that need one of these, or none.
 
     Skips users whose rows are locked, to avoid a deadlock: the holder of such a lock may be waiting for a lock that is
     held here. It usually hands out jobs itself before its commit; if not, the clock does within a second.
     """
     session.flush()
-    given = {"whose": session.scalar(_next_user(queue, settings))}
-    taken = session.execute(_marking(queue, settings), given).one_or_none() if given["whose"] else None
+    which: dict[str, Any] = {} if base_models is None else {"able": list(base_models)}
+    user_id = session.scalar(_next_user(queue, settings, base_models is not None), which)
+    if user_id is None:
+        return None
+    marking = _marking(queue, settings, base_models is not None)
+    taken = session.execute(marking, which | {"whose": user_id}).one_or_none()
     if taken is None:
         return None
-    session.execute(_SERVED, given)
-    return Turn(queue, taken.id, taken.attempt)
+    session.execute(_SERVED, {"whose": user_id})
+    return Turn(queue, taken.id, taken.attempt, taken.base_model)
 
 
 def repair_in_line(session: Session) -> int:
@@ -91,7 +137,8 @@ def reroute(session: Session) -> int:
 
 def free_slots(session: Session, queue: str, settings: Settings) -> int:
     """How many more jobs the live workers of a queue can take right now."""
-    return (_slots(session, queue, settings, patient=True) or 0) - _busy(session, queue, settings)
+    live = _live(session, queue, settings, patient=True) or []
+    return sum(worker.slots for worker in live) - _busy(session, queue, settings)
 
 
 def anything_waits(session: Session, queue: str, settings: Settings) -> bool:
@@ -146,8 +193,8 @@ def _turns(session: Session, queue: str) -> dict[str, int]:
     return known[queue]
 
 
-def _slots(session: Session, queue: str, settings: Settings, *, patient: bool) -> int | None:
-    """The slots of all live workers. None if there are none, or if another dispatcher has locked some of them.
+def _live(session: Session, queue: str, settings: Settings, *, patient: bool) -> list[Any] | None:
+    """All live workers with their slots. None if there are none, or if another dispatcher has locked some of them.
 
     Dispatchers lock the rows of the workers, so that two can't both count the last slot. A transaction that already
     holds other locks must not wait for these, or two could wait for each other: it is not `patient`, and skips locked
@@ -156,7 +203,25 @@ def _slots(session: Session, queue: str, settings: Settings, *, patient: bool) -
     mine = session.execute(_live_workers(queue, settings, patient)).all()
     if not mine or (not patient and len(mine) < mine[0].number):
         return None
-    return sum(worker.slots for worker in mine)
+    return list(mine)
+
+
+def _fleet(session: Session, queue: str, settings: Settings, live: list[Any]) -> Fleet | None:
+    """Who can take which job now. None if no worker has reported base models: then anyone takes any."""
+    models = inventory.of_workers(session, [worker.name for worker in live])
+    if not models:
+        return None
+    slots = {worker.name: worker.slots for worker in live}
+    sent = []
+    for job in session.execute(_occupying(queue, settings)):
+        if job.state == JobState.QUEUED:
+            sent.append(job.base_model)
+        elif job.worker in slots:
+            slots[job.worker] -= 1
+    fleet = Fleet(slots, models)
+    for base_model in sent:  # after the running ones, which have their slots already
+        fleet.occupy(base_model)
+    return fleet
 
 
 def _busy(session: Session, queue: str, settings: Settings) -> int:
@@ -184,11 +249,14 @@ def _occupies(queue: str, settings: Settings) -> ColumnElement[bool]:
 
 
 @cache
-def _waits(queue: str, settings: Settings) -> ColumnElement[bool]:
-    """Jobs to hand out: never sent, or sent so long ago that the message must be lost."""
+def _waits(queue: str, settings: Settings, choosy: bool = False) -> ColumnElement[bool]:
+    """Jobs to hand out: never sent, or sent so long ago that the message must be lost. Of base models, if `choosy`."""
     sent_at = _jobs.c.dispatched_at
     unsent = or_(sent_at.is_(None), sent_at < clock(-settings.redispatch_seconds))
-    return and_(_jobs.c.state == JobState.QUEUED, _jobs.c.queue == queue, unsent)
+    waits = and_(_jobs.c.state == JobState.QUEUED, _jobs.c.queue == queue, unsent)
+    if not choosy:
+        return waits
+    return and_(waits, or_(_BASE_MODEL.is_(None), _BASE_MODEL.in_(bindparam("able", expanding=True))))
 
 
 @cache
@@ -197,11 +265,16 @@ def _one_that_waits(queue: str, settings: Settings) -> Select[str]:
 
 
 @cache
-def _live_workers(queue: str, settings: Settings, patient: bool) -> Select[int, int]:
+def _live_workers(queue: str, settings: Settings, patient: bool) -> Select[str, int, int]:
     alive = (Worker.queue == queue, Worker.seen_at > clock(-settings.worker_seen_seconds))
     number = select(func.count()).where(*alive).correlate(None).scalar_subquery()
-    live = select(Worker.slots, number.label("number")).where(*alive).order_by(Worker.name)
+    live = select(Worker.name, Worker.slots, number.label("number")).where(*alive).order_by(Worker.name)
     return live.with_for_update(of=Worker, skip_locked=not patient)
+
+
+@cache
+def _occupying(queue: str, settings: Settings) -> Select[Any]:
+    return select(_jobs.c.state, _jobs.c.worker, _BASE_MODEL.label("base_model")).where(_occupies(queue, settings))
 
 
 @cache
@@ -210,7 +283,7 @@ def _counting_busy(queue: str, settings: Settings) -> Select[int]:
 
 
 @cache
-def _next_user(queue: str, settings: Settings) -> Select[str]:
+def _next_user(queue: str, settings: Settings, choosy: bool) -> Select[str]:
     counted = (
         select(_jobs.c.user_id, func.count().label("jobs")).where(_occupies(queue, settings)).group_by(_jobs.c.user_id)
     )
@@ -222,7 +295,7 @@ def _next_user(queue: str, settings: Settings) -> Select[str]:
         .where(
             _users.c.in_line,
             func.coalesce(busy.c.jobs, 0) < allowed,
-            exists().where(_waits(queue, settings), _jobs.c.user_id == _users.c.id),
+            exists().where(_waits(queue, settings, choosy), _jobs.c.user_id == _users.c.id),
         )
         .order_by(_users.c.served_at, _users.c.id)
         .limit(1)
@@ -231,12 +304,12 @@ def _next_user(queue: str, settings: Settings) -> Select[str]:
 
 
 @cache
-def _marking(queue: str, settings: Settings) -> Any:
-    theirs = select(_jobs.c.id).where(_waits(queue, settings), _jobs.c.user_id == bindparam("whose"))
+def _marking(queue: str, settings: Settings, choosy: bool) -> Any:
+    theirs = select(_jobs.c.id).where(_waits(queue, settings, choosy), _jobs.c.user_id == bindparam("whose"))
     first = theirs.order_by(_jobs.c.priority.desc(), _jobs.c.id)
     next_one = _jobs.c.id == first.limit(1).correlate(None).scalar_subquery()
     marked = update(_jobs).where(next_one, _waits(queue, settings)).values(dispatched_at=clock())
-    return marked.returning(_jobs.c.id, _jobs.c.attempt)
+    return marked.returning(_jobs.c.id, _jobs.c.attempt, _BASE_MODEL.label("base_model"))
 
 
 _HAS_OPEN_JOBS = exists().where(_jobs.c.user_id == _users.c.id, _jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING)))

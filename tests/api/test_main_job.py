@@ -14,7 +14,8 @@ from sqlalchemy import select
 from sqlalchemy.event import listen
 
 from api import auth, document
-from shared import users
+from shared import inventory, users
+from shared.catalog import BASE_MODELS
 from shared.errors import Unavailable
 from shared.models import ApiKey, Job
 from shared.outside.db import utcnow
@@ -187,8 +188,9 @@ def test_an_added_style_round_says_how_many_pictures_more_it_gathers(ada, sessio
     assert ada.post(path, {"kind": "style", "target": 5}).status_code == 202
 
 
-def test_another_base_model_leaves_what_was_said_of_the_plan(ada, runtime):
-    runtime.base_models["large"] = replace(runtime.base_models["chibi"], name="large", resolution=256)
+def test_another_base_model_leaves_what_was_said_of_the_plan(ada, runtime, session_of):
+    with session_of() as session:
+        inventory.report(session, "gpu@one", {"large": replace(BASE_MODELS["chibi"], name="large", resolution=256)})
     said = {"kind": "style", "target": 9, "train": {"rank": 5}, "candidates_per_pick": 2}
     made = ada.post("/v1/projects", PROJECT | {"plan": {"rounds": [said, {"kind": "character"}]}}).json
     changed = ada.patch(f"/v1/projects/{made['id']}", {"base_model": "large"}).json

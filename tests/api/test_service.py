@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -14,7 +15,9 @@ from sqlalchemy import text, update
 from api import readiness
 from api.routes import docs
 from embedded.stack import ROOT
+from shared import inventory
 from shared.admin import upgrade
+from shared.catalog import BASE_MODELS, BaseModel
 from shared.models import Worker
 from shared.outside.db import Database, clock, utcnow
 from shared.outside.storage import FolderStorage
@@ -34,6 +37,59 @@ def test_a_caller_sees_who_they_are(ada):
 def test_base_models_and_limits_are_shown(ada):
     assert [each["name"] for each in ada.get("/v1/base-models").json["items"]] == ["chibi"]
     assert ada.get("/v1/limits").json["max_upload_bytes"] == 20_000_000
+
+
+def test_the_base_models_of_workers_are_shown_with_what_is_wrong_with_them(ada, session_of):
+    bad = BaseModel(name="broken", family="", path="/secret", resolution=0, problem="the file is truncated")
+    large = replace(BASE_MODELS["chibi"], name="large", path="/secret", size_bytes=7, sha256="a" * 64, notes=("x",))
+    with session_of() as session:
+        jobs.check_in(session, "gpu@one", "gpu", 1)
+        inventory.report(session, "gpu@one", {"broken": bad, "large": large})
+    answer = ada.get("/v1/base-models")
+    assert "/secret" not in answer.text
+    shown = {each["name"]: each for each in answer.json["items"]}
+    assert shown["broken"] | {"problem": "the file is truncated", "available": False} == shown["broken"]
+    said = {"problem": None, "available": True, "size_bytes": 7, "sha256": "a" * 64, "notes": ["x"]}
+    assert shown["large"] | said | {"commercial_use": "yes", "hosting": "yes"} == shown["large"]
+    assert shown["chibi"]["available"] is False  # this worker has not reported it
+
+
+@pytest.mark.parametrize("what", ["start", "start?dry_run=true", "retry", "generations"])
+def test_what_needs_a_bad_base_model_is_refused_with_the_reason(ada, session_of, what):
+    bad = BaseModel(name="mine", family="", path="/x", resolution=0, problem="the file is truncated; copy it again")
+    with session_of() as session:
+        project = make_project(session, ada.user_id)
+        project.base_model = "mine"
+        inventory.report(session, "gpu@one", {"mine": bad})
+    body = {"pictures": [{"prompt": "1girl"}]} if what == "generations" else None
+    answer = ada.post(f"/v1/projects/{project.id}/{what}", body)
+    assert (answer.status_code, answer.json["code"]) == (422, "base_model_unusable")
+    assert "the file is truncated; copy it again" in answer.json["detail"]
+
+
+def test_a_project_whose_base_model_is_bad_can_be_renamed_and_given_another(ada, session_of):
+    with session_of() as session:
+        project = make_project(session, ada.user_id)
+        project.base_model = "mine"
+        inventory.report(session, "gpu@one", {"mine": replace(BASE_MODELS["chibi"], name="mine", problem="bad")})
+    path = f"/v1/projects/{project.id}"
+    assert ada.patch(path, {"metadata": {"a": "b"}}).status_code == 200
+    assert ada.patch(path, {"trigger_word": "x21"}).json["code"] == "base_model_unusable"
+    assert ada.patch(path, {"base_model": "chibi"}).json["base_model"] == "chibi"
+
+
+def test_a_job_that_waits_for_its_base_model_says_so(ada, session_of):
+    with session_of() as session:
+        inputs = {"base_model": "x", "pictures": [], "loras": []}
+        job = make_job(session, make_project(session, ada.user_id), inputs=inputs)
+        jobs.check_in(session, "gpu@one", "gpu", 1)
+        inventory.report(session, "gpu@one", {"chibi": BASE_MODELS["chibi"]})
+    shown = ada.get(f"/v1/jobs/{job.id}").json
+    assert "has the base model 'x'" in shown["waits_for"]
+    assert shown["seconds_to_start"] is None
+    with session_of() as session:
+        inventory.report(session, "gpu@one", {"x": replace(BASE_MODELS["chibi"], name="x")})
+    assert ada.get(f"/v1/jobs/{job.id}").json["waits_for"] is None
 
 
 def test_every_limit_that_a_client_can_meet_is_shown(ada):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def chibi() -> Iterator[Family]:
     """The base model that ships: small, but real."""
     row = catalog.BASE_MODELS["chibi"]
     path = tiny.ROOT / row.path
-    yield families.load(catalog.BaseModel(**{**vars(row), "path": str(path)}), "cpu")
+    yield families.load(replace(row, path=str(path)), "cpu")
     families.unload()
 
 

@@ -343,7 +343,7 @@ def test_who_submits_while_the_line_is_straightened_stands_in_it(
             submit = pool.submit(submitted, runtime, project)
             await_waiting(runtime)
         job = submit.result()
-    assert take_next(runtime) == Turn("gpu", job.id, 1)
+    assert take_next(runtime) == Turn("gpu", job.id, 1, "chibi")
 
 
 def test_the_line_is_straightened_without_those_who_are_submitting(
@@ -352,7 +352,7 @@ def test_the_line_is_straightened_without_those_who_are_submitting(
     with ThreadPoolExecutor(1) as pool, runtime.transaction() as session:
         job = make_job(session, project)
         assert pool.submit(straighten, runtime).result(timeout=30) == 0
-    assert take_next(runtime) == Turn("gpu", job.id, 1)
+    assert take_next(runtime) == Turn("gpu", job.id, 1, "chibi")
 
 
 def straighten(runtime: Runtime) -> int:

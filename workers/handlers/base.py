@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import structlog
 
+from shared.checkpoints import hashes
+from shared.checkpoints.header import BadModel
 from shared.errors import JobFailed
 from workers.diffusion import families
 from workers.diffusion.families.base import Family
@@ -18,16 +22,62 @@ MOST_REPORTED = 10  # cut-off texts in one event
 
 
 def load(work: Work[Any, Any]) -> Family:
-    """The job's base model, on this worker's device."""
+    """The job's base model, on this worker's device.
+
+    A checkpoint that another file of the same name has made is of no use: an attempt fails then, a retry begins anew.
+    """
     device = work.runtime.settings.device
+    model = work.base_model
     work.step("loading the base model", 0, 1)
-    try:
-        return families.load(work.base_model, None if device == "auto" else device)
-    except (OSError, ValueError) as error:
-        log.exception("base_model.unavailable", base_model=work.base_model.name)
+    if not model.path:
         raise JobFailed(
-            "base_model_unavailable", f"base model {work.base_model.name!r} can't be loaded; see the worker's log"
+            "base_model_unavailable",
+            f"this worker has no base model {model.name!r}; put the file there, then retry",
+        )
+    work.base_sha256 = _sha256(work)
+    before = (work.job.checkpoint or {}).get("base_sha256")
+    if before and before != work.base_sha256:
+        if work.job.attempt > 1:
+            raise _changed(model.name, before, work.base_sha256)
+        log.warning("base_model.changed", base_model=model.name, before=before, now=work.base_sha256)
+        work.job = replace(work.job, checkpoint=None)
+    try:
+        return families.load(
+            replace(model, sha256=work.base_sha256, notes=()),
+            None if device == "auto" else device,
+            work.runtime.settings.keep_model_bytes,
+        )
+    except (OSError, ValueError) as error:
+        log.exception("base_model.unavailable", base_model=model.name)
+        raise JobFailed(
+            "base_model_unavailable", f"base model {model.name!r} can't be loaded; see the worker's log"
         ) from error
+
+
+def check_unchanged(work: Work[Any, Any]) -> None:
+    """Refuse the result if the base model's file has changed while the job ran: it says of which file it is."""
+    now = _sha256(work)
+    if now != work.base_sha256:
+        raise _changed(work.base_model.name, work.base_sha256, now)
+
+
+def _sha256(work: Work[Any, Any]) -> str:
+    model = work.base_model
+    try:
+        return hashes.sha256(Path(model.path), work.runtime.settings.scratch_dir)
+    except (OSError, BadModel) as error:
+        raise JobFailed(
+            "base_model_unavailable",
+            f"base model {model.name!r} can't be read: {error}; put it back, then retry",
+        ) from error
+
+
+def _changed(name: str, before: str, now: str) -> JobFailed:
+    return JobFailed(
+        "base_model_changed",
+        f"the base model {name!r} changed while the job ran: its SHA-256 was {before[:12]} and is {now[:12]}; retry",
+        retryable=True,
+    )
 
 
 def report_cut_texts(work: Work[Any, Any], family: Family, texts: Iterable[str]) -> None:

@@ -18,9 +18,9 @@ from workers.work import Work
 def run(work: Work[GenerateParams, GenerateInputs]) -> GenerateResult:
     """Draw the pictures. Returns each with its prompt and seed. Pictures that an earlier attempt stored are kept."""
     params, pictures = work.params, work.inputs.pictures
+    family = base.load(work)
     done: dict[str, dict[str, Any]] = dict((work.job.checkpoint or {}).get("images", {}))
     left = [index for index in range(len(pictures)) if str(index) not in done]
-    family = base.load(work)
     base.report_cut_texts(work, family, [each.prompt for each in pictures] + [params.negative_prompt or ""])
     adapters = [(work.fetch(each.key, each.sha256), each.weight) for each in work.inputs.loras]
     work.next_stage()
@@ -37,4 +37,5 @@ def run(work: Work[GenerateParams, GenerateInputs]) -> GenerateResult:
             work.save_checkpoint({"images": done})  # after each picture, so that a retry does not draw it again
     except torch.OutOfMemoryError as error:
         raise JobFailed("gpu_oom", "the GPU has too little memory; use a smaller batch_size", retryable=True) from error
+    base.check_unchanged(work)
     return GenerateResult(images=[DrawnImage(**done[str(index)]) for index in range(len(pictures))])

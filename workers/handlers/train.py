@@ -48,6 +48,7 @@ def run(work: Work[TrainParams, TrainInputs]) -> TrainResult:
     )
     kohya, diffusers = work.folder / "kohya.safetensors", work.folder / "diffusers.safetensors"
     files.save(lora, family, about, kohya=kohya, peft=diffusers)
+    base.check_unchanged(work)
     return TrainResult(
         train_steps=lora.steps,
         metrics=TrainMetrics(

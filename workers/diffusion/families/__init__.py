@@ -1,8 +1,9 @@
-"""The one base model that a worker process keeps warm."""
+"""The base models that a worker process keeps in memory between jobs: as many as fit."""
 
 from __future__ import annotations
 
 import gc
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from shared import catalog
@@ -12,16 +13,27 @@ if TYPE_CHECKING:
 
     from workers.diffusion.families.base import Family
 
-_warm: list[Family] = []  # one or none
+DEFAULT_BYTES = 8_000_000_000
+WIDENED = 2  # on a CPU, half-precision weights take twice the bytes of their file
+
+_warm: OrderedDict[catalog.BaseModel, Family] = OrderedDict()  # the one used last comes last
 
 
-def load(base_model: catalog.BaseModel, device: str | torch.device | None = None) -> Family:
-    """The base model, from memory if it is the last one asked for, else from disk in its place."""
-    if _warm and _warm[0].row == base_model and (device is None or str(_warm[0].device) == str(device)):
-        return _warm[0]
-    unload()
-    _warm.append(catalog.resolve(catalog.FAMILIES[base_model.family].code)(base_model, device))
-    return _warm[0]
+def load(
+    base_model: catalog.BaseModel, device: str | torch.device | None = None, keep_bytes: int = DEFAULT_BYTES
+) -> Family:
+    """The base model, from memory if it is there, else from disk.
+
+    Before one is loaded, those used least recently are dropped until all together have at most `keep_bytes`, the new
+    one counted with twice the size of its file.
+    """
+    warm = _warm.get(base_model)
+    if warm is None or (device is not None and str(warm.device) != str(device)):
+        _warm.pop(base_model, None)
+        _make_room(keep_bytes - WIDENED * base_model.size_bytes)
+        _warm[base_model] = catalog.resolve(catalog.FAMILIES[base_model.family].code)(base_model, device)
+    _warm.move_to_end(base_model)
+    return _warm[base_model]
 
 
 def check_device(device: str) -> None:
@@ -35,12 +47,39 @@ def check_device(device: str) -> None:
 
 
 def unload() -> None:
-    """Free the warm base model, before the next one takes its memory."""
-    if not _warm:
+    """Free all base models."""
+    _drop(len(_warm))
+
+
+def bytes_of(family: Family) -> int:
+    """The memory of a base model's weights."""
+    modules = [*(part.module for part in family.parts), *_others(family)]
+    return sum(each.nbytes for module in modules for each in (*module.parameters(), *module.buffers()))
+
+
+def _others(family: Family) -> list[torch.nn.Module]:
+    import torch
+
+    parts = [part.module for part in family.parts]
+    return [each for each in vars(family).values() if isinstance(each, torch.nn.Module) and each not in parts]
+
+
+def _make_room(allowed: int) -> None:
+    """Drop base models, the one used least recently first, until the others have at most `allowed` bytes."""
+    sizes = [bytes_of(family) for family in _warm.values()]
+    dropped = 0
+    while dropped < len(sizes) and sum(sizes[dropped:]) > allowed:
+        dropped += 1
+    _drop(dropped)
+
+
+def _drop(count: int) -> None:
+    if not count:
         return
     import torch
 
-    _warm.clear()
+    for _ in range(count):
+        _warm.popitem(last=False)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,0 +1,151 @@
+"""What a folder in diffusers' format is, told by its JSON files and by the headers of its weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shared.checkpoints.header import BadModel, read_header
+from shared.checkpoints.recognition import (
+    FAMILY_OF_WIDTH,
+    LATENT_CHANNELS,
+    OTHER_INPUTS,
+    PRECISIONS,
+    REFINER_WIDTH,
+    USE_A_BASE,
+    add_name,
+)
+from shared.checkpoints.told import EPSILON, Told, V
+
+INDEX = "model_index.json"
+MAX_JSON_BYTES = 10_000_000  # an index of shards names every tensor
+CLASSES = {"StableDiffusionPipeline": "", "StableDiffusionXLPipeline": "sdxl"}
+PREDICTIONS = {EPSILON: EPSILON, V: V}
+WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+SECOND = {"text_encoder_2": "model"}  # of SDXL
+VAE_FACTOR = 8  # pixels of a latent's side
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+
+
+def told_by_folder(folder: Path, name: str) -> Told:
+    """What a diffusers folder tells of itself.
+
+    Raises:
+        BadModel: it is no base model of SD 1.x, SD 2.x or SDXL, or a part of it is missing or damaged.
+        OSError: a file can't be read.
+    """
+    kind = read_json(folder / INDEX).get("_class_name")
+    if kind not in CLASSES:
+        raise BadModel(
+            f"{INDEX} says that this is a {kind}, and only {' and '.join(CLASSES)} can be used; {USE_A_BASE}"
+        )
+    unet = read_json(folder / "unet" / "config.json")
+    told = Told()
+    _check_input(unet)
+    _add_family(told, unet, CLASSES[kind])
+    _add_scheduler(told, folder)
+    if isinstance(unet.get("sample_size"), int):
+        told.add("resolution", "unet/config.json", unet["sample_size"] * VAE_FACTOR)
+    add_name(told, name)
+    variants, stored = set(), ""
+    for part, stem in (WEIGHTS | (SECOND if CLASSES[kind] else {})).items():
+        files = weights(folder / part, stem)
+        if not files and part == "vae":
+            told.has_vae = False
+            continue
+        if not files:
+            raise BadModel(_without_weights(folder / part))
+        variants.add(_variant(files[0], stem))
+        dtypes = Counter(_dtype(file) for file in files)
+        stored = dtypes.most_common(1)[0][0] if part == "unet" else stored
+    if variant := max(variants):
+        told.notes.append(f"some of its weights are there as {variant} only")
+    told.notes.append(f"its UNet is stored in {PRECISIONS.get(stored, stored)}")
+    return told
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object in a file.
+
+    Raises:
+        BadModel: there is no such file, or it is no JSON object.
+    """
+    said = f"{path.parent.name}/{path.name}" if path.name != INDEX else path.name
+    if not path.is_file():
+        raise BadModel(f"the folder has no {said}; copy or download it again")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise BadModel(f"{said} has {path.stat().st_size} bytes, and {MAX_JSON_BYTES} are allowed")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadModel(f"{said} can't be read: {error}") from error
+
+
+def weights(folder: Path, stem: str) -> list[Path]:
+    """The weights of a part: the plain ones, else those of a variant, such as fp16. Shards are checked for gaps."""
+    if not folder.is_dir():
+        return []
+    indexes = sorted(folder.glob(f"{stem}.safetensors.index*.json"), key=lambda path: len(path.name))
+    if indexes:
+        names = set(read_json(indexes[0]).get("weight_map", {}).values())
+        for name in sorted(map(str, names)):
+            if Path(name).name != name or not (folder / name).is_file():
+                raise BadModel(f"{folder.name}/{name} is missing, which its index names; copy or download it again")
+        return [folder / name for name in sorted(names)]
+    whole = sorted(folder.glob(f"{stem}*.safetensors"), key=lambda path: (len(path.name), path.name))
+    return [path for path in whole if _variant(path, stem) in ("", "fp16", "bf16", "fp32")][:1]
+
+
+def _variant(path: Path, stem: str) -> str:
+    """`fp16` of `model.fp16.safetensors`, and empty of `model.safetensors` and of shards without a variant."""
+    middle = path.name.removeprefix(stem).removesuffix(".safetensors").strip(".")
+    return middle.split(".")[0].split("-")[0]
+
+
+def _without_weights(folder: Path) -> str:
+    if folder.is_dir() and any(path.suffix in PICKLES for path in folder.iterdir()):
+        return f"{folder.name} holds only pickles, which can run any code; convert them to .safetensors"
+    return f"{folder.name} holds no weights; copy or download the folder again"
+
+
+def _dtype(path: Path) -> str:
+    """The type of most of a file's weights."""
+    try:
+        header = read_header(path)
+    except BadModel as error:
+        raise BadModel(f"{path.parent.name}/{path.name}: {error}") from error
+    return Counter(each.dtype for each in header.tensors.values()).most_common(1)[0][0]
+
+
+def _check_input(unet: dict[str, Any]) -> None:
+    channels = unet.get("in_channels", LATENT_CHANNELS)
+    if channels != LATENT_CHANNELS:
+        what = OTHER_INPUTS.get(_whole(channels), f"another model: its UNet takes {channels} channels")
+        raise BadModel(f"this is {what}, a base model's {LATENT_CHANNELS}. To go on, {USE_A_BASE}")
+
+
+def _add_family(told: Told, unet: dict[str, Any], of_class: str) -> None:
+    width = _whole(unet.get("cross_attention_dim"))
+    if width == REFINER_WIDTH:
+        raise BadModel("this is SDXL's refiner, which only finishes pictures; use the SDXL base")
+    told.add("family", INDEX, of_class or None)
+    told.add("family", f"unet/config.json with the width {width}", FAMILY_OF_WIDTH.get(width))
+
+
+def _whole(value: Any) -> int:
+    """A whole number; 0 for anything else."""
+    return value if isinstance(value, int) else 0
+
+
+def _add_scheduler(told: Told, folder: Path) -> None:
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    prediction = scheduler.get("prediction_type")
+    if prediction is not None and prediction not in PREDICTIONS:
+        raise BadModel(
+            f"its scheduler's prediction_type is {prediction!r}, and only epsilon and v_prediction can be used"
+        )
+    told.add("prediction_type", "scheduler/scheduler_config.json", prediction)
+    told.add("zero_terminal_snr", "scheduler/scheduler_config.json", scheduler.get("rescale_betas_zero_snr"))
