@@ -114,8 +114,21 @@ def test_the_peft_file_names_the_text_encoder_as_every_transformers_reads_it(liv
 def test_the_peft_file_keeps_the_adapter_config(live):
     _, paths = live
     config = json.loads(files.read_metadata(paths["peft"])["lora_adapter_metadata"])
-    assert (config["unet.r"], config["unet.lora_alpha"]) == (4, 2.0)
-    assert (config["text_encoder.r"], config["text_encoder.lora_alpha"]) == (4, 2.0)
+    assert (config["unet.r"], config["unet.lora_alpha"]) == (4, 4.0)
+    assert (config["text_encoder.r"], config["text_encoder.lora_alpha"]) == (4, 4.0)
+
+
+def test_the_peft_file_is_spelled_as_comfyui_maps_it(live):
+    """comfy/lora.py, `model_lora_keys_unet` and `model_lora_keys_clip`, and the ends of comfy/weight_adapter/lora.py."""
+    lora, paths = live
+    unet = [path.replace(".to_", ".processor.to_").removesuffix(".0") for path in lora.weights["unet"] if ".to_" in path]
+    unet += [path for path in lora.weights["unet"] if ".to_" not in path]
+    text = [f"text_encoder.text_model.{path}" for path in lora.weights["text_encoder"]]
+    names = [f"unet.{path}" for path in unet] + text
+    ends = ["_lora.{}.weight", ".lora.{}.weight"]
+    known = {name + end.format(side) for name in names for end in ends for side in ("up", "down")}
+    known |= {f"{name}.lora_{side}.weight" for name in names for side in "AB"}
+    assert not set(load_file(paths["peft"])) - known
 
 
 def test_no_partial_file_is_left_behind(live):

@@ -76,12 +76,13 @@ def test_the_same_seed_trains_the_lora_of_the_old_version(base):
     assert_same(files.read(OLD / "peft.safetensors", base), train(base).weights, tolerance=5e-2)
 
 
-def test_loras_of_the_old_version_are_read_and_written_again_as_they_were(base, tmp_path):
+def test_loras_of_the_old_version_are_read_and_written_again(base, tmp_path):
     read = {form: files.read(OLD / f"{form}.safetensors", base) for form in ("kohya", "peft")}
     assert_same(read["peft"], read["kohya"], tolerance=2e-3)
     make_files(base, tmp_path)
-    for form in ("kohya", "peft"):
-        assert keys(tmp_path / f"{form}.safetensors") == keys(OLD / f"{form}.safetensors")
+    assert keys(tmp_path / "kohya.safetensors") == keys(OLD / "kohya.safetensors")
+    # The peft file has other keys since: ComfyUI didn't know those of attention. It is read as the same LoRA.
+    assert_same(files.read(tmp_path / "peft.safetensors", base), read["peft"], tolerance=5e-2)
 
 
 def test_a_parameter_that_is_new_and_not_used_leaves_old_checkpoints_valid(base):
