@@ -193,9 +193,14 @@ class TestFamily:
 
     def test_diffusers_needs_no_metadata(self, family: Family, reader: Any, live: Live, tmp_path: Path) -> None:
         save_file(load_file(live.files["peft"]), tmp_path / "bare.safetensors")
+        options = {"weight_name": "bare.safetensors", "use_safetensors": True, "local_files_only": True}
         pipeline = reader.from_pretrained(family.row.path, local_files_only=True)
         pipeline.load_lora_weights(
-            str(tmp_path), weight_name="bare.safetensors", adapter_name="her", use_safetensors=True, local_files_only=True
+            str(tmp_path),
+            weight_name="bare.safetensors",
+            adapter_name="her",
+            use_safetensors=True,
+            local_files_only=True,
         )
         assert_near(changes_of(pipeline, family), live.deltas)
 

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from workers.diffusion.lora import files
-from workers.diffusion.lora.about import About
+from workers.diffusion.lora.about import About, sidecar, ss_metadata
 from workers.diffusion.lora.files import BadLora
 from workers.diffusion.train import train_lora
 
@@ -94,6 +94,21 @@ def test_metadata_tells_what_was_trained(live):
     assert metadata["modelspec.license"] == "CC0-1.0"
 
 
+def test_the_sidecar_says_what_a1111_and_forge_read(base, chibi):
+    about = About("eiei", "eiei21girl", subject_tags=["1girl", "solo"], license="CC0-1.0")
+    read = json.loads(sidecar(base, about))
+    assert read["activation text"] == "eiei21girl, 1girl, solo"
+    assert read["preferred weight"] == 1.0
+    assert read["sd version"] == "SD1"
+    assert read["notes"] == "base model: tiny; license: CC0-1.0"
+    assert json.loads(sidecar(chibi, about))["sd version"] == "Unknown"
+
+
+def test_no_other_tool_takes_a_lora_of_chibi_for_one_of_its_own(chibi, live):
+    lora, _ = live
+    assert not ss_metadata(lora, chibi, ABOUT)["ss_base_model_version"].startswith(("sd_", "sdxl_"))
+
+
 def test_hashes_are_those_of_the_tensor_bytes(live):
     _, paths = live
     data = paths["kohya"].read_bytes()
@@ -121,7 +136,9 @@ def test_the_peft_file_keeps_the_adapter_config(live):
 def test_the_peft_file_is_spelled_as_comfyui_maps_it(live):
     """comfy/lora.py, `model_lora_keys_unet` and `model_lora_keys_clip`, and the ends of comfy/weight_adapter/lora.py."""
     lora, paths = live
-    unet = [path.replace(".to_", ".processor.to_").removesuffix(".0") for path in lora.weights["unet"] if ".to_" in path]
+    unet = [
+        path.replace(".to_", ".processor.to_").removesuffix(".0") for path in lora.weights["unet"] if ".to_" in path
+    ]
     unet += [path for path in lora.weights["unet"] if ".to_" not in path]
     text = [f"text_encoder.text_model.{path}" for path in lora.weights["text_encoder"]]
     names = [f"unet.{path}" for path in unet] + text

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from workers.diffusion.families.base import Family
 from workers.diffusion.lora import kohya, peft
-from workers.diffusion.lora.about import About, modelspec_metadata, ss_metadata
+from workers.diffusion.lora.about import About, modelspec_metadata, sidecar, ss_metadata
 from workers.diffusion.lora.weights import LoraWeights, LowRank, TrainedLora
 
 MAX_HEADER_BYTES = 16 * 2**20
@@ -60,6 +60,11 @@ def save_peft(lora: TrainedLora, base: Family, about: About, path: Path) -> None
     """For diffusers and peft: full precision, with the adapter's config in the metadata."""
     metadata = peft.metadata(lora, base) | modelspec_metadata(lora, base, about)
     _write(path, safetensors.save(peft.tensors(lora.weights, base), metadata))
+
+
+def save_sidecar(base: Family, about: About, path: Path) -> None:
+    """For A1111 and Forge, which look for it beside the file of kohya's form."""
+    _write(path, sidecar(base, about).encode())
 
 
 def _write(path: Path, data: bytes) -> None:
