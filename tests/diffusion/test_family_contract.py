@@ -195,13 +195,7 @@ class TestFamily:
         save_file(load_file(live.files["peft"]), tmp_path / "bare.safetensors")
         options = {"weight_name": "bare.safetensors", "use_safetensors": True, "local_files_only": True}
         pipeline = reader.from_pretrained(family.row.path, local_files_only=True)
-        pipeline.load_lora_weights(
-            str(tmp_path),
-            weight_name="bare.safetensors",
-            adapter_name="her",
-            use_safetensors=True,
-            local_files_only=True,
-        )
+        pipeline.load_lora_weights(str(tmp_path), adapter_name="her", **options)
         assert_near(changes_of(pipeline, family), live.deltas)
 
     @pytest.mark.parametrize("form", ["kohya", "peft"])

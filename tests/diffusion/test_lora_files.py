@@ -134,12 +134,10 @@ def test_the_peft_file_keeps_the_adapter_config(live):
 
 
 def test_the_peft_file_is_spelled_as_comfyui_maps_it(live):
-    """comfy/lora.py, `model_lora_keys_unet` and `model_lora_keys_clip`, and the ends of comfy/weight_adapter/lora.py."""
+    """comfy/lora.py has the names, comfy/weight_adapter/lora.py the ends."""
     lora, paths = live
-    unet = [
-        path.replace(".to_", ".processor.to_").removesuffix(".0") for path in lora.weights["unet"] if ".to_" in path
-    ]
-    unet += [path for path in lora.weights["unet"] if ".to_" not in path]
+    unet = [path.replace(".to_", ".processor.to_") for path in lora.weights["unet"]]
+    unet = [path.removesuffix(".0") if path.endswith(".to_out.0") else path for path in unet]
     text = [f"text_encoder.text_model.{path}" for path in lora.weights["text_encoder"]]
     names = [f"unet.{path}" for path in unet] + text
     ends = ["_lora.{}.weight", ".lora.{}.weight"]
