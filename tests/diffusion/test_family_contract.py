@@ -200,9 +200,11 @@ class TestFamily:
 
     @pytest.mark.parametrize("form", ["kohya", "peft"])
     def test_we_read_what_we_wrote(self, family: Family, live: Live, form: str) -> None:
-        weights = files.read(live.files[form], family)
+        changes = files.read(live.files[form], family)
         read = {
-            f"{part}.{path}": change.delta() for part, changes in weights.items() for path, change in changes.items()
+            f"{part}.{path}": change.delta(family.part(part).module.get_parameter(f"{path}.weight"))
+            for part, of_part in changes.items()
+            for path, change in of_part.items()
         }
         assert_near(read, live.deltas)
 
