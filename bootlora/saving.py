@@ -10,10 +10,16 @@ from bootlora.client import Bootlora
 from bootlora.http import ApiError, file_name
 from bootlora.types import Image, Lora, Round
 
+BESIDE_KOHYA = ("sidecar", "preview")
+
 
 def lora(bootlora: Bootlora, found: Lora, folder: Path) -> list[Path]:
-    """Save all formats of a LoRA, each in a folder named after the format."""
-    return [bootlora.loras.save(found, format_, folder / file_name(format_)) for format_ in sorted(found["files"])]
+    """Save all files of a LoRA, each in a folder named after its format. What A1111 shows of it is beside kohya's."""
+    return [
+        bootlora.loras.save(found, name, folder / file_name("kohya" if name in BESIDE_KOHYA else name))
+        for name, file in sorted(found["files"].items())
+        if file
+    ]
 
 
 def latest_lora(bootlora: Bootlora, project_id: str) -> Lora:
@@ -31,8 +37,10 @@ def dataset(bootlora: Bootlora, project_id: str, round_: Round, folder: Path) ->
     images = {image["id"]: image for image in bootlora.images.all(project_id)}
     place = folder / file_name(f"1_{project['trigger_word']}")
     for number, entry in enumerate(round_["dataset"], 1):
-        image = bootlora.images.save(images[entry["image_id"]], place / f"{number:03d}.png")
-        image.with_suffix(".txt").write_text("\n".join(entry["captions"]) + "\n")
+        for variant, caption in enumerate(entry["captions"] or [""], 1):  # the trainers read one line of a caption
+            stem = f"{number:03d}" + (f"-caption-{variant}" if variant > 1 else "")
+            image = bootlora.images.save(images[entry["image_id"]], place / f"{stem}.png")
+            image.with_suffix(".txt").write_text(f"{caption}\n")
     return place
 
 

@@ -269,7 +269,7 @@ def print_summary(story: Story, out: Path, console: Console) -> None:
     console.print()
     for place, what in (
         ("report.html", "open this in a browser"),
-        ("lora", "the character LoRA, for ComfyUI, A1111 and Forge (kohya) and for diffusers"),
+        ("lora", "the character LoRA, in two formats; it fits only the demo's base model, chibi"),
         ("dataset", f"{len(story.dataset)} pictures with their captions"),
         ("sheets", "a contact sheet of each round, and before/after"),
     ):

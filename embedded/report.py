@@ -87,6 +87,7 @@ def _hero(story: Story) -> str:
 <div><div class="three">{drawn}</div>
 <p>Drawn with the LoRA. The prompt is <code>{trigger}, {escape(", ".join(story.character.subject_tags))}</code> and the
 view. It names none of her features.</p></div></div>
+<p class="faint">These files fit only chibi, the base model of this demo, which no other tool has.</p>
 <ul class="faint">{files}</ul>
 """
 

@@ -76,14 +76,18 @@ class Found:
 
 
 def pack(file: IO[bytes], name: str, entries: Iterable[Entry]) -> int:
-    """Write a zip into an open file, with a folder for each number of repeats. Returns how many pictures are in it."""
+    """Write a zip with a folder for each number of repeats into an open file. Returns the number of pictures.
+
+    sd-scripts reads only the first line of a caption. So a picture is written once for each of its captions.
+    """
     title = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "dataset"
     number = 0
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as target:
         for number, entry in enumerate(entries, 1):
-            folder = f"{entry.repeats}_{title}"
-            target.writestr(f"{folder}/{number:03}.png", entry.content)
-            target.writestr(f"{folder}/{number:03}.txt", "\n".join(entry.captions))
+            for variant, caption in enumerate(entry.captions or [""], 1):
+                stem = f"{entry.repeats}_{title}/{number:03}" + (f"-caption-{variant}" if variant > 1 else "")
+                target.writestr(f"{stem}.png", entry.content)
+                target.writestr(f"{stem}.txt", caption)
     return number
 
 
@@ -122,28 +126,36 @@ class Archive:
         self._infos = {_name(info): info for info in infos}
         self.left_out = {name: reason for name in self._infos if (reason := _not_taken(name))}
         self.names = sorted(self._infos.keys() - self.left_out.keys() - set(self._texts))
+        self._copies = self._copies_for_captions()
+        self.names = [name for name in self.names if name not in self._copies]
         if not self.names:
             raise Invalid("there is no picture in the zip that we read", code="empty_zip")
         if len(self.names) > max_pictures:
             raise TooLarge(f"{len(self.names)} pictures are in the zip; {max_pictures} may be", code="zip_too_large")
-        self._text_of = {name: self._beside(name) for name in self.names}
+        self._text_of = {name: self._beside(name) for name in (*self.names, *self._copies)}
         for name in self._texts.keys() - set(self._text_of.values()):
             self.left_out[name] = "a caption of no picture that is taken"
+        for name, original in self._copies.items():
+            self.left_out[name] = f"the same picture as {original}, which gets its caption as a variant"
 
     def pictures(self) -> Iterator[Found]:
         """The pictures in the order of their names, with their captions."""
         for name in self.names:
             repeats = _repeats(name)
-            text = self._text_of[name]
-            if text is None:
-                yield Found(name=name, repeats=repeats, captions=None)
-                continue
+            files = [name, *(copy for copy, original in self._copies.items() if original == name)]
+            captions: list[str] = []
+            remarks: list[str] = []
+            text = None
             try:
-                captions, remark = self._read_caption(text)
+                for text in filter(None, map(self._text_of.get, files)):
+                    lines, remark = self._read_caption(text)
+                    captions += lines
+                    remarks += filter(None, [remark])
             except Invalid as error:
                 yield Found(name=name, repeats=repeats, captions=None, fault=f"its caption {text}: {error}")
             else:
-                yield Found(name=name, repeats=repeats, captions=captions, remark=remark)
+                found = list(dict.fromkeys(captions)) or None
+                yield Found(name=name, repeats=repeats, captions=found, remark="; ".join(remarks) or None)
 
     def unpack(self, name: str, path: Path) -> None:
         """Write a picture to a file, however much it claims to be.
@@ -155,6 +167,17 @@ class Archive:
         errors = _zip_errors("it is damaged in the zip", "damaged_entry")
         with errors, path.open("wb") as target, self._zip.open(self._infos[name]) as source:
             shutil.copyfileobj(_Limited(source, self._max_picture_bytes), target, CHUNK_BYTES)
+
+    def _copies_for_captions(self) -> dict[str, str]:
+        """Copies of a picture that `pack` wrote for its further captions, by their names, with the picture's name."""
+        copies = {}
+        for name in self.names:
+            found = re.fullmatch(r"(.+)-caption-\d+(\.\w+)", name)
+            original = found and self._infos.get(found[1] + found[2])
+            copy = self._infos[name]
+            if found and original and (original.CRC, original.file_size) == (copy.CRC, copy.file_size):
+                copies[name] = found[1] + found[2]
+        return copies
 
     def _beside(self, picture: str) -> str | None:
         """The text that is a picture's caption: `1.txt`, `1.caption` or `1.png.txt`, whatever the case."""

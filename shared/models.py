@@ -232,7 +232,7 @@ class Lora(Base):
     alpha: Mapped[float]
     train_steps: Mapped[int]
     metrics: Mapped[dict[str, Any]]
-    files: Mapped[dict[str, Any]]  # {"kohya": {key, sha256, size_bytes, filename}, "diffusers": {...}}
+    files: Mapped[dict[str, Any]]  # by name of LORA_FILES: {key, sha256, size_bytes, filename}
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
 
 

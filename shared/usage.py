@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Select, func, literal, select
 from sqlalchemy.orm import Session
 
+from shared.catalog.kinds import LORA_FILES
 from shared.errors import Conflict
 from shared.lifecycle import JobState
 from shared.models import Image, Job, Lora, Project, User
@@ -54,7 +55,7 @@ def _images(session: Session, user_id: str) -> tuple[int, int]:
 
 
 def _lora_bytes(session: Session, user_id: str) -> int:
-    files = (Lora.files[name, "size_bytes"].as_integer() for name in ("kohya", "diffusers"))
+    files = (Lora.files[name, "size_bytes"].as_integer() for name in LORA_FILES)
     each = sum((func.coalesce(size_bytes, 0) for size_bytes in files), start=literal(0))
     return int(session.scalar(select(func.sum(each)).where(Lora.project_id.in_(_projects(user_id)))) or 0)
 

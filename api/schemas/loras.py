@@ -19,6 +19,10 @@ class LoraFileSchema(Answer):
 class LoraFilesSchema(Answer):
     kohya = fields.Nested(LoraFileSchema, required=True, metadata={"description": "For ComfyUI, A1111 and Forge."})
     diffusers = fields.Nested(LoraFileSchema, required=True, metadata={"description": "For diffusers and peft."})
+    sidecar = fields.Nested(
+        LoraFileSchema, metadata={"description": "For A1111 and Forge, beside the kohya file: its activation text."}
+    )
+    preview = fields.Nested(LoraFileSchema, metadata={"description": "A picture, for the same place."})
 
 
 class LoraSchema(Answer):

@@ -321,7 +321,10 @@ class TrainMetrics:
 class TrainResult:
     train_steps: int
     metrics: TrainMetrics
-    files: dict[str, StoredFile]  # by format: kohya, diffusers
+    files: dict[str, StoredFile]  # by name of LORA_FILES
+
+
+LORA_FILES = ("kohya", "diffusers", "sidecar", "preview")  # LoRAs of older versions have the first two
 
 
 TRAIN = JobKind(

@@ -39,6 +39,7 @@ class BadModel(ValueError):
 class TensorInfo:
     dtype: str  # a key of BITS
     shape: tuple[int, ...]
+    begin: int = 0  # its first byte, counted from the end of the header
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def read_header(path: Path) -> Header:
         written = file.read(length)
     entries, metadata = _decoded(written)
     _check_places(entries, size - 8 - length)
-    return Header({name: TensorInfo(each.dtype, tuple(each.shape)) for name, each in entries.items()}, metadata, size)
+    tensors = {name: TensorInfo(each.dtype, tuple(each.shape), each.data_offsets[0]) for name, each in entries.items()}
+    return Header(tensors, metadata, size)
 
 
 def _check_start(begins: bytes, size: int, length: int) -> None:

@@ -279,7 +279,10 @@ def test_a_dataset_that_went_out_comes_in_the_same(ada, take_in, trigger_word):
     assert made.json["images"] == 3
     content = Path(urlsplit(made.json["url"]).path).read_bytes()
     names = [name.split("/")[1] for name in zipfile.ZipFile(io.BytesIO(content)).namelist()]
-    assert names == [f"00{number}.{end}" for number in (1, 2, 3) for end in ("png", "txt")]
+    assert names == [f"{stem}.{end}" for stem in ("001", "002", "003", "003-caption-2") for end in ("png", "txt")]
+    with zipfile.ZipFile(io.BytesIO(content)) as made_zip:
+        written = [made_zip.read(name).decode() for name in made_zip.namelist() if name.endswith(".txt")]
+    assert written[2:] == lines.decode().splitlines(), "sd-scripts reads one line of each caption"
     came = take_in(content, other).images
     went = ada.get(f"/v1/projects/{project_id}/images").json["items"]
     shown = ("sha256", "tags", "variants", "repeats", "view", "framing")

@@ -217,18 +217,32 @@ class TestFamily:
         pipeline.load_lora_weights(
             str(path.parent), weight_name=path.name, adapter_name="her", use_safetensors=True, local_files_only=True
         )
-        read = {
-            f"{part.name}.{path}": delta
-            for part in family.parts
-            for path, delta in live_changes(getattr(pipeline, part.name), "her")
-        }
-        assert_near(read, live.deltas)
+        assert_near(changes_of(pipeline, family), live.deltas)
+
+    def test_a_reader_that_ignores_metadata_gets_the_same_strength(self, family: Family, live: Live) -> None:
+        """As diffusers until 0.34, Forge and ComfyUI: what isn't in a tensor doesn't count."""
+        tensors = load_file(live.files["peft"])
+        products = sorted(
+            float((up.double().flatten(1) @ down.double().flatten(1)).norm()) for down, up in pairs(tensors)
+        )
+        expected = sorted(float(delta.double().norm()) for delta in live.deltas.values())
+        assert products == pytest.approx(expected, rel=1e-3)
+        assert live.lora.params.alpha != live.lora.params.rank
+
+    def test_diffusers_needs_no_metadata(self, family: Family, reader: Any, live: Live, tmp_path: Path) -> None:
+        save_file(load_file(live.files["peft"]), tmp_path / "bare.safetensors")
+        options = {"weight_name": "bare.safetensors", "use_safetensors": True, "local_files_only": True}
+        pipeline = reader.from_pretrained(family.row.path, local_files_only=True)
+        pipeline.load_lora_weights(str(tmp_path), adapter_name="her", **options)
+        assert_near(changes_of(pipeline, family), live.deltas)
 
     @pytest.mark.parametrize("form", ["kohya", "peft"])
     def test_we_read_what_we_wrote(self, family: Family, live: Live, form: str) -> None:
-        weights = files.read(live.files[form], family)
+        changes = files.read(live.files[form], family)
         read = {
-            f"{part}.{path}": change.delta() for part, changes in weights.items() for path, change in changes.items()
+            f"{part}.{path}": change.delta(family.part(part).module.get_parameter(f"{path}.weight"))
+            for part, of_part in changes.items()
+            for path, change in of_part.items()
         }
         assert_near(read, live.deltas)
 
@@ -423,6 +437,26 @@ def live_changes(model: torch.nn.Module, name: str) -> list[tuple[str, Tensor]]:
         (path, layer.get_delta_weight(name).detach().clone())
         for path, layer in model.named_modules()
         if isinstance(layer, LoraLayer)
+    ]
+
+
+def changes_of(pipeline: Any, family: Family) -> dict[str, Tensor]:
+    """Each module's change in a pipeline of diffusers that has loaded a file."""
+    return {
+        f"{part.name}.{path}": delta
+        for part in family.parts
+        for path, delta in live_changes(getattr(pipeline, part.name), "her")
+    }
+
+
+def pairs(tensors: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """The matrices down and up of each module of a file of peft's form."""
+    spellings = [("lora_A", "lora_B"), ("lora.down", "lora.up"), ("_lora.down", "_lora.up")]
+    return [
+        (tensor, tensors[key.replace(down, up)])
+        for key, tensor in tensors.items()
+        for down, up in spellings
+        if key.endswith(f"{'.' if down[0] != '_' else ''}{down}.weight")
     ]
 
 

@@ -14,9 +14,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from shared.checkpoints.header import read_header
+from shared.lora_files.kinds import BadLora
+from shared.lora_files.recognition import MAX_TENSORS
 from workers.diffusion.lora import files
-from workers.diffusion.lora.about import About
-from workers.diffusion.lora.files import BadLora
+from workers.diffusion.lora.about import About, sidecar, ss_metadata
 from workers.diffusion.train import train_lora
 
 ABOUT = About("eiei21girl-character", "eiei21girl", description="A test.", license="CC0-1.0")
@@ -79,7 +81,7 @@ def test_kohya_keys_are_those_that_other_tools_know(live):
 
 def test_metadata_tells_what_was_trained(live):
     _, paths = live
-    metadata = files.read_metadata(paths["kohya"])
+    metadata = read_header(paths["kohya"]).metadata
     assert metadata["ss_network_dim"] == "4"
     assert metadata["ss_network_alpha"] == "2.0"
     assert metadata["ss_network_module"] == "networks.lora"
@@ -94,11 +96,26 @@ def test_metadata_tells_what_was_trained(live):
     assert metadata["modelspec.license"] == "CC0-1.0"
 
 
+def test_the_sidecar_says_what_a1111_and_forge_read(base, chibi):
+    about = About("eiei", "eiei21girl", subject_tags=["1girl", "solo"], license="CC0-1.0")
+    read = json.loads(sidecar(base, about))
+    assert read["activation text"] == "eiei21girl, 1girl, solo"
+    assert read["preferred weight"] == 1.0
+    assert read["sd version"] == "SD1"
+    assert read["notes"] == "base model: tiny; license: CC0-1.0"
+    assert json.loads(sidecar(chibi, about))["sd version"] == "Unknown"
+
+
+def test_no_other_tool_takes_a_lora_of_chibi_for_one_of_its_own(chibi, live):
+    lora, _ = live
+    assert not ss_metadata(lora, chibi, ABOUT)["ss_base_model_version"].startswith(("sd_", "sdxl_"))
+
+
 def test_hashes_are_those_of_the_tensor_bytes(live):
     _, paths = live
     data = paths["kohya"].read_bytes()
     digest = hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
-    metadata = files.read_metadata(paths["kohya"])
+    metadata = read_header(paths["kohya"]).metadata
     assert metadata["sshs_model_hash"] == digest
     assert metadata["modelspec.hash_sha256"] == f"0x{digest}"
     assert len(metadata["sshs_legacy_hash"]) == 8
@@ -113,9 +130,22 @@ def test_the_peft_file_names_the_text_encoder_as_every_transformers_reads_it(liv
 
 def test_the_peft_file_keeps_the_adapter_config(live):
     _, paths = live
-    config = json.loads(files.read_metadata(paths["peft"])["lora_adapter_metadata"])
-    assert (config["unet.r"], config["unet.lora_alpha"]) == (4, 2.0)
-    assert (config["text_encoder.r"], config["text_encoder.lora_alpha"]) == (4, 2.0)
+    config = json.loads(read_header(paths["peft"]).metadata["lora_adapter_metadata"])
+    assert (config["unet.r"], config["unet.lora_alpha"]) == (4, 4.0)
+    assert (config["text_encoder.r"], config["text_encoder.lora_alpha"]) == (4, 4.0)
+
+
+def test_the_peft_file_is_spelled_as_comfyui_maps_it(live):
+    """comfy/lora.py has the names, comfy/weight_adapter/lora.py the ends."""
+    lora, paths = live
+    unet = [path.replace(".to_", ".processor.to_") for path in lora.weights["unet"]]
+    unet = [path.removesuffix(".0") if path.endswith(".to_out.0") else path for path in unet]
+    text = [f"text_encoder.text_model.{path}" for path in lora.weights["text_encoder"]]
+    names = [f"unet.{path}" for path in unet] + text
+    ends = ["_lora.{}.weight", ".lora.{}.weight"]
+    known = {name + end.format(side) for name in names for end in ends for side in ("up", "down")}
+    known |= {f"{name}.lora_{side}.weight" for name in names for side in "AB"}
+    assert not set(load_file(paths["peft"])) - known
 
 
 def test_no_partial_file_is_left_behind(live):
@@ -129,22 +159,21 @@ def test_no_partial_file_is_left_behind(live):
 def test_files_are_not_trusted(base, chibi, live, tmp_path):
     _, paths = live
     path = tmp_path / "bad.safetensors"
-    path.write_bytes((1 << 40).to_bytes(8, "little") + b"{}")
-    with pytest.raises(BadLora, match="header"):
-        files.read_metadata(path)
-    path.write_bytes((5).to_bytes(8, "little") + b"nojso")
-    with pytest.raises(BadLora, match="can't be read"):
-        files.read_metadata(path)
-    path.write_bytes((2).to_bytes(8, "little") + b"[]")
-    with pytest.raises(BadLora):
-        files.read_metadata(path)
-    save_file({f"t{n}": torch.zeros(1) for n in range(files.MAX_TENSORS + 1)}, path)
-    with pytest.raises(BadLora, match="over the limit"):
-        files.read_metadata(path)
-    save_file({"lora_unet_conv_in.hada_w1_a": torch.zeros(1)}, path)
-    with pytest.raises(BadLora, match="no part of a plain LoRA"):
+    for written, why in (
+        ((1 << 40).to_bytes(8, "little") + b"{}", "header"),
+        ((5).to_bytes(8, "little") + b"nojso", "can't be read"),
+        ((2).to_bytes(8, "little") + b"[]", "can't be read"),
+    ):
+        path.write_bytes(written)
+        with pytest.raises(BadLora, match=why):
+            files.read(path, base)
+    save_file({f"t{n}.lora_up.weight": torch.zeros(1) for n in range(MAX_TENSORS + 1)}, path)
+    with pytest.raises(BadLora, match=f"{MAX_TENSORS} are allowed"):
         files.read(path, base)
-    with pytest.raises(BadLora, match=r"for chibi|another base model"):
+    save_file({"lora_unet_conv_in.hada_w1_a": torch.zeros(1)}, path)
+    with pytest.raises(BadLora, match=r"lora_unet_conv_in: its hada_w1_b is missing"):
+        files.read(path, base)
+    with pytest.raises(BadLora, match=r"there is no module|would fit"):
         files.read(paths["kohya"], chibi)
 
 
@@ -172,10 +201,10 @@ def test_what_does_not_fit_is_refused(base, live, tmp_path):
         "alpha": torch.zeros(2),
     }.items():
         save_file(tensors | {f"{name}.{side}": wrong}, path)
-        with pytest.raises(BadLora, match="another base model"):
+        with pytest.raises(BadLora, match=f"{name}: its"):
             files.read(path, base)
     save_file({key: tensor for key, tensor in tensors.items() if key != f"{name}.lora_up.weight"}, path)
-    with pytest.raises(BadLora, match="another base model"):
+    with pytest.raises(BadLora, match=f"{name}: its up is missing"):
         files.read(path, base)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from sqlalchemy import select
 from torch import Tensor
 
@@ -236,7 +239,8 @@ def test_pictures_of_others_are_drawn_in_batches_that_fit(
         assert (failed.value.code, failed.value.retryable) == ("gpu_oom", True)
         return
     attempt(runtime, job)
-    assert sizes == {3: [4, 2, 2, 1], 1: [4, 2, 1, 1, 1, 1, 1]}[most], "the family draws four at once"
+    expected = {3: [4, 2, 2, 1], 1: [4, 2, 1, 1, 1, 1, 1]}[most]
+    assert sizes == [*expected, 1], "the family draws four at once; the last is the preview"
 
 
 @pytest.mark.parametrize("kind", ["train", "generate"])
@@ -261,6 +265,19 @@ def test_nothing_is_told_of_prompts_that_fit(runtime: Runtime, job: Job) -> None
     attempt(runtime, job)
     with runtime.db.reading() as session:
         assert session.scalars(select(Event.type)).all() == ["job.started"]
+
+
+def test_beside_the_lora_are_its_sidecar_and_a_picture_that_it_draws(runtime: Runtime, job: Job) -> None:
+    files = attempt(runtime, job).files
+    assert {name: file.filename for name, file in files.items()} == {
+        "kohya": "eiei21girl-style.safetensors",
+        "diffusers": "eiei21girl-style-diffusers.safetensors",
+        "sidecar": "eiei21girl-style.json",
+        "preview": "eiei21girl-style.preview.png",
+    }
+    assert json.loads(runtime.storage.get_bytes(files["sidecar"].key))["activation text"] == "eiei21girl, 1girl"
+    picture = Image.open(io.BytesIO(runtime.storage.get_bytes(files["preview"].key)))
+    assert (picture.format, picture.size) == ("PNG", (RESOLUTION, RESOLUTION))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 
 from shared import captions, plans
 from shared.catalog.kinds import DatasetEntry, StoredFile, TrainInputs, TrainMetrics, TrainResult
-from shared.catalog.params import DEFAULT_FRAMINGS, GenerateParams, TrainParams
+from shared.catalog.params import DEFAULT_FRAMINGS, GenerateParams, TrainParams, WantedPicture
 from shared.errors import JobFailed
 from workers.checkpoints import StoredCheckpoints
 from workers.diffusion.dataset import Example
@@ -44,10 +44,16 @@ def run(work: Work[TrainParams, TrainInputs]) -> TrainResult:
     lora = _train(work, family, examples, prior, params)
     title = inputs.name
     about = About(
-        title=title, trigger_word=inputs.trigger_word, license=work.base_model.license, session_id=work.job.id
+        title=title,
+        trigger_word=inputs.trigger_word,
+        subject_tags=inputs.subject_tags,
+        license=work.base_model.license,
+        session_id=work.job.id,
     )
-    kohya, diffusers = work.folder / "kohya.safetensors", work.folder / "diffusers.safetensors"
+    name, folder = slug(title), work.folder
+    kohya, diffusers, sidecar = folder / "kohya.safetensors", folder / "diffusers.safetensors", folder / "kohya.json"
     files.save(lora, family, about, kohya=kohya, peft=diffusers)
+    files.save_sidecar(family, about, sidecar)
     base.check_unchanged(work)
     return TrainResult(
         train_steps=lora.steps,
@@ -58,10 +64,32 @@ def run(work: Work[TrainParams, TrainInputs]) -> TrainResult:
             images=len(examples),
         ),
         files={
-            "kohya": _store(work, kohya, f"{slug(title)}.safetensors"),
-            "diffusers": _store(work, diffusers, f"{slug(title)}-diffusers.safetensors"),
+            "kohya": _store(work, kohya, f"{name}.safetensors"),
+            "diffusers": _store(work, diffusers, f"{name}-diffusers.safetensors"),
+            "sidecar": _store(work, sidecar, f"{name}.json"),
+            "preview": _store(work, preview(work, family, kohya), f"{name}.preview.png"),
         },
     )
+
+
+def preview(work: Work[TrainParams, TrainInputs], family: Family, lora: Path) -> Path:
+    """The file of a picture of her, as her LoRA draws her. A1111 and Forge show it beside the LoRA's name."""
+    params, inputs = work.params, work.inputs
+    prompt = ", ".join([inputs.trigger_word, *inputs.subject_tags, *inputs.prompt_tags])
+    drawing = GenerateParams(width=params.resolution, height=params.resolution, batch_size=1)
+    work.next_stage()
+
+    def on_step(step: int, total: int) -> None:
+        work.step("drawing the preview", step, total)
+
+    try:
+        wanted = [WantedPicture(prompt=prompt, seed=params.seed)]
+        ((_, image),) = generate(family, wanted, drawing, loras=[(lora, 1.0)], on_step=on_step)
+    except torch.OutOfMemoryError as error:
+        raise too_small() from error
+    path = work.folder / "kohya.preview.png"
+    image.save(path, "PNG")
+    return path
 
 
 def _train(

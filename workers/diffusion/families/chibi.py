@@ -20,6 +20,7 @@ class Chibi(StableDiffusion15):
 
     def __init__(self, row: BaseModel, device: str | torch.device | None = None):
         super().__init__(row, device)
+        self.kohya_version = "bootlora_chibi"  # no tool but this project has a base model that its LoRAs fit
         if self.device.type == "cpu":
             # With so few tokens, torch's fused attention takes longer there than plain products, backwards above all.
             self.unet.set_attn_processor(AttnProcessor())

@@ -24,6 +24,11 @@ def underscored(path: str) -> str:
     return path.replace(".", "_")
 
 
+def lora_a_and_b(path: str) -> tuple[str, str]:
+    """The keys of a submodule's two matrices in peft's spelling, without a prefix."""
+    return f"{path}.lora_A.weight", f"{path}.lora_B.weight"
+
+
 @dataclass(frozen=True)
 class Part:
     """One row of `Family.parts`."""
@@ -39,6 +44,7 @@ class Part:
     kohya_path: Callable[[str], str] = underscored  # a submodule's path, as a file of kohya's form spells it
     other_kohya_prefixes: Sequence[str] = ()  # read as well, with underscored paths; never written
     other_peft_prefixes: Sequence[str] = ()
+    peft_keys: Callable[[str], tuple[str, str]] = lora_a_and_b  # how a file of peft's form spells a submodule's keys
 
     def lora_paths(self, modules: str) -> list[str]:
         """Full paths of the submodules that carry a LoRA on `modules`, a name of LORA_MODULES."""

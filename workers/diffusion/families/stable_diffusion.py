@@ -32,6 +32,18 @@ UNET = {
 }
 CLIP = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
+
+def unet_keys(path: str) -> tuple[str, str]:
+    """A UNet submodule's keys as diffusers has written them since 2023. diffusers and ComfyUI read these.
+
+    ComfyUI's key map (comfy/lora.py) has the projections of attention only under the old attention processors:
+    `attn1.processor.to_out_lora.up.weight`, not `attn1.to_out.0.lora_B.weight`.
+    """
+    head, _, projection = path.partition(".to_")
+    name = f"{head}.processor.to_{projection.removesuffix('.0')}_lora" if projection else f"{path}.lora"
+    return f"{name}.down.weight", f"{name}.up.weight"
+
+
 # Width : height of the buckets; what lies between is padded.
 ASPECTS = (1.0, 3 / 4, 4 / 3, 9 / 16, 16 / 9)
 
@@ -74,6 +86,7 @@ class StableDiffusion(Family):
             never=("add_embedding",),  # text embeddings carry attention names too, but no other tool knows their keys
             kohya_prefix="lora_unet_",
             peft_prefix="unet.",
+            peft_keys=unet_keys,
         )
 
     @abstractmethod

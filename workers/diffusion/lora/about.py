@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from workers.diffusion.families.base import Family
 from workers.diffusion.families.parts import Role
 from workers.diffusion.lora.weights import TrainedLora
+
+# How ss_base_model_version begins: A1111's word for it. A1111 hides a LoRA from checkpoints of another version.
+SD_VERSIONS = {"sd_v1": "SD1", "sd_v2": "SD2", "sdxl_": "SDXL"}
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class About:
 
     title: str
     trigger_word: str = ""
+    subject_tags: Sequence[str] = ()  # that go with the trigger in every prompt
     description: str = ""
     author: str = ""
     license: str = ""  # of the base model, as a rule
@@ -72,6 +77,21 @@ def ss_metadata(lora: TrainedLora, base: Family, about: About) -> dict[str, str]
         "ss_tag_frequency": json.dumps({about.title: lora.tag_counts}),
     }
     return {key: str(value) for key, value in facts.items()}
+
+
+def sidecar(base: Family, about: About) -> str:
+    """The JSON that A1111 and Forge read beside a LoRA file: what their LoRA card shows and adds to a prompt."""
+    version = next((name for start, name in SD_VERSIONS.items() if base.kohya_version.startswith(start)), "Unknown")
+    license_ = about.license or base.row.license
+    facts = {
+        "description": about.description,
+        "sd version": version,
+        "activation text": ", ".join(filter(None, [about.trigger_word, *about.subject_tags])),
+        "preferred weight": 1.0,
+        "negative text": "",
+        "notes": f"base model: {base.row.name}" + (f"; license: {license_}" if license_ else ""),
+    }
+    return json.dumps(facts, indent=1, ensure_ascii=False)
 
 
 def modelspec_metadata(lora: TrainedLora, base: Family, about: About) -> dict[str, str]:

@@ -15,7 +15,7 @@ from shared.catalog import FAMILIES
 from shared.catalog.params import TrainParams
 from workers.diffusion.families.base import Family
 from workers.diffusion.families.parts import Part
-from workers.diffusion.lora.weights import LowRank
+from workers.diffusion.lora.changes import LowRank
 
 NAME = "default"
 

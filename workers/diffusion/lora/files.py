@@ -7,30 +7,26 @@ whatever the alpha was, so we write both ourselves.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 from safetensors import torch as safetensors
-from torch import Tensor
 
+from shared.checkpoints.header import BadModel, Header, read_header
+from shared.lora_files import keys, recognition
+from shared.lora_files.alphas import Alphas
+from shared.lora_files.kinds import BadLora
+from shared.lora_files.modules import Module, UNet
 from workers.diffusion.families.base import Family
-from workers.diffusion.lora import kohya, peft
-from workers.diffusion.lora.about import About, modelspec_metadata, ss_metadata
-from workers.diffusion.lora.weights import LoraWeights, LowRank, TrainedLora
-
-MAX_HEADER_BYTES = 16 * 2**20
-MAX_TENSORS = 20_000
-
-
-class BadLora(ValueError):
-    """A file that is no LoRA, or none for this base model."""
-
+from workers.diffusion.families.parts import Part, Role
+from workers.diffusion.lora import changes, kohya, peft
+from workers.diffusion.lora.about import About, modelspec_metadata, sidecar, ss_metadata
+from workers.diffusion.lora.changes import Change
+from workers.diffusion.lora.weights import Changes, TrainedLora
 
 # writing
 
@@ -62,6 +58,11 @@ def save_peft(lora: TrainedLora, base: Family, about: About, path: Path) -> None
     _write(path, safetensors.save(peft.tensors(lora.weights, base), metadata))
 
 
+def save_sidecar(base: Family, about: About, path: Path) -> None:
+    """For A1111 and Forge, which look for it beside the file of kohya's form."""
+    _write(path, sidecar(base, about).encode())
+
+
 def _write(path: Path, data: bytes) -> None:
     """Under another name first: a reader never sees half a file."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
@@ -80,64 +81,61 @@ def _write(path: Path, data: bytes) -> None:
 # reading
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The header's metadata, without loading a tensor or trusting the sizes that the file claims."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if not 2 <= size <= MAX_HEADER_BYTES:
-            raise BadLora(f"{path.name} is no safetensors file, or its header is over {MAX_HEADER_BYTES} bytes")
-        try:
-            header = json.loads(file.read(size))
-        except ValueError as error:
-            raise BadLora(f"{path.name} is no safetensors file: its header can't be read") from error
-    metadata = header.pop("__metadata__", {}) if isinstance(header, dict) else None
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise BadLora(f"{path.name}: metadata must be text")
-    if len(header) > MAX_TENSORS:
-        raise BadLora(f"{path.name} has {len(header)} tensors, over the limit of {MAX_TENSORS}")
-    return metadata
-
-
-def read(path: Path, base: Family) -> LoraWeights:
-    """The changes that a file of either form makes to this base model.
+def read(path: Path, base: Family) -> Changes:
+    """The changes that a LoRA file makes to this base model, whoever wrote it.
 
     Raises:
-        BadLora: the file is no plain LoRA, or was made for another base model.
+        BadLora: the file is no LoRA, is of a kind that we don't read, or was made for another base model.
     """
-    metadata = read_metadata(path)
+    header = _header(path)
+    alphas = Alphas(header.metadata)
+    known = dict(_modules(base))
+    found: dict[str, dict[str, Change]] = defaultdict(dict)
     with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    form: Any = kohya if any(kohya.split(key)[1] for key in tensors) else peft
-    weights: dict[str, dict[str, LowRank]] = defaultdict(dict)
-    for (part, module), sides in _by_module(path, tensors, base, form).items():
-        try:
-            down, up = sides["down"], sides["up"]
-            rank = down.shape[0]
-            alpha = peft.alpha(metadata, part, rank) if form is peft else float(sides.get("alpha", rank))
-            change = LowRank(down, up, alpha)
-            fits = change.fits(base.part(part).module.get_parameter(f"{module}.weight"))
-        except (KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError):
-            fits = False
-        if not fits:
-            raise BadLora(f"{path.name}: {part}.{module} doesn't fit; it was made for another base model")
-        weights[part][module] = change
-    return weights
-
-
-def _by_module(
-    path: Path, tensors: Mapping[str, Tensor], base: Family, form: Any
-) -> dict[tuple[str, str], dict[str, Tensor]]:
-    """(part, module) -> the sides of its change."""
-    modules = {
-        name: (part.name, module)
-        for part in base.parts
-        for module in part.could_carry()
-        for name in form.names(part, module)
-    }
-    found: dict[tuple[str, str], dict[str, Tensor]] = defaultdict(dict)
-    for key, tensor in tensors.items():
-        name, side = form.split(key)
-        if name not in modules or side is None:
-            raise BadLora(f"{path.name}: {key} is no part of a plain LoRA for {base.row.name}")
-        found[modules[name]][side] = tensor
+        for module, kind, sides in recognition.matched(recognition.group(header.tensors), _named(known, base)):
+            tensors = {side: file.get_tensor(key) for side, (key, _) in sides.items()}
+            alpha = tensors.pop(keys.ALPHA).item() if keys.ALPHA in tensors else None
+            if alpha is None:
+                alpha = alphas.of(module.part, module.path, kind.rank)
+            path_in_part = known[module]
+            weight = base.part(module.part).module.get_parameter(f"{path_in_part}.weight")
+            found[module.part][path_in_part] = changes.of(kind, tensors, alpha, weight)
     return found
+
+
+def _header(path: Path) -> Header:
+    try:
+        return read_header(path)
+    except BadModel as error:
+        raise BadLora(str(error), code="not_safetensors") from error
+
+
+def _modules(base: Family) -> Iterator[tuple[Module, str]]:
+    """What a LoRA could change in a base model, with its path in its part."""
+    for part in base.parts:
+        originals = _originals(part)
+        for path in part.could_carry():
+            weight = part.module.get_parameter(f"{path}.weight")
+            yield Module(part.name, _full_path(part, path), tuple(weight.shape), originals.get(path, "")), path
+
+
+def _full_path(part: Part, path: str) -> str:
+    """A submodule's path as all files have it: in transformers 5, the modules of CLIPTextModel lack `text_model.`."""
+    return path if part.role is Role.DENOISER or path.startswith("text_") else f"text_model.{path}"
+
+
+def _originals(part: Part) -> dict[str, str]:
+    """The paths of a UNet's modules, with those that Stability's code has for them."""
+    config = getattr(part.module, "config", {})
+    if part.name != "unet" or "block_out_channels" not in config:
+        return {}
+    return {module.path: module.original for module in UNet.of(config).modules()}
+
+
+def _named(known: dict[Module, str], base: Family) -> dict[str, Module]:
+    """The modules by their names in files: those of Stable Diffusion's parts, and those that the family itself has."""
+    own: dict[str, Module] = {}
+    for module, path in known.items():
+        part = base.part(module.part)
+        own |= dict.fromkeys((*part.kohya_names(path), *part.peft_names(path)), module)
+    return own | recognition.named(known)

@@ -9,10 +9,7 @@ import torch
 from torch import Tensor
 
 from workers.diffusion.families.base import Family
-from workers.diffusion.families.parts import Part
 from workers.diffusion.lora.weights import LoraWeights
-
-SIDES = {"lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha"}
 
 
 def tensors(weights: LoraWeights, base: Family) -> dict[str, Tensor]:
@@ -25,14 +22,3 @@ def tensors(weights: LoraWeights, base: Family) -> dict[str, Tensor]:
             found[f"{name}.lora_up.weight"] = change.up.half().contiguous()
             found[f"{name}.alpha"] = torch.tensor(float(change.alpha))
     return found
-
-
-def names(part: Part, path: str) -> list[str]:
-    """How keys of a module begin: as we write it, then as others do."""
-    return part.kohya_names(path)
-
-
-def split(key: str) -> tuple[str, str | None]:
-    """The module's name in a key, and which side of its change the key is: down, up, alpha, or None of these."""
-    name, _, side = key.partition(".")
-    return name, SIDES.get(side)

@@ -1,4 +1,4 @@
-"""LoRAs in memory: the low-rank change of each weight, and what a training made."""
+"""LoRAs in memory: the change of each weight, and what a training made."""
 
 from __future__ import annotations
 
@@ -11,37 +11,11 @@ from torch import Tensor, nn
 
 from shared.catalog.params import TrainParams
 from workers.diffusion.families.base import Family
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """The change of one weight: up @ down, times alpha / rank."""
-
-    down: Tensor  # (rank, in) or (rank, in, k, k)
-    up: Tensor  # (out, rank) or (out, rank, 1, 1)
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
-
-    def fits(self, weight: Tensor) -> bool:
-        """Whether this is a change of a weight of that size."""
-        return (
-            min(self.down.ndim, self.up.ndim) >= 2
-            and self.rank > 0
-            and self.up.shape[1:].numel() == self.rank
-            and self.up.shape[0] * self.down.shape[1:].numel() == weight.numel()
-        )
-
-    def delta(self) -> Tensor:
-        """What is added to the weight, in its shape and in fp32."""
-        down, up = self.down.float(), self.up.float()
-        return (up.flatten(1) @ down.flatten(1)).view(up.shape[0], *down.shape[1:]) * (self.alpha / self.rank)
-
+from workers.diffusion.lora.changes import Change, LowRank
 
 # name of a part -> path of the submodule -> its change
-LoraWeights = Mapping[str, Mapping[str, LowRank]]
+LoraWeights = Mapping[str, Mapping[str, LowRank]]  # of our own LoRAs
+Changes = Mapping[str, Mapping[str, Change]]  # of any
 
 
 @dataclass(frozen=True)
@@ -62,17 +36,20 @@ class TrainedLora:
 
 
 @contextmanager
-def merged(base: Family, loras: Sequence[tuple[LoraWeights, float]]) -> Iterator[None]:
-    """The base with LoRAs added into its weights at the given strengths; its own tensors come back afterwards."""
+def merged(base: Family, loras: Sequence[tuple[Changes, float]]) -> Iterator[None]:
+    """The base with LoRAs added into its weights at the given strengths; its own tensors come back afterwards.
+
+    Each change is computed from the base's own weight, so their order doesn't matter.
+    """
     originals: dict[nn.Parameter, Tensor] = {}
     try:
-        for weights, strength in loras:
-            for part, changes in weights.items():
-                for path, change in changes.items():
+        for changes, strength in loras:
+            for part, of_part in changes.items():
+                for path, change in of_part.items():
                     weight = base.part(part).module.get_parameter(f"{path}.weight")
-                    originals.setdefault(weight, weight.data)
-                    delta = LowRank(change.down.to(weight.device), change.up.to(weight.device), change.alpha).delta()
-                    weight.data = (weight.data.float() + strength * delta.view_as(weight)).to(weight.dtype)
+                    original = originals.setdefault(weight, weight.data)
+                    delta = change.to(weight.device).delta(original)
+                    weight.data = (weight.data.float() + strength * delta).to(weight.dtype)
         yield
     finally:
         for weight, original in originals.items():

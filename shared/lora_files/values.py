@@ -1,0 +1,63 @@
+"""Whether all numbers of a file are finite, without a library for arrays: the API has none, and a file may be large.
+
+A floating-point number is infinite or NaN if all bits of its exponent are set (IEEE 754; bfloat16 is the upper half of
+a float32).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shared.checkpoints.header import BITS, Header, TensorInfo
+from shared.lora_files.kinds import BadLora
+
+PIECE_BYTES = 1 << 20  # a multiple of every width
+# By type: the mask of the exponent's bits in the highest byte, and in the byte below it. Bytes are little-endian.
+EXPONENT = {"F64": (0x7F, 0xF0), "F32": (0x7F, 0x80), "BF16": (0x7F, 0x80), "F16": (0x7C, 0x00)}
+WHOLE = ("I64", "I32", "I16", "I8", "U8")  # an alpha may be a whole number
+_FLAGS = {mask: bytes(int(byte & mask == mask) for byte in range(256)) for mask in (0x7F, 0x7C)}
+
+
+def check_finite(path: Path, header: Header) -> None:
+    """Read all weights of a file, a piece at a time.
+
+    Raises:
+        BadLora: a number is infinite or NaN.
+    """
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        for key, tensor in sorted(header.tensors.items(), key=lambda item: item[1].begin):
+            if tensor.dtype in WHOLE:
+                continue
+            file.seek(start + tensor.begin)
+            left = _bytes_of(tensor)
+            while left:
+                piece = file.read(min(left, PIECE_BYTES))
+                if not piece:
+                    raise BadLora("the file became shorter while it was read; send it again")
+                left -= len(piece)
+                if not is_finite(piece, tensor.dtype):
+                    raise BadLora(
+                        f"{key} holds infinite or NaN numbers: its training has failed; use another of its epochs",
+                        code="not_finite",
+                    )
+
+
+def is_finite(data: bytes, dtype: str) -> bool:
+    """Whether all numbers of a type are finite. `data`: whole numbers only."""
+    highest, next_ = EXPONENT[dtype]
+    width = BITS[dtype] // 8
+    flags = data[width - 1 :: width].translate(_FLAGS[highest])
+    place = flags.find(1)
+    while place >= 0:
+        if data[place * width + width - 2] & next_ == next_:
+            return False
+        place = flags.find(1, place + 1)
+    return True
+
+
+def _bytes_of(tensor: TensorInfo) -> int:
+    count = 1
+    for side in tensor.shape:
+        count *= side
+    return count * BITS[tensor.dtype] // 8
