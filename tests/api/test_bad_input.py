@@ -88,7 +88,7 @@ def test_a_wrong_field_is_pointed_at(ada, given, pointer):
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused(ada, given, code):
+def test_an_impossible_value_is_refused(ada, given, code):
     problem(ada.post("/v1/projects", PROJECT | given), 422, code)
     assert ada.get("/v1/projects").json["items"] == []
 
@@ -109,7 +109,7 @@ def test_what_makes_no_sense_is_refused(ada, given, code):
     ids=["empty", "text", "svg", "gif", "tiff", "cut off", "small", "narrow", "bomb"],
 )
 @pytest.mark.parametrize("settings", [{"max_image_pixels": 2_000_000}])
-def test_what_is_no_good_picture_is_refused(ada, runtime, session_of, content, status, code):
+def test_a_bad_picture_is_refused(ada, runtime, session_of, content, status, code):
     project_id = ada.post("/v1/projects", PROJECT).json["id"]
     answer = ada.post(f"/v1/projects/{project_id}/images", data={"file": (io.BytesIO(content), "x.png")})
     problem(answer, status, code)
@@ -147,7 +147,7 @@ def test_a_number_of_many_digits_is_refused(ada):
     problem(ada.answer("POST", "/v1/projects", data=body, content_type="application/json"), 400, "invalid_json")
 
 
-def test_half_a_character_is_no_slip_and_no_cursor(ada):
+def test_a_lone_surrogate_is_refused_as_slip_and_cursor(ada):
     project_id = ada.post("/v1/projects", PROJECT).json["id"]
     slip = ada.post(f"/v1/projects/{project_id}/uploads/complete", {"slip": "\ud800"})
     assert 400 <= slip.status_code < 500, slip.json
@@ -155,13 +155,13 @@ def test_half_a_character_is_no_slip_and_no_cursor(ada):
     problem(ada.get(f"/v1/projects?cursor={sealed}"), 422, "bad_cursor")
 
 
-def test_an_invented_method_is_counted_with_all_others(app):
+def test_an_unknown_method_is_counted_as_other(app):
     for number in range(3):
         app.test_client().open("/v1/projects", method=f"INVENTED{number}")
     assert b"INVENTED" not in app.test_client().get("/metrics").data
 
 
-def test_who_may_have_no_job_waiting_starts_none(ada, session_of):
+def test_a_user_with_a_cap_of_zero_starts_no_job(ada, session_of):
     with session_of() as session:
         session.get_one(User, ada.user_id).max_queued_jobs = 0
         project, _ = make_curating(session, ada.user_id)
@@ -172,7 +172,7 @@ def test_who_may_have_no_job_waiting_starts_none(ada, session_of):
 
 
 @pytest.mark.parametrize("settings", [{"max_images_per_project": 1}])
-def test_a_project_holds_only_so_many_pictures(ada):
+def test_a_project_has_a_limit_of_pictures(ada):
     project_id = ada.post("/v1/projects", PROJECT).json["id"]
     assert upload(ada, project_id).status_code == 201
     problem(upload(ada, project_id), 409, "too_many_images")
@@ -265,7 +265,7 @@ def test_generations_are_bounded(ada, session_of):
 @pytest.mark.parametrize(
     "word", ["nude", "(NUDE:1.2)", "nude.", "x; nude, y", "she is nude", "child_porn", "ｎｕｄｅ", "n.u.d.e", "nudеs"]
 )
-def test_what_must_not_be_drawn_is_refused_at_every_door(ada, session_of, word):
+def test_denied_words_are_refused_by_every_route(ada, session_of, word):
     with session_of() as session:
         project = make_project(session, ada.user_id)
         image = make_image(session, project)
@@ -290,7 +290,7 @@ def test_a_view_that_is_named_twice_counts_once(ada):
 
 
 @pytest.mark.parametrize("settings", [{"max_images_per_project": 6}])
-def test_drawn_pictures_take_no_room_from_those_that_are_brought(ada, session_of):
+def test_drawn_pictures_do_not_count_towards_the_limit(ada, session_of):
     with session_of() as session:
         project, _ = make_curating(session, ada.user_id)
     candidate = ada.get(f"/v1/projects/{project.id}/rounds/1/candidates").json["items"][0]["id"]
@@ -299,7 +299,7 @@ def test_drawn_pictures_take_no_room_from_those_that_are_brought(ada, session_of
         assert ada.post(f"/v1/images/{candidate}/versions", **edited).status_code == status
 
 
-def test_words_that_the_base_model_would_not_read_are_refused(ada, session_of):
+def test_a_prompt_that_is_too_long_is_refused(ada, session_of):
     many = {"feature_tags": [f"tag{n} long" for n in range(20)]}
     for path in ("/v1/projects", "/v1/projects?dry_run=true"):
         refused = problem(ada.post(path, PROJECT | many), 422, "prompt_too_long")
@@ -376,7 +376,7 @@ def test_a_size_that_cannot_be_drawn_is_pointed_at_with_what_can(ada, session_of
     assert [each["pointer"] for each in changed["errors"]] == ["/plan/rounds/1/generate" + each for each in told]
 
 
-def test_what_http_itself_refuses_is_a_problem_too(ada):
+def test_errors_of_the_http_layer_are_problems_too(ada):
     problem(ada.get("/v1/nothing"), 404, "not_found")
     problem(ada.get("/v1/projects/prj_1"), 404, "not_found")
     problem(ada.answer("PUT", "/v1/projects"), 405, "method_not_allowed")
@@ -396,7 +396,7 @@ def test_a_wrong_parameter_is_refused(ada, query):
     assert ada.get(f"/v1/projects?{query}").status_code == 422, query
 
 
-def test_a_bug_is_told_without_its_inside(ada, app, monkeypatch):
+def test_the_answer_to_a_bug_shows_no_details(ada, app, monkeypatch):
     def broken(*_: Any) -> None:
         raise RuntimeError("secret inside")
 
@@ -407,6 +407,6 @@ def test_a_bug_is_told_without_its_inside(ada, app, monkeypatch):
 
 
 @pytest.mark.parametrize("key", ["", "btl_x", "Basic abc", "btl_00000000_" + "0" * 43 + "_000000"])
-def test_a_bad_key_opens_nothing(app, key):
+def test_a_bad_key_is_refused_by_every_route(app, key):
     answer = app.test_client().get("/v1/projects", headers={"Authorization": f"Bearer {key}"})
     assert answer.status_code == 401

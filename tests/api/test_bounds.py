@@ -83,14 +83,14 @@ def test_too_many_items_are_one_error(ada, method, path, body, pointer):
     assert [each["pointer"] for each in told["errors"]] == [pointer]
 
 
-def test_an_answer_lists_only_so_many_errors(ada):
+def test_an_answer_lists_a_limited_number_of_errors(ada):
     body = PROJECT | {"feature_tags": [""] * 60, "subject_tags": [""] * 20}
     told = problem(ada.post("/v1/projects", body), 422, "invalid")
     assert len(told["errors"]) == MAX_ERRORS == 50
     assert told["detail"].endswith("(and at least 50 more)")
 
 
-def test_an_answer_does_not_grow_with_what_was_sent(ada):
+def test_an_answer_does_not_grow_with_the_request(ada):
     named = ada.post("/v1/projects", PROJECT | {"x" * 500_000: 1})
     problem(named, 422, "invalid")
     assert len(named.data) < 2_000
@@ -110,6 +110,6 @@ def test_a_body_with_more_names_or_brackets_than_any_route_takes_is_not_loaded(a
 
 
 @pytest.mark.parametrize("body", ['{"name": "a", "name": "b"}', '{"plan": {"rounds": [{"kind": "style", "kind": 1}]}}'])
-def test_a_name_that_stands_twice_in_an_object_is_refused(ada, body):
+def test_a_repeated_name_in_an_object_is_refused(ada, body):
     refused = ada.answer("POST", "/v1/projects", data=body, content_type="application/json")
     assert "twice" in problem(refused, 400, "invalid_json")["detail"]

@@ -53,7 +53,7 @@ def test_a_colour_profile_is_applied(format_: str) -> None:
 
 
 @pytest.mark.parametrize("format_", ["PNG", "WEBP", "AVIF"])
-def test_what_shows_through_keeps_its_transparency(format_: str) -> None:
+def test_transparency_is_kept(format_: str) -> None:
     found = colour(picture("RGBA", (*ADOBE_GREEN, 128), rgb_profile(), format_))
     assert near(found, (*SRGB_GREEN, 128), by=5 if format_ == "AVIF" else 2)
 
@@ -131,7 +131,7 @@ def test_a_picture_is_turned_upright_by_what_editors_write() -> None:
         assert clean(raw_png(64, 40, chunk(kind, head + text))).size == (40, 64)
 
 
-def test_a_broken_exif_block_spoils_no_picture() -> None:
+def test_a_broken_exif_block_is_ignored() -> None:
     exif = chunk(b"eXIf", b"nonsense")
     assert clean(raw_png(64, 40, exif)).size == (64, 40)
     head, rest = png(64, 40, format="JPEG")[:2], png(64, 40, format="JPEG")[2:]
@@ -139,7 +139,7 @@ def test_a_broken_exif_block_spoils_no_picture() -> None:
     assert clean(head + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + rest).size == (64, 40)
 
 
-def test_avif_comes_in() -> None:
+def test_avif_is_accepted() -> None:
     assert clean(png(format="AVIF")).size == (64, 64)
     assert clean(png(mode="RGBA", color=(10, 20, 30, 0), format="AVIF")).mode == "RGBA"
 
@@ -156,7 +156,7 @@ def test_a_large_picture_fits_into_the_memory_of_its_decoder() -> None:
         assert clean(target.getvalue(), max_pixels=6_000_000).size == (3000, 2000)
 
 
-def test_what_was_ignored_is_told_to_the_client(ada: Any) -> None:
+def test_the_client_is_told_what_was_ignored(ada: Any) -> None:
     project_id = ada.post("/v1/projects", PROJECT).json["id"]
     assert upload(ada, project_id, picture("RGB", ADOBE_GREEN, cmyk_profile())).status_code == 201
     assert upload(ada, project_id).status_code == 201

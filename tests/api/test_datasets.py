@@ -73,7 +73,7 @@ def project_id(ada):
     return ada.post("/v1/projects", PROJECT).json["id"]
 
 
-def test_a_dataset_comes_in_with_its_captions(take_in):
+def test_a_dataset_is_imported_with_its_captions(take_in):
     caption = b"eiei21girl, 1girl, solo, fox ears, from side, upper body, sword"
     first, second = take_in(
         zipped({"10_eiei/a.png": png(), "10_eiei/a.txt": caption, "1_more/b.webp": png(format="WEBP")})
@@ -83,7 +83,7 @@ def test_a_dataset_comes_in_with_its_captions(take_in):
     assert (second["tags"], second["repeats"]) == (["fox ears", "yellow eyes"], 1)
 
 
-def test_each_file_of_a_zip_is_named_with_what_became_of_it(take_in):
+def test_the_outcome_of_each_file_of_a_zip_is_listed(take_in):
     came = take_in(
         zipped(
             {
@@ -176,14 +176,14 @@ def test_the_variants_of_a_caption_are_not_read_together(take_in):
     assert came.outcomes() == {"a.png": "taken"}
 
 
-def test_an_import_of_nothing_that_can_be_taken_fails_and_names_the_first(take_in):
+def test_an_import_without_valid_pictures_fails_and_names_the_first(take_in):
     came = take_in(zipped({"a.png": b"no picture", "b.png": b"no picture"}))
     assert (came.job["state"], came.job["error"]["code"]) == ("failed", "not_a_picture")
     assert "a.png" in came.job["error"]["message"]
     assert came.images == []
 
 
-def test_what_the_system_of_a_mac_or_of_windows_adds_is_left_out(take_in):
+def test_files_of_macos_and_windows_are_left_out(take_in):
     came = take_in((CASES / "macos.zip").read_bytes())
     assert came.outcomes() == {
         "10_x/1.png": "taken",
@@ -205,12 +205,12 @@ def test_pictures_of_others_and_masks_are_left_out_and_named(take_in):
 
 
 @pytest.mark.parametrize("text", ["fox.txt", "fox.caption", "Fox.png.txt", "FOX.TXT"])
-def test_a_caption_is_found_however_it_is_called(take_in, text):
+def test_a_caption_is_found_by_each_of_its_names(take_in, text):
     (image,) = take_in(zipped({"Fox.png": png(), text: b"sword"})).images
     assert image["tags"] == ["sword"]
 
 
-def test_the_caption_of_just_that_name_goes_before_one_that_is_alike(take_in):
+def test_an_exact_caption_name_goes_before_one_in_another_case(take_in):
     came = take_in(zipped({"Fox.png": png(), "Fox.txt": b"sword", "fox.png": png(), "fox.txt": b"shield"}))
     assert [image["tags"] for image in came.images] == [["sword"], ["shield"]]
 
@@ -267,7 +267,7 @@ def test_the_lines_of_a_caption_are_variants(ada, runtime, take_in):
 
 
 @pytest.mark.parametrize("trigger_word", ["eiei21girl", "Eiei_21_girl", "eiei  girl", "eiei (21)"])
-def test_a_dataset_that_went_out_comes_in_the_same(ada, take_in, trigger_word):
+def test_an_exported_dataset_is_imported_unchanged(ada, take_in, trigger_word):
     lines = f"{trigger_word}, 1girl, solo, fox ears, from side\n{trigger_word}, 1girl, solo, a fox".encode()
     ours = PROJECT | {"trigger_word": trigger_word}
     project_id, other = (ada.post("/v1/projects", ours).json["id"] for _ in range(2))
@@ -328,7 +328,7 @@ def test_a_bad_zip_is_refused_as_a_whole(ada, runtime, project_id, content, stat
     assert [*runtime.storage.list("projects/"), *runtime.storage.list("incoming/")] == []
 
 
-def test_pictures_that_are_each_small_enough_may_not_be_too_much_together():
+def test_the_total_size_of_an_unpacked_zip_is_limited():
     picture = os.urandom(1_000) + b"\0" * 79_000
     content = zipped({f"{n}.png": picture for n in range(10)}, compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(TooLarge, match="unpacks to"):
@@ -358,14 +358,14 @@ def test_a_broken_picture_counts_as_one_of_the_largest(take_in, monkeypatch):
 
 
 @pytest.mark.parametrize("settings", [{"max_images_per_project": 3}])
-def test_a_zip_of_more_pictures_than_there_is_room_for_is_refused(ada, runtime, project_id):
+def test_a_zip_beyond_the_limit_of_pictures_is_refused(ada, runtime, project_id):
     answer = send(ada, project_id, zipped({f"{n}.png": png() for n in range(4)}))
     assert (answer.status_code, answer.json["code"]) == (409, "too_many_images")
     assert list(runtime.storage.list("incoming/")) == []
 
 
 @ON_BOTH
-def test_an_import_that_was_lost_goes_on_with_the_pictures_that_it_has(ada, runtime, project_id, monkeypatch):
+def test_a_requeued_import_keeps_the_pictures_that_it_has(ada, runtime, project_id, monkeypatch):
     names = ["a-2.png", "b.png", "c.png"]  # Postgres keeps the names of an object by their length
     job_id = send(ada, project_id, zipped({name: png() for name in names})).json["id"]
     assert reconcile.compare(runtime, grace_seconds=0).orphans == [], "what waits to be taken in is no orphan"
@@ -397,14 +397,14 @@ def test_a_project_waits_for_its_import(ada, project_id):
     assert ada.post(f"/v1/projects/{project_id}/start").json["code"] == "still_importing"
 
 
-def test_who_took_a_dataset_is_written_down(ada, admin, project_id):
+def test_an_export_is_in_the_audit_log(ada, admin, project_id):
     upload(ada, project_id)
     assert ada.post(f"/v1/projects/{project_id}/exports", {}).status_code == 201
     actions = [entry["action"] for entry in admin.get("/v1/audit").json["items"]]
     assert "export_dataset" in actions
 
 
-def test_a_full_disk_is_told_as_one(ada, project_id, monkeypatch):
+def test_a_full_disk_is_reported(ada, project_id, monkeypatch):
     upload(ada, project_id)
 
     def pack(*_: Any) -> int:
@@ -415,7 +415,7 @@ def test_a_full_disk_is_told_as_one(ada, project_id, monkeypatch):
     assert (answer.status_code, answer.json["code"]) == (503, "disk_full")
 
 
-def test_few_exports_are_made_at_once(ada, project_id, monkeypatch):
+def test_the_number_of_simultaneous_exports_is_limited(ada, project_id, monkeypatch):
     upload(ada, project_id)
     places = uploads.Places(at_once=1)
     monkeypatch.setattr(uploads, "_places", places)

@@ -43,7 +43,7 @@ def test_the_version_after_a_change_is_the_one_that_is_read_next(ada, session_of
     assert ada.patch(path, {"name": "New"}, if_match=changed.headers["ETag"]).status_code == 200
 
 
-def test_what_has_not_changed_is_not_sent_again(ada):
+def test_an_unchanged_resource_is_not_sent_again(ada):
     project_id = ada.post("/v1/projects", PROJECT).json["id"]
     image = upload(ada, project_id)
     path = f"/v1/images/{image.json['id']}"
@@ -75,7 +75,7 @@ def test_of_two_edits_of_one_picture_the_second_is_refused(ada, session_of):
     assert ada.get(f"/v1/projects/{project.id}/rounds/1").json["counts"]["accepted"] == 1
 
 
-def test_a_finish_that_was_heard_is_answered_again(ada, session_of):
+def test_a_repeated_finish_gets_the_same_answer(ada, session_of):
     with session_of() as session:
         project, _ = make_curating(session, ada.user_id)
     path = f"/v1/projects/{project.id}/rounds/1"
@@ -102,7 +102,7 @@ def test_of_two_changes_at_once_one_is_refused(app, ada):
     assert sorted(statuses) == [200, 412, 412, 412]
 
 
-def test_what_a_client_calls_url_is_part_of_the_version(ada):
+def test_metadata_named_url_is_part_of_the_version(ada):
     path = f"/v1/projects/{ada.post('/v1/projects', PROJECT).json['id']}"
     links = [{"url": f"https://{name}.example", "expires_at": "never"} for name in ("a", "b")]
     first, second = (ada.patch(path, {"metadata": link}).headers["ETag"] for link in links)

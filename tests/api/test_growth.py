@@ -83,7 +83,7 @@ WORK: dict[str, Callable[[Session, Runtime], Any]] = {
 
 
 @pytest.mark.parametrize("name", WORK)
-def test_work_goes_along_an_index(busy: Runtime, name: str) -> None:
+def test_queries_of_workers_use_an_index(busy: Runtime, name: str) -> None:
     with busy.db._sessions() as session, watched(busy) as statements:
         WORK[name](session, busy)
         session.rollback()
@@ -104,7 +104,7 @@ LISTS = {
 
 
 @pytest.mark.parametrize("filters", LISTS)
-def test_a_list_goes_along_an_index(busy: Runtime, caller: Caller, filters: str) -> None:
+def test_queries_of_lists_use_an_index(busy: Runtime, caller: Caller, filters: str) -> None:
     before = (utcnow() - timedelta(hours=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
     with watched(busy) as statements:
         page = caller.get("/v1/jobs?limit=10" + filters.format(before=before))

@@ -17,7 +17,7 @@ pytestmark = ON_BOTH
 KEY = {"Idempotency-Key": "once"}
 
 
-def test_the_first_answer_comes_again(ada):
+def test_a_repeated_request_gets_the_first_answer(ada):
     first = ada.post("/v1/projects", PROJECT, headers=KEY)
     again = ada.post("/v1/projects", dict(reversed(PROJECT.items())), headers=KEY)
     assert again.status_code == first.status_code == 201
@@ -35,7 +35,7 @@ def test_the_same_key_with_another_request_is_refused(ada):
     assert (answer.status_code, answer.json["code"]) == (422, "idempotency_key_reused")
 
 
-def test_a_key_counts_for_one_user_and_one_route(ada, bob):
+def test_a_key_belongs_to_one_user_and_one_route(ada, bob):
     first = ada.post("/v1/projects", PROJECT, headers=KEY)
     assert bob.post("/v1/projects", PROJECT, headers=KEY).json["id"] != first.json["id"]
     assert ada.post("/v1/keys", {"name": "x"}, headers=KEY).status_code == 201
@@ -61,7 +61,7 @@ def test_a_refusal_is_not_kept(ada, session_of):
     assert ada.post("/v1/projects", PROJECT, headers=KEY).status_code == 201
 
 
-def test_an_upload_is_known_by_its_bytes_whatever_its_boundary(ada, runtime):
+def test_a_repeated_upload_may_have_another_boundary(ada, runtime):
     project_id = ada.post("/v1/projects", PROJECT).json["id"]
 
     def send(content: bytes):
@@ -81,7 +81,7 @@ def test_a_fresh_api_key_is_not_kept_readable(ada, session_of):
     assert ada.post("/v1/keys", {"name": "x"}, headers=KEY).json["key"] == made
 
 
-def test_of_many_at_once_one_is_done(app, ada, session_of):
+def test_one_of_many_simultaneous_requests_is_done(app, ada, session_of):
     with session_of() as session:
         project_id = make_project(session, ada.user_id).id
     body = {"pictures": [{"prompt": "eiei21girl"}]}
@@ -103,7 +103,7 @@ def test_of_many_at_once_one_is_done(app, ada, session_of):
         assert session.query(Job).count() == 1
 
 
-def test_key_and_effect_are_one(ada, session_of, monkeypatch):
+def test_key_and_effect_are_written_together(ada, session_of, monkeypatch):
     def broken(*_: object) -> None:
         raise RuntimeError
 

@@ -84,7 +84,7 @@ def test_an_admin_reaches_a_key_only_through_its_user(admin, ada, bob):
     assert ada.get("/v1/me").status_code == 200
 
 
-def test_keys_make_no_keys_unless_that_was_asked_for(app, admin, ada, mint):
+def test_keys_create_no_keys_without_the_scope(app, admin, ada, mint):
     assert "keys:write" not in mint(ada).get("/v1/me").json["scopes"]
     made = admin.post(f"/v1/users/{ada.user_id}/keys", {"name": "plain"})
     assert "keys:write" not in made.json["scopes"]

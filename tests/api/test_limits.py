@@ -19,7 +19,7 @@ from tests.factories import make_curating, make_image, make_lora, make_project, 
 
 
 @pytest.mark.parametrize("settings", [{"requests_per_minute": 3, "submits_per_minute": 1}])
-def test_a_user_may_ask_only_so_often(ada, bob):
+def test_the_requests_of_a_user_are_limited(ada, bob):
     first = ada.get("/v1/projects")
     assert first.headers["RateLimit-Policy"] == '"requests";q=3;w=60'
     policy, left, resets_in = first.headers["RateLimit"].split(";")
@@ -41,7 +41,7 @@ def test_all_keys_of_a_user_count_together(app, ada):
 
 
 @pytest.mark.parametrize("settings", [{"submits_per_minute": 1}])
-def test_starting_things_is_counted_by_itself(ada):
+def test_submits_are_counted_separately(ada):
     assert ada.post("/v1/projects", PROJECT).status_code == 201
     refused = ada.post("/v1/projects", PROJECT)
     assert (refused.status_code, refused.json["code"]) == (429, "rate_limited")
@@ -49,7 +49,7 @@ def test_starting_things_is_counted_by_itself(ada):
 
 
 @pytest.mark.parametrize("settings", [{"requests_per_minute": 2}])
-def test_who_tries_keys_is_stopped_too(app):
+def test_requests_with_wrong_keys_are_limited_too(app):
     client = app.test_client()
     statuses = [client.get("/v1/me", headers={"Authorization": "Bearer x"}).status_code for _ in range(4)]
     assert statuses == [401, 401, 429, 429]
@@ -92,7 +92,7 @@ class Watching(io.BytesIO):
         return super().readinto(buffer)
 
 
-def test_a_body_that_takes_its_time_holds_no_connection(ada, runtime):
+def test_a_slow_body_holds_no_connection(ada, runtime):
     ada.get("/v1/projects")  # which notes that the key is in use
     auth.forget()
     body = Watching(json.dumps(PROJECT).encode(), runtime.db.engine)
@@ -102,7 +102,7 @@ def test_a_body_that_takes_its_time_holds_no_connection(ada, runtime):
 
 
 @pytest.mark.parametrize("settings", [{"max_keys_per_user": 2}])
-def test_a_user_has_only_so_many_good_keys(ada, admin, bob):
+def test_the_valid_keys_of_a_user_are_limited(ada, admin, bob):
     second = ada.post("/v1/keys", {"name": "second"}).json
     refused = ada.post("/v1/keys", {"name": "third"})
     assert (refused.status_code, refused.json["code"]) == (409, "too_many_keys")
@@ -113,7 +113,7 @@ def test_a_user_has_only_so_many_good_keys(ada, admin, bob):
 
 
 @pytest.mark.parametrize("settings", [{"max_projects_per_user": 1}])
-def test_a_user_has_only_so_many_projects(ada, bob):
+def test_the_projects_of_a_user_are_limited(ada, bob):
     path = f"/v1/projects/{ada.post('/v1/projects', PROJECT).json['id']}"
     for address in ("/v1/projects", "/v1/projects?dry_run=true"):
         refused = ada.post(address, PROJECT)
@@ -140,7 +140,7 @@ def stored_bytes(caller: Caller) -> int:
     return caller.get("/v1/me").json["usage"]["stored_bytes"]
 
 
-def test_a_user_stores_only_so_many_bytes(ada, bob, hoarder, runtime):
+def test_the_stored_bytes_of_a_user_are_limited(ada, bob, hoarder, runtime):
     file = {"file": (io.BytesIO(png()), "x.png")}
     refused = [
         ada.post(f"{hoarder['draft']}/images", data=file),

@@ -188,7 +188,7 @@ def test_an_added_style_round_says_how_many_pictures_more_it_gathers(ada, sessio
     assert ada.post(path, {"kind": "style", "target": 5}).status_code == 202
 
 
-def test_another_base_model_leaves_what_was_said_of_the_plan(ada, runtime, session_of):
+def test_another_base_model_keeps_the_values_of_the_plan(ada, runtime, session_of):
     with session_of() as session:
         inventory.report(session, "gpu@one", {"large": replace(BASE_MODELS["chibi"], name="large", resolution=256)})
     said = {"kind": "style", "target": 9, "train": {"rank": 5}, "candidates_per_pick": 2}
@@ -266,7 +266,7 @@ def test_a_wait_ends_with_its_key(ada, runtime, session_of, waiting):
 
 
 @pytest.mark.parametrize("settings", [{"max_held_per_user": 1}])
-def test_nobody_is_waited_for_who_has_hung_up(ada, waiting):
+def test_a_wait_ends_when_the_client_hangs_up(ada, waiting):
     job, client = waiting
     stream = f"/v1/jobs/{job.id}/events/stream"
     assert ada.get(stream).status_code == 429
@@ -274,7 +274,7 @@ def test_nobody_is_waited_for_who_has_hung_up(ada, waiting):
     eventually(lambda: ada.get(stream).status_code == 200, seconds=10)
 
 
-def test_who_waits_is_answered_when_the_process_ends(app, waiting):
+def test_a_wait_is_answered_when_the_process_ends(app, waiting):
     job, client = waiting
     app.extensions["bootlora.holder"].close()
     head, _, body = b"".join(iter(lambda: client.recv(65536), b"")).decode().partition("\r\n\r\n")
@@ -293,7 +293,7 @@ def test_a_key_is_made_used_and_revoked(ada, app):
     assert app.test_client().get("/v1/projects", headers=headers).status_code == 401
 
 
-def test_a_key_cannot_outlive_its_maker(app, ada):
+def test_a_key_cannot_outlive_its_parent(app, ada):
     soon, later = (f"{utcnow() + timedelta(days=days):%Y-%m-%dT00:00:00Z}" for days in (2, 20))
     brief = ada.post("/v1/keys", {"name": "brief", "scopes": ["keys:write"], "expires_at": soon}).json
     headers = {"Authorization": f"Bearer {brief['key']}"}

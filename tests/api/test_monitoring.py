@@ -45,7 +45,7 @@ def exposed(app, ada, session_of) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("title", ASKED)
-def test_what_is_asked_for_is_there(title, exposed):
+def test_every_queried_metric_exists(title, exposed):
     query = ASKED[title]
     names = re.findall(r"bootlora_\w+", query)
     assert names or "up{" in query
@@ -56,7 +56,7 @@ def test_what_is_asked_for_is_there(title, exposed):
         assert set(re.findall(r"\w+", labels)) <= exposed[names[0]], names[0]
 
 
-def test_each_alert_says_what_is_the_matter():
+def test_each_alert_has_a_description():
     for alert in ALERTS:
         assert alert["annotations"]["summary"], alert
         assert alert["labels"]["severity"] in ("page", "warn")
@@ -76,7 +76,7 @@ def test_the_parts_find_each_other():
     assert target.partition(":")[0] in services
 
 
-def test_no_panel_lies_on_another():
+def test_no_panels_overlap():
     taken = [
         (x, y)
         for panel in DASHBOARD["panels"]

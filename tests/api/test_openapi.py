@@ -23,7 +23,7 @@ def test_the_document_is_valid(built_app):
     validate(yaml.safe_load(document.as_yaml(built_app)))
 
 
-def test_every_route_says_who_may_use_it_and_what_may_go_wrong(built_app):
+def test_every_route_documents_its_scope_and_errors(built_app):
     for path, method, operation in operations(document.document(built_app)):
         where = f"{method} {path}"
         assert operation["summary"], where
@@ -52,7 +52,7 @@ def test_dictionaries_say_how_many_pairs_they_take_and_which_names(built_app):
     assert metadata["propertyNames"]["maxLength"] == 64
 
 
-def test_bounds_of_texts_stand_at_texts_alone_and_are_those_of_json_schema(built_app):
+def test_only_texts_have_bounds_of_texts(built_app):
     def wrong(part: object) -> bool:
         if isinstance(part, list):
             return any(map(wrong, part))

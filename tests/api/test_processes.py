@@ -87,7 +87,7 @@ def test_metrics_are_of_all_processes(url: str, counts: Path) -> None:
     assert [float(each[1]) for each in told if each] == [asked] * 8
 
 
-def test_who_hangs_up_makes_room_for_the_next(environment: dict[str, str]) -> None:
+def test_a_client_that_hangs_up_frees_its_place(environment: dict[str, str]) -> None:
     database = Database(environment["BOOTLORA_DATABASE_URL"])
     with database.transaction() as session:
         project = make_project(session)
@@ -115,14 +115,14 @@ def serving(environment: dict[str, str]) -> Iterator[int]:
         yield port
 
 
-def test_silent_clients_keep_nobody_from_an_answer(environment: dict[str, str]) -> None:
+def test_silent_clients_do_not_block_others(environment: dict[str, str]) -> None:
     with serving(environment) as port, ExitStack() as clients:
         for _ in range(SILENT):  # they connect and say nothing
             clients.enter_context(socket.create_connection((HOST, port)))
         assert [ask(f"http://{HOST}:{port}/healthz").status for _ in range(5)] == [200] * 5
 
 
-def test_clients_that_do_not_close_keep_nobody_from_an_answer(environment: dict[str, str]) -> None:
+def test_clients_that_do_not_close_do_not_block_others(environment: dict[str, str]) -> None:
     with serving(environment) as port, ExitStack() as clients:
         for _ in range(SILENT):
             client = clients.enter_context(socket.create_connection((HOST, port)))

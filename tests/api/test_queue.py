@@ -57,7 +57,7 @@ def history(ada, session_of):
     return first.id, second.id
 
 
-def test_waiting_is_foretold_from_what_such_jobs_took(ada, history):
+def test_the_wait_is_estimated_from_similar_jobs(ada, history):
     first, second = (ada.get(f"/v1/jobs/{job_id}").json for job_id in history)
     assert (first["place"], first["seconds_to_start"], first["seconds_to_finish"]) == (0, 10.0, 30.0)
     assert (second["place"], second["seconds_to_start"], second["seconds_to_finish"]) == (1, 30.0, 40.0)
@@ -66,14 +66,14 @@ def test_waiting_is_foretold_from_what_such_jobs_took(ada, history):
     assert 13 < running["seconds_to_finish"] < 16
 
 
-def test_what_nobody_knows_is_not_foretold(ada, session_of):
+def test_without_earlier_jobs_there_is_no_estimate(ada, session_of):
     with session_of() as session:
         job = make_job(session, make_project(session, ada.user_id))
     shown = ada.get(f"/v1/jobs/{job.id}").json
     assert (shown["place"], shown["seconds_to_start"], shown["seconds_to_finish"]) == (0, None, None)
 
 
-def test_a_dry_run_tells_the_seconds_when_they_are_known(ada, session_of, history):
+def test_a_dry_run_estimates_the_seconds_if_it_can(ada, session_of, history):
     with session_of() as session:
         project = make_project(session, ada.user_id)
         began = utcnow()
@@ -86,7 +86,7 @@ def test_a_dry_run_tells_the_seconds_when_they_are_known(ada, session_of, histor
     assert rounds[0]["seconds"] == pytest.approx(rounds[0]["train_steps"] * 0.1 + 48 * 2.0)
 
 
-def test_a_list_of_jobs_goes_along_an_index(ada, session_of):
+def test_a_list_of_jobs_uses_an_index(ada, session_of):
     with session_of() as session:
         for narrowed in ({}, {"state": "queued"}):
             query = select(Job).where(Job.user_id == ada.user_id).order_by(Job.created_at.desc(), Job.id.desc())

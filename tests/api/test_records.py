@@ -33,7 +33,7 @@ class Stroke:
     points: list[Brush] = field(factory=list, length=(0, 2))
 
 
-def test_a_body_holds_what_was_said_and_no_defaults() -> None:
+def test_a_loaded_body_has_no_defaults() -> None:
     assert schema_of(Brush)().load({"size": 2}) == {"size": 2}
 
 

@@ -92,9 +92,7 @@ def with_scopes(app, session_of):
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), ROUTES, ids=[f"{m} {p}" for m, p, _ in ROUTES])
-def test_a_route_opens_to_its_owner_with_its_scope_alone(
-    app, ada, bob, admin, with_scopes, things, method, path, scope
-):
+def test_a_route_needs_its_owner_and_its_scope(app, ada, bob, admin, with_scopes, things, method, path, scope):
     nobody = app.test_client().open(path.format(**things), method=method.upper())
     assert nobody.status_code == 401
     if scope:
@@ -135,7 +133,7 @@ def test_another_users_candidates_cannot_be_decided_about(bob, session_of, thing
     assert bob.put(f"/v1/projects/{project.id}/rounds/1/decisions", body).status_code == 404
 
 
-def test_what_was_done_is_written_down_for_admins(ada, admin, things):
+def test_actions_are_in_the_audit_log(ada, admin, things):
     ada.post("/v1/projects", PROJECT)
     ada.get("/v1/projects")
     ada.get(f"/v1/loras/{things['lora_id']}")

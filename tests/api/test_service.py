@@ -113,7 +113,7 @@ def test_health_needs_no_key(app):
     assert client.get("/readyz").json["status"] == "ok"
 
 
-def test_metrics_tell_what_is_waiting(app, ada, session_of):
+def test_metrics_count_waiting_jobs(app, ada, session_of):
     with session_of() as session:
         make_job(session, make_project(session, ada.user_id))
     ada.get("/v1/projects")
@@ -140,7 +140,7 @@ def test_metrics_count_live_workers_and_the_jobs_that_they_can_do(app, ada, sess
     ]
 
 
-def test_metrics_tell_which_jobs_lost_their_worker_lately(app, ada, session_of):
+def test_metrics_count_jobs_that_lost_a_worker_lately(app, ada, session_of):
     with session_of() as session:
         project = make_project(session, ada.user_id)
         long_ago = utcnow() - timedelta(hours=2)
@@ -153,7 +153,7 @@ def test_metrics_tell_which_jobs_lost_their_worker_lately(app, ada, session_of):
     assert "bootlora_jobs_lost 2.0" in app.test_client().get("/metrics").text
 
 
-def test_metrics_tell_what_is_away(app, runtime, monkeypatch):
+def test_metrics_show_which_part_is_down(app, runtime, monkeypatch):
     monkeypatch.setattr(runtime, "storage", FolderStorage(runtime.storage.folder / "nowhere"))
     monkeypatch.setattr(runtime, "db", Database("sqlite:////nowhere/bootlora.db"))
     text = app.test_client().get("/metrics").text
@@ -162,7 +162,7 @@ def test_metrics_tell_what_is_away(app, runtime, monkeypatch):
     assert 'bootlora_ready{part="store"} 0.0' in text
 
 
-def test_readiness_says_what_is_away(app, runtime, monkeypatch):
+def test_readiness_shows_which_part_is_down(app, runtime, monkeypatch):
     monkeypatch.setattr(runtime, "storage", FolderStorage(runtime.storage.folder / "nowhere"))
     answer = app.test_client().get("/readyz")
     assert answer.status_code == 503

@@ -26,7 +26,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_was_backed_up_comes_back(data: Path, tmp_path: Path) -> None:
+def test_a_backup_is_restored(data: Path, tmp_path: Path) -> None:
     file = tmp_path / "backup.tar.gz"
     backup(data, file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -36,13 +36,13 @@ def test_what_was_backed_up_comes_back(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "other" / "seaweedfs" / "1.dat").read_bytes() == b"objects"
 
 
-def test_a_service_that_runs_is_not_backed_up(data: Path, tmp_path: Path) -> None:
+def test_a_running_service_is_not_backed_up(data: Path, tmp_path: Path) -> None:
     with closing(lock(data / "lock")), pytest.raises(InUse):
         backup(data, tmp_path / "backup")
     assert not (tmp_path / "backup").exists()
 
 
-def test_nothing_is_restored_over_what_is_there(data: Path, tmp_path: Path) -> None:
+def test_a_restore_needs_an_empty_folder(data: Path, tmp_path: Path) -> None:
     backup(data, tmp_path / "backup")
     with pytest.raises(FileExistsError):
         restore(tmp_path / "backup", data)

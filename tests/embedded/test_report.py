@@ -61,7 +61,7 @@ def story(tmp_path: Path) -> Story:
     )
 
 
-def test_the_report_is_whole_and_alone(story: Story, tmp_path: Path) -> None:
+def test_the_report_is_complete_and_needs_no_other_files(story: Story, tmp_path: Path) -> None:
     report.write(story, tmp_path / "report.html")
     reader = Reader()
     reader.feed((tmp_path / "report.html").read_text())
@@ -72,7 +72,7 @@ def test_the_report_is_whole_and_alone(story: Story, tmp_path: Path) -> None:
     assert all(target.startswith(("data:image/webp;base64,", "sheets/")) for target in reader.targets)
 
 
-def test_the_report_tells_the_times(story: Story, tmp_path: Path) -> None:
+def test_the_report_shows_the_times(story: Story, tmp_path: Path) -> None:
     report.write(story, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "<strong>1 min 20 s</strong>" in text

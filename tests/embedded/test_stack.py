@@ -42,9 +42,7 @@ def test_every_process_is_killed_and_comes_back(tmp_path: Path) -> None:
         assert is_healthy(stack)
 
 
-def test_it_computes_with_one_thread_unless_it_is_told_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_worker_uses_one_thread_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with Stack(tmp_path) as stack:
         assert {threads_of(stack, name) for name in ("worker-gpu", "worker-cpu")} == {"1"}

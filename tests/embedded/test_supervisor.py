@@ -82,7 +82,7 @@ def test_a_restart_is_another_process(tmp_path: Path) -> None:
         assert supervisor.processes["sleeper"].popen.pid != before
 
 
-def test_a_deaf_process_is_killed_with_its_child_after_its_grace(tmp_path: Path) -> None:
+def test_a_process_that_ignores_its_signal_is_killed_with_its_child(tmp_path: Path) -> None:
     pid_file = tmp_path / "child"
     command = [sys.executable, "-c", PARENT, str(pid_file), "deaf"]
     with Supervisor(tmp_path) as supervisor:
@@ -94,14 +94,14 @@ def test_a_deaf_process_is_killed_with_its_child_after_its_grace(tmp_path: Path)
         eventually(lambda: gone(parent) and gone(child))
 
 
-def test_a_process_that_does_not_start_says_why(tmp_path: Path) -> None:
+def test_a_failed_start_reports_the_log(tmp_path: Path) -> None:
     broken = Program(name="broken", command=[sys.executable, "-c", "raise SystemExit('no such table')"])
     never_ready = Program(name="broken", command=broken.command, is_ready=lambda: False)
     with Supervisor(tmp_path) as supervisor, pytest.raises(StartFailed, match="no such table"):
         supervisor.start(never_ready)
 
 
-def test_a_command_that_is_not_there_says_so(tmp_path: Path) -> None:
+def test_a_missing_command_is_reported(tmp_path: Path) -> None:
     missing = Program(name="missing", command=["/no/such/server"], is_ready=lambda: False)
     with Supervisor(tmp_path) as supervisor, pytest.raises(StartFailed, match="No such file"):
         supervisor.start(missing)

@@ -84,7 +84,7 @@ def test_idempotency_keys_live_a_whole_day(runtime: Runtime, user: User) -> None
     assert count(runtime, IdempotencyKey) == 2
 
 
-def test_much_goes_in_many_small_transactions(runtime: Runtime, user: User, webhook_id: str) -> None:
+def test_many_rows_are_deleted_in_small_transactions(runtime: Runtime, user: User, webhook_id: str) -> None:
     make_deliveries(runtime, webhook_id, retention.BATCH + 1, days=40)
     make_keys(runtime, user, retention.BATCH + 2, hours=40)
     assert [forget(runtime) for _ in range(3)] == [2 * retention.BATCH, 3, 0]
@@ -103,7 +103,7 @@ def test_two_workers_take_different_batches_and_wait_for_nobody(postgres: Postgr
     runtime.close()
 
 
-def test_what_is_old_is_found_along_an_index(runtime: Runtime, user: User, webhook_id: str) -> None:
+def test_old_rows_are_found_by_an_index(runtime: Runtime, user: User, webhook_id: str) -> None:
     """A few old rows among many: nothing but the old ones is read."""
     make_deliveries(runtime, webhook_id, 5000, days=1)
     make_keys(runtime, user, 5000, hours=1)
@@ -127,7 +127,7 @@ def test_what_is_old_is_found_along_an_index(runtime: Runtime, user: User, webho
 
 
 @pytest.mark.parametrize("name", ["KEEP_DELIVERIES_DAYS", "KEEP_IDEMPOTENCY_KEYS_DAYS", "ORPHAN_GRACE_SECONDS"])
-def test_nobody_can_ask_to_keep_less_than_was_promised(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retention_has_a_minimum(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for needed, value in NEEDED.items():
         monkeypatch.setenv(needed, value)
     assert Settings.from_env().keep_deliveries_days == 30

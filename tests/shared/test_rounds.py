@@ -302,9 +302,7 @@ def test_a_round_that_is_finished_takes_no_more(runtime: Runtime, project: Proje
     assert rows_of(runtime, project)[1][0].state == "completed"
 
 
-def test_a_curation_that_becomes_the_scorer_s_scores_what_is_drawn_later_too(
-    runtime: Runtime, project: Project
-) -> None:
+def test_an_auto_curation_also_scores_later_candidates(runtime: Runtime, project: Project) -> None:
     start(runtime, project, curation="manual")
     work_off(runtime)
     with runtime.transaction() as session:
@@ -320,9 +318,7 @@ def test_a_curation_that_becomes_the_scorer_s_scores_what_is_drawn_later_too(
 
 
 @pytest.mark.parametrize("ends", ["cancelled", "succeeded"])
-def test_a_scorer_that_was_called_off_decides_nothing_when_it_ends_at_last(
-    runtime: Runtime, project: Project, ends: str
-) -> None:
+def test_a_cancelled_scoring_decides_nothing(runtime: Runtime, project: Project, ends: str) -> None:
     start(runtime, project)
     work_off(runtime, until="score")
     held = claim(runtime, open_job(runtime, project), "cpu@one")
@@ -519,15 +515,13 @@ def test_a_completed_project_is_reopened_with_another_round(runtime: Runtime, pr
         ({"base_model": "sdxl-that-nobody-installed"}, "unknown_base_model"),
     ],
 )
-def test_words_that_can_not_work_are_refused(runtime: Runtime, user: User, given: dict[str, Any], error: str) -> None:
+def test_impossible_words_are_refused(runtime: Runtime, user: User, given: dict[str, Any], error: str) -> None:
     with pytest.raises(Invalid) as raised, runtime.transaction() as session:
         make_project(session, user, **given)
     assert raised.value.code == error
 
 
-def test_a_blank_trigger_word_of_former_times_stands_in_no_other_change_s_way(
-    runtime: Runtime, project: Project
-) -> None:
+def test_an_old_blank_trigger_word_does_not_block_other_changes(runtime: Runtime, project: Project) -> None:
     with runtime.transaction() as session:
         row = session.get_one(Project, project.id)
         row.trigger_word = " "
@@ -592,7 +586,7 @@ def change_curation(runtime: Runtime, project: Project, curation: str) -> None:
         projects.change(session, row, {"curation": curation}, runtime.base_models)
 
 
-def test_a_round_that_waits_for_a_person_is_decided_once_nobody_looks(runtime: Runtime, project: Project) -> None:
+def test_a_waiting_round_is_decided_when_curation_becomes_auto(runtime: Runtime, project: Project) -> None:
     start(runtime, project, curation="manual")
     work_off(runtime)
     change_curation(runtime, project, "auto")
@@ -600,7 +594,7 @@ def test_a_round_that_waits_for_a_person_is_decided_once_nobody_looks(runtime: R
     assert rows_of(runtime, project)[0].state == "completed"
 
 
-def test_a_round_whose_candidates_are_all_decided_goes_on_once_nobody_looks(runtime: Runtime, project: Project) -> None:
+def test_a_decided_round_continues_when_curation_becomes_auto(runtime: Runtime, project: Project) -> None:
     start(runtime, project, curation="manual")
     work_off(runtime)
     with runtime.transaction() as session:
@@ -611,9 +605,7 @@ def test_a_round_whose_candidates_are_all_decided_goes_on_once_nobody_looks(runt
 
 
 @pytest.mark.parametrize("undecided", [True, False])
-def test_scoring_that_was_set_aside_may_end_after_the_one_that_followed(
-    runtime: Runtime, project: Project, undecided: bool
-) -> None:
+def test_a_cancelled_scoring_may_end_after_its_successor(runtime: Runtime, project: Project, undecided: bool) -> None:
     start(runtime, project)
     work_off(runtime, until="score")
     held = claim(runtime, open_job(runtime, project), "cpu@one")

@@ -19,9 +19,7 @@ def test_the_table_names_every_event_type() -> None:
     assert dict(re.findall(r"^\| `([\w.]+)` \| (.*) \|$", DOC, re.MULTILINE)) == TYPES
 
 
-def test_the_python_of_the_page_hears_what_we_send_and_nothing_else(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_python_example_verifies_our_messages_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     webhook_id, secret = world.listen("https://studio.example/hooks/bootlora")
     monkeypatch.setenv("WEBHOOK_SECRET", secret)
     (code,) = re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)

@@ -46,7 +46,7 @@ def test_a_good_receiver_can_verify_what_it_gets(world: World, receiver: Receive
     assert delivery.attempts[0]["answer"] == "ok"
 
 
-def test_all_events_arrive_in_their_order(world: World, receiver: Receiver) -> None:
+def test_all_events_arrive_in_order(world: World, receiver: Receiver) -> None:
     _, secret = world.listen(receiver.url())
     world.happen(25)
     for _ in range(25):
@@ -56,7 +56,7 @@ def test_all_events_arrive_in_their_order(world: World, receiver: Receiver) -> N
     assert receiver.most_open == 1
 
 
-def test_a_whole_project_is_told_without_a_gap(world: World, receiver: Receiver) -> None:
+def test_the_events_of_a_project_arrive_without_a_gap(world: World, receiver: Receiver) -> None:
     receiver.answers["/hook"] = hostile.one_after_another(*[says(200)] * 5, says(500), says(200))
     _, secret = world.listen(receiver.url())
     with world.session() as session:
@@ -76,7 +76,7 @@ def test_a_whole_project_is_told_without_a_gap(world: World, receiver: Receiver)
     }
 
 
-def test_an_error_is_tried_again_with_the_same_id_until_it_is_heard(world: World, receiver: Receiver) -> None:
+def test_a_failed_try_is_repeated_with_the_same_id(world: World, receiver: Receiver) -> None:
     receiver.answers["/hook"] = hostile.one_after_another(says(500, b"sorry"), says(503), says(204, b""))
     webhook_id, secret = world.listen(receiver.url())
     world.happen()
@@ -113,9 +113,7 @@ def test_a_redirect_is_a_failure_and_not_followed(world: World, receiver: Receiv
         assert inside.received == []
 
 
-def test_an_error_that_nobody_foresaw_is_a_failed_try(
-    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unexpected_error_is_a_failed_try(world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("not foreseen")
 
@@ -146,7 +144,7 @@ def test_410_disables_the_endpoint(world: World, receiver: Receiver) -> None:
     assert len(world.deliveries(webhook_id)) == 3
 
 
-def test_429_is_left_alone_for_as_long_as_it_asks(world: World, receiver: Receiver) -> None:
+def test_retry_after_of_a_429_is_respected(world: World, receiver: Receiver) -> None:
     receiver.answers["/hook"] = hostile.one_after_another(says(429, Retry_After="1"), says(200))
     world.listen(receiver.url())
     world.happen(2)
@@ -172,7 +170,7 @@ def test_a_slow_drip_of_headers_is_cut(hasty: World, receiver: Receiver) -> None
     assert 0.9 < tried["seconds"] < 5
 
 
-def test_a_slow_drip_of_the_body_is_cut_and_yet_heard(hasty: World, receiver: Receiver) -> None:
+def test_a_slow_body_after_a_2xx_is_cut_but_counts_as_delivered(hasty: World, receiver: Receiver) -> None:
     receiver.answers["/hook"] = hostile.drips_body
     tried = tell_once(hasty, receiver.url())
     assert tried["status"] == 200
@@ -226,7 +224,7 @@ def test_a_closed_port_is_a_failed_try(world: World) -> None:
     assert tell_once(world, f"http://127.0.0.1:{port}/")["error"] == "the connection was refused"
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(world: World, tmp_path: Path) -> None:
+def test_a_certificate_of_an_unknown_authority_is_refused(world: World, tmp_path: Path) -> None:
     with receiving(tls=server_tls(self_signed(tmp_path))) as receiver:
         tried = tell_once(world, receiver.url())
         assert tried["status"] is None
@@ -306,7 +304,7 @@ def answer_names(monkeypatch: pytest.MonkeyPatch, names: dict[str, list[list[str
     return asked
 
 
-def test_a_name_that_flips_after_the_check_leads_nowhere_else(
+def test_a_name_that_changes_after_the_check_is_not_resolved_again(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world(webhook_allow_networks=("127.0.0.2/32",))

@@ -103,14 +103,14 @@ def test_the_secret_is_shown_when_it_is_made_and_never_again(ada: Caller) -> Non
         ({"url": 5}, "invalid"),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_code(ada: Caller, body: dict[str, Any], code: str) -> None:
+def test_an_invalid_webhook_is_refused_with_a_code(ada: Caller, body: dict[str, Any], code: str) -> None:
     answer = ada.post("/v1/webhooks", body)
     assert (answer.status_code, answer.json["code"]) == (422, code)
     assert answer.json["errors"]
     assert ada.get("/v1/webhooks").json["items"] == []
 
 
-def test_a_change_needs_what_was_seen(ada: Caller) -> None:
+def test_a_change_needs_an_etag(ada: Caller) -> None:
     path = f"/v1/webhooks/{listen(ada)['id']}"
     seen = ada.get(path).headers["ETag"]
     assert ada.patch(path, {"description": "x"}, if_match=None).status_code == 428
@@ -121,7 +121,7 @@ def test_a_change_needs_what_was_seen(ada: Caller) -> None:
     assert ada.patch(path, {"url": "https://10.0.0.1/"}).json["code"] == "blocked_address"
 
 
-def test_a_delivery_to_a_paused_endpoint_is_not_said_to_be_tried_before(ada: Caller, runtime: Runtime) -> None:
+def test_the_next_try_is_not_before_the_end_of_the_pause(ada: Caller, runtime: Runtime) -> None:
     listening = listen(ada)
     ada.post(f"/v1/webhooks/{listening['id']}/test")
     until = utcnow() + timedelta(hours=1)
@@ -142,7 +142,7 @@ def test_a_webhook_can_be_disabled_enabled_and_deleted(ada: Caller) -> None:
     assert ada.get(path).status_code == 404
 
 
-def test_a_message_is_told_logged_and_told_again(
+def test_a_message_is_delivered_logged_and_redelivered(
     ada: Caller, runtime: Runtime, receiver: Receiver, sender: DeliverySender
 ) -> None:
     receiver.answers["/hook"] = says(500, b"not today")
@@ -208,7 +208,7 @@ def test_the_same_request_makes_one_webhook_and_its_kept_answer_is_sealed(ada: C
     assert "whsec_" not in str(kept.body)
 
 
-def test_nothing_of_somebody_else_exists(ada: Caller, bob: Caller, runtime: Runtime) -> None:
+def test_webhooks_of_others_do_not_exist(ada: Caller, bob: Caller, runtime: Runtime) -> None:
     project_id = make_project(ada)
     path = f"/v1/webhooks/{listen(ada)['id']}"
     happen(runtime, project_id)

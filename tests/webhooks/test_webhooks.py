@@ -75,7 +75,7 @@ def test_an_unknown_event_type_is_refused(world: World) -> None:
     assert refused.value.errors == [{"pointer": "/event_types/1", "detail": "unknown"}]
 
 
-def test_a_user_has_so_many_webhooks_and_no_more(make_world: Callable[..., World]) -> None:
+def test_the_webhooks_of_a_user_are_limited(make_world: Callable[..., World]) -> None:
     world = make_world(max_webhooks_per_user=2)
     world.listen(HERE)
     webhook_id, _ = world.listen(HERE)
@@ -85,7 +85,7 @@ def test_a_user_has_so_many_webhooks_and_no_more(make_world: Callable[..., World
     world.listen(HERE)
 
 
-def test_a_webhook_hears_its_project_or_all_of_its_users_and_nobody_elses(world: World) -> None:
+def test_a_webhook_gets_events_of_its_project_or_of_all_its_users(world: World) -> None:
     everything, _ = world.listen(HERE)
     with world.session() as session:
         other = make_project(session, world.user, references=0, name="other")
@@ -99,7 +99,7 @@ def test_a_webhook_hears_its_project_or_all_of_its_users_and_nobody_elses(world:
     assert len(world.deliveries(one)) == 1
 
 
-def test_a_webhook_hears_the_types_that_it_asks_for(world: World) -> None:
+def test_a_webhook_gets_the_types_that_it_wants(world: World) -> None:
     webhook_id, _ = world.listen(HERE, event_types=["job.failed"])
     world.happen(type_="job.started")
     world.happen(type_="job.failed")
@@ -107,7 +107,7 @@ def test_a_webhook_hears_the_types_that_it_asks_for(world: World) -> None:
     assert delivery.event.type == "job.failed"
 
 
-def test_a_removed_webhook_takes_its_deliveries_along(world: World) -> None:
+def test_a_removed_webhook_loses_its_deliveries(world: World) -> None:
     webhook_id, _ = world.listen(HERE)
     world.happen(2)
     claim = taken(world, webhook_id)
@@ -117,7 +117,7 @@ def test_a_removed_webhook_takes_its_deliveries_along(world: World) -> None:
     assert not fail(world, claim)
 
 
-def test_another_url_starts_with_a_clean_slate(world: World) -> None:
+def test_another_url_resets_the_failures(world: World) -> None:
     webhook_id, _ = world.listen(HERE)
     world.happen()
     fail(world, taken(world, webhook_id), retry_after=3600)
@@ -126,7 +126,7 @@ def test_another_url_starts_with_a_clean_slate(world: World) -> None:
     assert (row.url, row.failures, row.failing_since, row.paused_until) == (HERE + "new", 0, None, None)
 
 
-def test_what_an_old_url_says_is_not_held_against_the_new_one(world: World) -> None:
+def test_a_failure_of_the_old_url_does_not_count_for_the_new_one(world: World) -> None:
     webhook_id, _ = world.listen(HERE)
     world.happen()
     claim = taken(world, webhook_id)
@@ -144,7 +144,7 @@ def test_a_bad_url_is_refused_in_a_change_too(world: World) -> None:
     assert world.webhook(webhook_id).url == HERE
 
 
-def test_a_disabled_webhook_hears_nothing_until_it_is_enabled(world: World, receiver: Receiver) -> None:
+def test_a_disabled_webhook_gets_nothing_until_it_is_enabled(world: World, receiver: Receiver) -> None:
     webhook_id, _ = world.listen(receiver.url())
     world.happen()
     world.edit(webhook_id, lambda s, w: webhooks.change(s, w, {"enabled": False}, world.settings))
@@ -200,7 +200,7 @@ def test_a_rotation_in_the_middle_of_retries_signs_the_next_try_with_both(world:
     second.verified(made[0])
 
 
-def test_a_second_rotation_does_not_end_the_first_secret_unasked(world: World) -> None:
+def test_a_second_rotation_within_the_overlap_is_refused(world: World) -> None:
     webhook_id, _ = world.listen(HERE)
     world.edit(webhook_id, lambda s, w: webhooks.rotate(s, w, world.runtime.vault))
     with pytest.raises(Conflict) as refused:
@@ -212,7 +212,7 @@ def test_a_second_rotation_does_not_end_the_first_secret_unasked(world: World) -
     assert [world.runtime.vault.open(each) for each in claim.sealed_secrets] == [secret]
 
 
-def test_the_timestamp_is_true_wherever_the_clock_stands(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_timestamp_is_right_in_any_time_zone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library overwrites a datetime's zone instead of converting it."""
     webhook_id, secret = world.listen(HERE)
     world.happen()
@@ -237,7 +237,7 @@ def test_a_secret_that_cannot_be_opened_is_a_failed_try(world: World, receiver: 
     assert receiver.received == []
 
 
-def test_a_secret_is_in_no_representation(world: World) -> None:
+def test_a_secret_is_in_no_repr(world: World) -> None:
     webhook_id, _ = world.listen(HERE)
     world.happen()
     claim = taken(world, webhook_id)
@@ -287,7 +287,7 @@ def test_a_delivery_of_another_webhook_does_not_exist(world: World) -> None:
         world.edit(other, lambda s, w: webhooks.get_delivery(s, w, delivery.id))
 
 
-def test_recovery_brings_what_failed_and_what_happened_in_the_meantime(world: World, receiver: Receiver) -> None:
+def test_recovery_sends_failed_and_missed_events(world: World, receiver: Receiver) -> None:
     receiver.answers["/hook"] = says(410)
     webhook_id, secret = world.listen(receiver.url(), event_types=["round.completed"])
     world.happen(3)
@@ -304,7 +304,7 @@ def test_recovery_brings_what_failed_and_what_happened_in_the_meantime(world: Wo
     assert world.edit(webhook_id, lambda s, w: webhooks.recover(s, w, since, world.settings)) == (0, False)
 
 
-def test_recovery_looks_no_further_back_than_it_is_told(world: World) -> None:
+def test_recovery_begins_at_the_given_time(world: World) -> None:
     webhook_id, _ = world.listen(HERE)
     world.happen(2)
     with world.session() as session:
@@ -314,7 +314,7 @@ def test_recovery_looks_no_further_back_than_it_is_told(world: World) -> None:
     assert world.edit(webhook_id, lambda s, w: webhooks.recover(s, w, day, world.settings)) == (1, False)
 
 
-def test_recovery_does_not_repeat_what_was_told_so_long_ago_that_it_is_forgotten(world: World) -> None:
+def test_recovery_does_not_repeat_events_without_deliveries(world: World) -> None:
     webhook_id, _ = world.listen(HERE)
     long_ago = utcnow() - timedelta(days=world.settings.keep_deliveries_days + 1)
     world.happen(2)
@@ -372,7 +372,7 @@ def test_jitter_differs(make_world: Callable[..., World]) -> None:
     assert len(delays) == 5
 
 
-def test_the_receivers_wish_for_time_is_granted_up_to_a_day(make_world: Callable[..., World]) -> None:
+def test_retry_after_is_respected_up_to_a_day(make_world: Callable[..., World]) -> None:
     world = make_world(webhook_retry_seconds=(5, 300))
     webhook_id, _ = world.listen(HERE)
     world.happen()
@@ -398,11 +398,11 @@ FAR = "Mon, 01 Jan 99999999999 00:00:00 GMT"
 
 
 @pytest.mark.parametrize("header", [None, "", "soon", "-5", "1.5", "²", "Wed, 99 Oct 2015", FAR])
-def test_a_retry_after_that_is_none_is_ignored(header: str | None) -> None:
+def test_an_invalid_retry_after_is_ignored(header: str | None) -> None:
     assert retry_after(header) is None
 
 
-def test_a_failing_endpoint_rests_between_deliveries(make_world: Callable[..., World]) -> None:
+def test_a_failing_endpoint_is_paused_between_deliveries(make_world: Callable[..., World]) -> None:
     world = make_world(webhook_retry_seconds=(5, 300))
     webhook_id, _ = world.listen(HERE)
     world.happen(10)
@@ -416,7 +416,7 @@ def test_a_failing_endpoint_rests_between_deliveries(make_world: Callable[..., W
     assert [wanted - 1 < rest <= wanted for wanted, rest in zip((2, 4, 8, 16, 32, 60, 60, 60), rests, strict=True)]
 
 
-def test_five_days_of_nothing_but_failures_disable_an_endpoint(world: World) -> None:
+def test_five_days_of_failures_disable_an_endpoint(world: World) -> None:
     webhook_id, _ = world.listen(HERE)
     world.happen(3)
     fail(world, taken(world, webhook_id))
@@ -431,7 +431,7 @@ def test_five_days_of_nothing_but_failures_disable_an_endpoint(world: World) -> 
     assert take(world, webhook_id) is None
 
 
-def test_one_success_begins_the_five_days_anew(world: World) -> None:
+def test_a_success_restarts_the_five_days(world: World) -> None:
     webhook_id, _ = world.listen(HERE)
     world.happen(2)
     fail(world, taken(world, webhook_id))
@@ -481,7 +481,7 @@ def test_an_endpoint_is_held_by_one_sender_and_delivers_in_order(on_both: World)
     assert [each.state for each in on_both.deliveries(webhook_id)].count("delivered") == 1
 
 
-def test_of_many_that_reach_for_an_endpoint_one_gets_it(on_both: World) -> None:
+def test_one_of_many_senders_gets_an_endpoint(on_both: World) -> None:
     webhook_id, _ = on_both.listen(HERE)
     on_both.happen(5)
     got: list[Claim | None] = []
@@ -499,7 +499,7 @@ def test_of_many_that_reach_for_an_endpoint_one_gets_it(on_both: World) -> None:
     assert sum(each is not None for each in got) == 1
 
 
-def test_several_senders_tell_everything_once_and_in_order(on_both: World, receiver: Receiver) -> None:
+def test_several_senders_deliver_everything_once_and_in_order(on_both: World, receiver: Receiver) -> None:
     hooks = [on_both.listen(receiver.url(f"/{number}")) for number in range(3)]
     others = [DeliverySender(on_both.runtime) for _ in range(2)]
     on_both.happen(20)
@@ -582,7 +582,7 @@ def test_a_lease_ends_by_itself(make_world: Callable[..., World]) -> None:
     assert second.delivery_id == first.delivery_id
 
 
-def test_what_is_cut_by_the_end_of_a_sender_is_no_failed_try(world: World, receiver: Receiver) -> None:
+def test_a_request_cut_by_the_end_of_a_sender_is_no_failed_try(world: World, receiver: Receiver) -> None:
     receiver.answers["/hook"] = one_after_another(hangs(20), says(200))
     webhook_id, _ = world.listen(receiver.url())
     world.happen()
@@ -597,9 +597,7 @@ def test_what_is_cut_by_the_end_of_a_sender_is_no_failed_try(world: World, recei
     assert world.deliveries(webhook_id)[0].state == "delivered"
 
 
-def test_dead_endpoints_do_not_delay_a_live_one_however_many_they_are(
-    make_world: Callable[..., World], receiver: Receiver
-) -> None:
+def test_many_dead_endpoints_do_not_delay_a_live_one(make_world: Callable[..., World], receiver: Receiver) -> None:
     world = make_world(
         webhook_threads=4, webhook_timeout_seconds=60.0, webhook_retry_seconds=(60,), max_webhooks_per_user=30
     )
@@ -639,7 +637,7 @@ def test_the_next_delivery_is_found_by_an_index(world: World) -> None:
     assert any("deliveries_next" in str(row) for row in plan)
 
 
-def test_a_database_that_is_away_is_asked_again_at_the_next_tick(world: World, receiver: Receiver) -> None:
+def test_the_next_tick_tries_a_lost_database_again(world: World, receiver: Receiver) -> None:
     world.listen(receiver.url())
     world.happen()
     real = world.runtime.db
@@ -651,7 +649,7 @@ def test_a_database_that_is_away_is_asked_again_at_the_next_tick(world: World, r
 
 
 @pytest.mark.servers
-def test_removing_a_webhook_does_not_undo_what_is_recorded_at_that_moment(tmp_path: Path, postgres: Postgres) -> None:
+def test_removing_a_webhook_does_not_roll_back_simultaneous_events(tmp_path: Path, postgres: Postgres) -> None:
     """On Postgres both go on side by side: the row must not vanish between being found and being told."""
     world = World(tmp_path, postgres.make_database())
     try:
