@@ -91,7 +91,7 @@ def judged(
 
 
 @dataclass(frozen=True)
-class Bench:
+class CharacterBench:
     """All measurements of one character."""
 
     character: Character
@@ -253,7 +253,7 @@ def measure(task: Task) -> tuple[dict[str, Judgement], float]:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         method = Method(families.load(task.base), task.plan, Path(scratch))
-        bench = Bench(task.character, task.trigger, method, Judge.load(task.judge), task.sheets)
+        bench = CharacterBench(task.character, task.trigger, method, Judge.load(task.judge), task.sheets)
         return bench.measure(task.only), time.monotonic() - started
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks.bootstrap import Method
-from benchmarks.method import Bench, quicker
+from benchmarks.method import CharacterBench, quicker
 from chibi_lab.captions import invented_name
 from chibi_lab.judge import FOLDER, Judge
 from chibi_lab.old_world import held_out_characters
@@ -32,7 +32,7 @@ def measured(tmp_path_factory):
     rng, judge = np.random.default_rng(9), Judge.load(FOLDER)
     characters = held_out_characters(10)[8:]
     kinds = ("base", "four_crops", "method")
-    return [Bench(character, invented_name(rng), method, judge).measure(kinds) for character in characters]
+    return [CharacterBench(character, invented_name(rng), method, judge).measure(kinds) for character in characters]
 
 
 def share(measured, kind: str, views=UNSEEN) -> float:
