@@ -1,7 +1,7 @@
-"""Files on their way into the store: cleaned first, and gone again if the request fails.
+"""Uploads of files into the store. If the request fails, they are deleted again.
 
-A file comes in the request itself, or the client posts it to the store by a form that we sign. Such a form is no
-row: the slip that goes with it is sealed by us and says all that is to be known when the client comes back.
+A file is sent in the request itself, or the client posts it to the store with a signed form. Such a form has no row.
+Its encrypted slip contains everything that is needed to complete the upload.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from shared.outside.db import utcnow
 
 FORM_LIFE = timedelta(minutes=15)
 COMPLETE_WITHIN = timedelta(hours=1)
-AT_ONCE = 8  # requests of this process that bring or fetch pictures; more would leave no thread for the others
+AT_ONCE = 8  # requests of this process that carry pictures; more would leave no threads for others
 EACH = 2  # of them for one user
 
 
 class Places:
-    """Requests that handle pictures: a few of each user, and a few of all."""
+    """Limits the requests that carry pictures at once, for each user and in total."""
 
     def __init__(self, at_once: int = AT_ONCE, each: int = EACH):
         self._at_once, self._each = at_once, each
@@ -41,12 +41,12 @@ class Places:
         """Hold a place.
 
         Raises:
-            Unavailable: the user holds as many as one may, or there is none left.
+            Unavailable: the user has no free place, or this process has none.
         """
         with self._lock:
             if self._held[user_id] >= self._each or self._held.total() >= self._at_once:
                 raise Unavailable(
-                    f"too many pictures come and go at once, and {self._each} requests of a user may; "
+                    f"too many requests carry pictures right now ({self._at_once} may, {self._each} of each user); "
                     "try again in a moment",
                     code="busy_with_pictures",
                 )
@@ -62,12 +62,12 @@ _places = Places()
 
 
 def admitted() -> Any:
-    """Be one of the few requests of this user, and of this process, that handle pictures."""
+    """Hold one of the places for requests that carry pictures."""
     return _places.held(context.user().id)
 
 
 def store(content: bytes, project_id: str) -> dict[str, Any]:
-    """Store a picture under a key made of our own ids. Returns the columns of its image, and `notes`."""
+    """Decode and store a picture. Returns the columns of its image, and `notes`."""
     limits, place = context.runtime().settings, admitted()
     context.release()
     with place:
@@ -109,7 +109,7 @@ def _put(picture: pictures.Picture, project_id: str) -> dict[str, Any]:
 
 
 def offer(project_id: str, content_type: str, shows: dict[str, Any]) -> dict[str, Any]:
-    """A signed form for one file, and the slip to come back with. `shows` are the image's view, framing and tags."""
+    """A signed form for one file, and the slip to complete it. `shows` are the image's view, framing and tags."""
     captions.check_allowed(*shows["tags"])
     runtime = context.runtime()
     key = f"incoming/{project_id}/{new_id('upl')}"
@@ -126,13 +126,13 @@ def offer(project_id: str, content_type: str, shows: dict[str, Any]) -> dict[str
 
 
 def redeem(text: str, project_id: str) -> tuple[str, dict[str, Any]]:
-    """The key that a slip is for, and what its picture shows."""
+    """The object's key and the image's view, framing and tags, from a slip."""
     try:
         slip = json.loads(context.runtime().vault.open(text))
     except Unavailable:
         slip = {}
     if slip.get("project_id") != project_id or slip["until"] < utcnow().timestamp():
-        raise Invalid("this slip is none of ours, or too old; begin the upload anew", code="bad_slip")
+        raise Invalid("the slip is not valid or has expired; start the upload again", code="bad_slip")
     return slip["key"], slip["shows"]
 
 
@@ -143,6 +143,9 @@ def check_size(key: str) -> None:
     try:
         size_bytes = runtime.storage.stat(key).size_bytes
     except NotFound:
-        raise Conflict("nothing has arrived yet", code="not_uploaded") from None
+        raise Conflict("the file is not in the store; post it with the form first", code="not_uploaded") from None
     if size_bytes > runtime.settings.max_upload_bytes:
-        raise TooLarge(f"{size_bytes} bytes are too many", code="picture_too_large")
+        raise TooLarge(
+            f"the file has {size_bytes} bytes, and {runtime.settings.max_upload_bytes} are allowed",
+            code="picture_too_large",
+        )

@@ -1,7 +1,7 @@
 """Datasets as zips, in the folder layout of kohya's scripts: `REPEATS_NAME/001.png` beside `001.txt`.
 
-A zip is listed first, and each of its files is named: as a picture, as the caption of one, or as left out and why.
-Pictures are unpacked one at a time, to a disk. See docs/datasets.md for what is read.
+A zip is listed first. Each of its files is a picture, a picture's caption, or left out for a reason. Pictures are
+unpacked one at a time, to a disk. docs/datasets.md describes what is read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from shared.captions import CONTROLS
 from shared.errors import Invalid, TooLarge
 from shared.settings import Settings
 
-FORMATS = {  # of pictures by the ends of their names
+FORMATS = {  # of pictures, by suffix
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
     ".png": "PNG",
     ".webp": "WEBP",
@@ -38,18 +38,18 @@ FORMATS = {  # of pictures by the ends of their names
     **dict.fromkeys((".tif", ".tiff"), "TIFF"),
     **dict.fromkeys((".heic", ".heif"), "HEIF"),
 }
-READ = ("PNG", "JPEG", "WEBP", "AVIF")  # as far as our Pillow does: the decoder has the last word
+READ = ("PNG", "JPEG", "WEBP", "AVIF")  # if Pillow is built with it; the decoder decides
 CAPTIONS = (".txt", ".caption")
 REGULARISATION = {"reg", "regs", "reg_images", "regularization", "regularisation", "regularization_images"}
 MASKS = ("-masklabel", "-condlabel")  # as OneTrainer names them
 OF_THE_SYSTEM = {"thumbs.db", "desktop.ini"}
 ENCODINGS = ["cp1252", "cp932", "gb18030"]  # of captions that are not UTF-8: Western, Japanese, Chinese
-SURE = 0.01  # by how much the mess of the best reading must be below that of the next one
-MAX_ENTRIES = 10  # for each picture that may be
-BYTES_PER_ENTRY = 512  # in the zip's own list of what it holds, at most
-LEAST_LIST_BYTES = 1 << 17  # zipfile looks for the list in the last 64 kB
+SURE = 0.01  # the best encoding's "mess" must be lower than the next one's by this much
+MAX_ENTRIES = 10  # for each allowed picture
+BYTES_PER_ENTRY = 512  # the most in the zip's list of its files
+LEAST_LIST_BYTES = 1 << 17  # zipfile searches the list in the last 64 kB
 MAX_CAPTION_BYTES = 10_000
-MAX_RATIO = 100  # of one entry, unpacked to packed: text alone gets near
+MAX_RATIO = 100  # of one entry, unpacked to packed; only text comes close
 MAX_NAME_LENGTH = 200
 MAX_REPEATS = 10_000
 CHUNK_BYTES = 1 << 16
@@ -57,7 +57,7 @@ CHUNK_BYTES = 1 << 16
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A picture of a dataset on its way out."""
+    """A picture of a dataset to export."""
 
     content: bytes
     captions: list[str]  # its variants
@@ -102,10 +102,10 @@ def opened(file: IO[bytes], settings: Settings) -> Archive:
 
 
 class Archive:
-    """A zip from outside, listed: `names` are those of its pictures, `left_out` says why of each other file.
+    """A zip from outside. `names` are those of its pictures; `left_out` has the reason for each other file.
 
     Raises:
-        Invalid: not a zip, a bad name, no picture in it.
+        Invalid: it is not a zip, or it has a bad name or no picture.
         TooLarge: too many bytes, packed or unpacked, too many entries, or one that unpacks to far more than it is.
     """
 
@@ -129,12 +129,12 @@ class Archive:
         self._copies = self._copies_for_captions()
         self.names = [name for name in self.names if name not in self._copies]
         if not self.names:
-            raise Invalid("there is no picture in the zip that we read", code="empty_zip")
+            raise Invalid(f"the zip has no picture that can be read; use {', '.join(READ)}", code="empty_zip")
         if len(self.names) > max_pictures:
             raise TooLarge(f"{len(self.names)} pictures are in the zip; {max_pictures} may be", code="zip_too_large")
         self._text_of = {name: self._beside(name) for name in (*self.names, *self._copies)}
         for name in self._texts.keys() - set(self._text_of.values()):
-            self.left_out[name] = "a caption of no picture that is taken"
+            self.left_out[name] = "a caption without a picture"
         for name, original in self._copies.items():
             self.left_out[name] = f"the same picture as {original}, which gets its caption as a variant"
 
@@ -158,11 +158,11 @@ class Archive:
                 yield Found(name=name, repeats=repeats, captions=found, remark="; ".join(remarks) or None)
 
     def unpack(self, name: str, path: Path) -> None:
-        """Write a picture to a file, however much it claims to be.
+        """Write a picture to a file. The size in the zip's list is not trusted.
 
         Raises:
-            Invalid: it is damaged.
-            TooLarge: it is more than it claims to be.
+            Invalid: the picture is damaged.
+            TooLarge: the picture is larger than the zip's list says.
         """
         errors = _zip_errors("it is damaged in the zip", "damaged_entry")
         with errors, path.open("wb") as target, self._zip.open(self._infos[name]) as source:
@@ -180,7 +180,7 @@ class Archive:
         return copies
 
     def _beside(self, picture: str) -> str | None:
-        """The text that is a picture's caption: `1.txt`, `1.caption` or `1.png.txt`, whatever the case."""
+        """The file with a picture's caption: `1.txt`, `1.caption` or `1.png.txt`, in any case."""
         stem = str(PurePosixPath(picture).with_suffix(""))
         wanted = [f"{start}{end}" for start in (stem, picture) for end in CAPTIONS]
         exact = (name for name in wanted if name in self._texts)
@@ -254,7 +254,7 @@ class _Bounded:
 
 
 class _Limited:
-    """Reads until it has been too much."""
+    """A file that raises `TooLarge` once more than `most` bytes have been read."""
 
     def __init__(self, file: IO[bytes], most: int):
         self._file, self._left = file, most
@@ -284,12 +284,12 @@ def _is_folder(info: zipfile.ZipInfo) -> bool:
 
 
 def _name(info: zipfile.ZipInfo) -> str:
-    """As a path; Windows' own packer writes backslashes."""
+    """The name as a path. Windows' packer writes backslashes."""
     return info.filename.replace("\\", "/")
 
 
 def _check(info: zipfile.ZipInfo, max_picture_bytes: int) -> None:
-    """Refuse what no honest packer writes. `orig_filename` is what the zip says; `filename` ends at a NUL."""
+    """Refuse suspicious entries. `orig_filename` is the name in the zip; `filename` ends at a NUL."""
     name = info.orig_filename.replace("\\", "/")
     odd = name.startswith("/") or ".." in name.split("/") or re.search(f"[{CONTROLS}]|^[A-Za-z]:", name)
     if odd or not name or len(name) > MAX_NAME_LENGTH:
@@ -304,7 +304,7 @@ def _check(info: zipfile.ZipInfo, max_picture_bytes: int) -> None:
 
 
 def _not_taken(name: str) -> str | None:
-    """Why a file of this name is left out; None for pictures that we read, and for texts."""
+    """Why a file of this name is left out. None for readable pictures and for texts."""
     *folders, file = name.split("/")
     if "__MACOSX" in folders or file.startswith(".") or file.lower() in OF_THE_SYSTEM:
         return "a file of the operating system"
@@ -316,7 +316,7 @@ def _not_taken(name: str) -> str | None:
     if PurePosixPath(file).stem.lower().endswith(MASKS):
         return "a mask: masks are not read"
     if _repeats(name) == 0:
-        return "its folder says that it is drawn 0 times"
+        return "its folder has 0 repeats"
     if suffix in FORMATS and FORMATS[suffix] not in READ:
         return f"a picture as {FORMATS[suffix]}; save it as PNG, JPEG or WebP"
     return None

@@ -93,12 +93,14 @@ def change(session: Session, user: User, changes: dict[str, Any]) -> User:
 def within(scopes: list[str] | None, allowed: list[str], role: str) -> list[str]:
     """The scopes of a new key, which can't have more than the key that creates it.
 
-    The default is all of them that the user's role allows. A demoted admin's key keeps its scope `admin`, but hands it
-    to no new key.
+    By default they are all that the user's role allows. A demoted admin's key keeps the scope `admin`, but can't give it
+    to a new key.
     """
     beyond = sorted(set(scopes or []) - set(allowed))
     if beyond:
-        raise Forbidden(f"your key lacks {', '.join(beyond)}, so it can't give that on", code="missing_scope")
+        raise Forbidden(
+            f"your key lacks {', '.join(beyond)}, so it can't give these scopes to another key", code="missing_scope"
+        )
     return default_scopes([each for each in scopes_of(role) if each in allowed]) if scopes is None else scopes
 
 

@@ -102,7 +102,7 @@ def test_the_outcome_of_each_file_of_a_zip_is_listed(take_in):
     assert (came.files["b.png"]["outcome"], came.files["b.png"]["code"]) == ("refused", "not_a_picture")
     assert came.files["c.bmp"]["reason"] == "a picture as BMP; save it as PNG, JPEG or WebP"
     assert came.files["readme.md"]["reason"] == "neither a picture nor a caption"
-    assert came.files["alone.txt"]["reason"] == "a caption of no picture that is taken"
+    assert came.files["alone.txt"]["reason"] == "a caption without a picture"
 
 
 def test_one_broken_picture_of_thirty_is_named_and_the_others_are_taken(take_in):
