@@ -93,8 +93,8 @@ def change(session: Session, user: User, changes: dict[str, Any]) -> User:
 def within(scopes: list[str] | None, allowed: list[str], role: str) -> list[str]:
     """The scopes of a new key, which can't have more than the key that creates it.
 
-    By default they are all that the user's role allows. A demoted admin's key keeps the scope `admin`, but can't give it
-    to a new key.
+    By default it has all of them that the user's role allows. A demoted admin's key keeps the scope `admin`, but can't
+    give it to a new key.
     """
     beyond = sorted(set(scopes or []) - set(allowed))
     if beyond:
