@@ -1,4 +1,4 @@
-"""A small world for tests of the domain: a user, a project with references, a worker that does what it is told."""
+"""A small setting for tests of the domain: a user, a project with references, and a scripted worker."""
 
 from __future__ import annotations
 

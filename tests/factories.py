@@ -1,4 +1,4 @@
-"""Rows with sensible values; a test overrides only what it is about."""
+"""Builds rows with default values. A test overrides only the values that matter to it."""
 
 from __future__ import annotations
 

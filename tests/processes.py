@@ -1,4 +1,4 @@
-"""Processes that tests have started, and those that they must not leave behind."""
+"""The processes that a test has started, and the check that none of them is left behind."""
 
 from __future__ import annotations
 

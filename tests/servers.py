@@ -1,4 +1,4 @@
-"""Real servers for tests: started when first asked for, one set for each test process, gone when it ends."""
+"""Real servers for tests. One set for each test process starts on first use, and ends with the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is set up in containers, as far as it can be told without running them."""
+"""The container set-up, checked as far as possible without running containers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documents say must be there, and what is there must be said."""
+"""The documents and the code agree."""
 
 import re
 from dataclasses import MISSING, Field, fields

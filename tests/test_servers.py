@@ -1,4 +1,4 @@
-"""The servers that other tests lean on."""
+"""The servers that other tests depend on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams and long waits hold no thread: whoever opens many of them keeps nobody else from an answer."""
+"""Many streams and long waits hold no thread of the API, so that other requests are answered at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user who sends zips of odd pictures keeps nobody else out."""
+"""A user who sends zips of unusual pictures does not block other users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user with many keys gets no more than one user's share, and takes nothing from others."""
+"""A user with many keys gets no more than one user's share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of the API send."""
+"""Request bodies for tests of the API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real app on real SQLite and a real folder; only the broker is a list."""
+"""Fixtures: a real app on real SQLite and a real folder. Only the broker is a list."""
 
 from __future__ import annotations
 

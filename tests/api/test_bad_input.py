@@ -1,4 +1,4 @@
-"""Whatever is wrong is told with a stable code, and leaves nothing half-written."""
+"""Bad requests get a stable code, and leave nothing half-written."""
 
 from __future__ import annotations
 

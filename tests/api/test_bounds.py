@@ -1,4 +1,4 @@
-"""Every list and dictionary of a request has a bound, and is refused by its length before anything in it is loaded."""
+"""Every list and dictionary of a request has a maximum length, which is checked before its items are loaded."""
 
 from __future__ import annotations
 

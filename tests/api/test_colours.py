@@ -1,4 +1,4 @@
-"""Pictures come in as sRGB: their colour profiles are applied, and broken blocks beside the pixels ignored."""
+"""Pictures are converted to sRGB by their colour profiles, and broken metadata is ignored."""
 
 from __future__ import annotations
 

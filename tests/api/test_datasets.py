@@ -1,4 +1,4 @@
-"""Datasets go out as zips and come back in."""
+"""Import and export of datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nobody overwrites what they haven't seen."""
+"""Clients can't overwrite changes that they have not seen."""
 
 from __future__ import annotations
 

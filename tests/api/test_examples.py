@@ -1,4 +1,4 @@
-"""The examples of the document run: each is sent to the service, and the answer is the one that is promised."""
+"""The examples of the document work: each request is sent to the service, and gets the documented answer."""
 
 from __future__ import annotations
 

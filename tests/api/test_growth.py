@@ -1,4 +1,4 @@
-"""A table that grows must not slow down what is asked of it: each look-up goes along an index, whatever its filter."""
+"""Queries don't slow down as tables grow: each uses an index, whatever its filters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""With the same Idempotency-Key the same request is done once."""
+"""A request that is repeated with the same Idempotency-Key has no second effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys and users can be stopped: one key with all that it made, or all keys of a user."""
+"""Revoking a key with all keys that it created, and disabling a user with all of the user's keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often a client may ask."""
+"""Limits of requests, and caps of what a user may store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job, as a client sees it: from a picture to rounds under way."""
+"""The usual way of a client: from a picture to running rounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that are honest but mistaken are refused with what is wrong and what to do."""
+"""Common mistakes in requests get errors that say what is wrong and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts ask for what /metrics really has."""
+"""The dashboard and the alerts query only metrics that exist."""
 
 from __future__ import annotations
 

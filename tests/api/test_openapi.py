@@ -1,4 +1,4 @@
-"""The committed document is the one that the routes make."""
+"""The committed document is up to date and complete."""
 
 from __future__ import annotations
 

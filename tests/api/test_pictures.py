@@ -1,4 +1,4 @@
-"""Pictures from outside come in as plain PNG, or not at all."""
+"""Uploaded pictures are stored as plain PNG, or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API in several processes, started as its container starts it, counts as one."""
+"""Several API processes, started as in the container, share counts and metrics."""
 
 from __future__ import annotations
 

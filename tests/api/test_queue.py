@@ -1,4 +1,4 @@
-"""Where a job stands, and how long that takes: as the queue will really have it."""
+"""A job's place in the queue and its estimated times match what the queue then does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the installation says of itself."""
+"""Base models, limits, health, readiness and metrics."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Server-sent events tell what polling tells, as it comes."""
+"""Server-sent events are the same events as by polling, as they happen."""
 
 from __future__ import annotations
 

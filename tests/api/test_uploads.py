@@ -1,4 +1,4 @@
-"""Files that clients post straight to the store."""
+"""Files that clients post directly to the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service that answers what a test tells it to, and remembers what it was asked."""
+"""A scripted service, which records the requests that it gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: what it asks of the service, what it prints, how it fails."""
+"""The command line: the requests that it sends, its output and its errors."""
 
 from __future__ import annotations
 

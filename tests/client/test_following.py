@@ -1,4 +1,4 @@
-"""Following a project: where it ends, whom it waits for, and how long each stage took."""
+"""Following a project: when it ends, when it waits for a person, and the duration of each stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patience, one key for all tries of a write, pages, problems and checked downloads."""
+"""Retries, idempotency keys, pages, problems and checked downloads of the client."""
 
 from __future__ import annotations
 

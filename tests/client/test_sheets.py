@@ -1,4 +1,4 @@
-"""What can be seen on a sheet."""
+"""The contents of contact sheets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is made of pictures and captions before the first step."""
+"""Encoded pictures and captions, before the first step."""
 
 from __future__ import annotations
 

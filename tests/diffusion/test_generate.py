@@ -1,4 +1,4 @@
-"""Generation: what diffusers would draw, and each picture from its own seed alone."""
+"""Generation: the same pictures as diffusers, and each depends only on its seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise of every kind: against formulas that are written out here once more, number by number."""
+"""Noise of every kind, compared with formulas that are written out here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures made fit for training, on a real game character: Kenney's, CC0, 96x128 pixels, a palette and alpha."""
+"""Pictures prepared for training: a real game character by Kenney, CC0, 96x128 pixels, with a palette and alpha."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scoring and choosing: she is told from others, and the choice keeps its rules."""
+"""Scoring and choosing: the scorers recognise the character, and the choice follows its rules."""
 
 from __future__ import annotations
 

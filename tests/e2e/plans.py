@@ -1,4 +1,4 @@
-"""Plans that show the whole way in seconds. What they draw is mud."""
+"""Plans that run the whole method in seconds. Their pictures are poor."""
 
 from __future__ import annotations
 

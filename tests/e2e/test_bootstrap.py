@@ -1,4 +1,4 @@
-"""The demo, small: one picture, all rounds with nobody there, and everything it says it leaves."""
+"""A small demo: from one picture through all rounds without a person, with all of its outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A person at the command line: a real game character, candidates chosen by number, one edited and put back."""
+"""A person at the command line curates a real game character, and replaces one candidate with an edited picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C in a demo: it says so, exits as a shell expects, and leaves neither process nor half a result."""
+"""Ctrl-C in a demo: it prints a message, exits with 130, and leaves no process and no half-written result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`kill -9` of the GPU worker in the middle of a training: it goes on from its checkpoint, and ends well."""
+"""`kill -9` of the GPU worker in the middle of a training: the job resumes from its checkpoint and succeeds."""
 
 from __future__ import annotations
 

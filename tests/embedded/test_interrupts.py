@@ -1,4 +1,4 @@
-"""Ctrl-C and kill -9 at any moment of the real servers' lives leave nothing behind."""
+"""Ctrl-C and kill -9 at any moment leave no process behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's report: whole, self-contained, and safe whatever the tags say."""
+"""The demo's report is complete, needs no other files, and escapes tags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole service in one folder: it comes up, heals, goes, and comes up again as it was."""
+"""The whole service in one folder: it starts, restarts killed processes, stops, and starts again with the same data."""
 
 from __future__ import annotations
 

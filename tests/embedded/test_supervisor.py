@@ -1,4 +1,4 @@
-"""Processes come up, come back, and go; none is left, however the supervisor ends."""
+"""Processes start, restart and stop, and none is left, however the supervisor ends."""
 
 from __future__ import annotations
 

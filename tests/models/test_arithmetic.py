@@ -1,4 +1,4 @@
-"""The arithmetic is the one that the processor is clearly faster with."""
+"""The chosen arithmetic is the one that the processor is clearly faster with."""
 
 import pytest
 import torch

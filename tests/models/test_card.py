@@ -1,4 +1,4 @@
-"""The model card: what it says can be done."""
+"""The model card is correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the addresses in the settings may say. What would be ignored is refused at the start."""
+"""Addresses in the settings: parts that would be ignored are refused at the start."""
 
 from __future__ import annotations
 

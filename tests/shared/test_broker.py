@@ -1,4 +1,4 @@
-"""A broker that is down is not asked again and again, and one that takes no messages is not called ready."""
+"""A broker that is down is not tried at every request, and one that refuses writes is not ready."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `Database.row` finds."""
+"""`Database.row`."""
 
 from __future__ import annotations
 

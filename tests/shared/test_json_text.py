@@ -1,4 +1,4 @@
-"""JSON is written fast, and what can't be written fast is written all the same."""
+"""JSON by orjson, and by the standard library for values that orjson refuses."""
 
 from __future__ import annotations
 

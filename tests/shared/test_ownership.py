@@ -1,4 +1,4 @@
-"""Whose store it is: several installations on one bucket, and what none of them may do to another."""
+"""The owner of a store: several installations on one bucket can't harm each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is old enough goes, a batch at a time, and nothing else does."""
+"""Old rows are deleted in batches, and all others are kept."""
 
 from __future__ import annotations
 

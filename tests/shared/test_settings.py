@@ -1,4 +1,4 @@
-"""What the environment says, and how that is told when it says too little."""
+"""Settings from the environment, and the errors for missing or wrong ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a prompt is, without the tokenizer of its base model."""
+"""The least number of tokens of a prompt, computed without a tokenizer."""
 
 from __future__ import annotations
 

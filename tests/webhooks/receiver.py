@@ -1,4 +1,4 @@
-"""A receiver of webhooks on this machine, that can be as hostile as the world is."""
+"""A receiver of webhooks on this machine, which can misbehave in many ways."""
 
 from __future__ import annotations
 

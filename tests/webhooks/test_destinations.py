@@ -1,4 +1,4 @@
-"""Where may we send? The forms that an address can hide in, and the URLs that say more than where."""
+"""Allowed destinations: unusual forms of addresses, and URLs with forbidden parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/webhooks.md says what is so."""
+"""docs/webhooks.md is correct."""
 
 from __future__ import annotations
 

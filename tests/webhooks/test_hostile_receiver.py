@@ -1,4 +1,4 @@
-"""What the sender bears from a receiver: every misbehaviour is a real server's, on this machine."""
+"""The sender survives every misbehaviour of a receiver, which is a real server on this machine."""
 
 from __future__ import annotations
 

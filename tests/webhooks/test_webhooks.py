@@ -1,4 +1,4 @@
-"""Endpoints and their deliveries: what their owner may do, and what a sender may."""
+"""Webhooks and their deliveries, for owners and for senders."""
 
 from __future__ import annotations
 

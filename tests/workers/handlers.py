@@ -1,4 +1,4 @@
-"""A job kind of the tests' own, whose handlers end in every way a handler can."""
+"""A job kind for tests, with handlers that end in every possible way."""
 
 from __future__ import annotations
 

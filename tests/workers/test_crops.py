@@ -1,4 +1,4 @@
-"""Crops that are guessed from the outline of a figure."""
+"""Automatic crops, guessed from the outline of a figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker that was told to use a card: it must have it."""
+"""A worker that is configured for a GPU does not start without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The three sorts of worker: what each process imports, and how each starts and ends."""
+"""The three types of worker: what each process imports, and how each starts and ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training that diverges, or runs out of memory: real steps of a tiny model, of which one is told to go wrong."""
+"""Trainings that diverge or run out of memory: real steps of a tiny model, one of which fails."""
 
 from __future__ import annotations
 
