@@ -409,7 +409,7 @@ def test_of_two_webhooks_for_one_place_one_is_refused(runtime: Runtime, user: Us
             webhooks.create(session, user, given, None, runtime.vault, settings)
             late = pool.submit(create_another, runtime, user, given, settings)
             await_waiting(runtime)
-        with pytest.raises(Conflict, match="no more"):
+        with pytest.raises(Conflict, match="the most that are allowed"):
             late.result()
 
 
