@@ -1,4 +1,4 @@
-"""hold seeds of any size; SQLite does already"""
+"""allow seeds of any size, as SQLite does"""
 
 import sqlalchemy as sa
 from alembic import op

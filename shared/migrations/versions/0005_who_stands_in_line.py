@@ -1,4 +1,4 @@
-"""know who has open jobs, so that nobody else is looked at for whose turn it is"""
+"""mark users with open jobs, so that dispatchers skip all others"""
 
 import sqlalchemy as sa
 from alembic import op

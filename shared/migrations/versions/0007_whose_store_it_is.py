@@ -1,4 +1,4 @@
-"""give each installation an id, which its store is marked with"""
+"""give each installation an id, which marks its store"""
 
 import secrets
 
@@ -19,4 +19,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The table stays. The store is marked with its id; after the next upgrade a new one would not match."""
+    """Keep the table: the store is marked with its id, and a new id would not match after the next upgrade."""

@@ -1,4 +1,4 @@
-"""know which key made a key, and which users are disabled"""
+"""add the key that created a key, and when a user was disabled"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Both may be null: a process of the earlier version goes on writing rows without them."""
+    """Both may be null, because processes of the earlier version still write rows without them."""
     op.add_column("api_keys", sa.Column("parent_id", sa.String(), nullable=True))
     op.create_index("ix_api_keys_parent_id", "api_keys", ["parent_id"])
     op.add_column("users", sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True))

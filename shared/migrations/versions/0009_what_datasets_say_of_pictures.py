@@ -1,4 +1,4 @@
-"""keep how often a picture is drawn in an epoch, and its other captions"""
+"""add a picture's repeats in an epoch, and its other captions"""
 
 import sqlalchemy as sa
 from alembic import op
