@@ -7,12 +7,15 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from api.schemas.estimates import shown
 from shared import plans, projects, rounds, triggers
 from shared.catalog import kinds
-from shared.catalog.params import Plan
+from shared.catalog.kinds import JobKind
+from shared.catalog.params import GenerateParams, Plan
 from shared.lifecycle import RoundKind
 from shared.models import Image, Project, User
 from shared.queue import jobs, speeds
+from shared.queue.speeds import Seconds
 from shared.settings import Settings
 
 
@@ -25,13 +28,14 @@ def of(
         first: the number of its first round.
     """
     have = max(projects.MIN_REFERENCES, _references(session, project))
-    extents = []
+    extents, seconds = [], list[Seconds]()
     for number, round_ in enumerate(plan.rounds, first):
         style = round_.kind == RoundKind.STYLE
         wanted = plans.candidates(max(0, round_.target - have), round_)
         pictures = wanted if style else rounds.EVALUATION_PICTURES
-        training = speeds.seconds(session, kinds.TRAIN, project.base_model, kinds.train_passes(round_.train))
-        drawing = speeds.seconds(session, kinds.GENERATE, project.base_model, pictures)
+        training = _seconds(session, kinds.TRAIN, project, kinds.train_stages(round_.train, have))
+        drawing = _seconds(session, kinds.GENERATE, project, kinds.generate_stages(round_.generate, pictures))
+        seconds.append(training + drawing)
         extents.append(
             {
                 "number": number,
@@ -39,29 +43,34 @@ def of(
                 "train_images": have,
                 "train_steps": round_.train.train_steps,
                 "pictures": pictures,
-                "seconds": None if training is None or drawing is None else round(training + drawing, 1),
+                **shown("seconds", seconds[-1]),
             }
         )
         have = max(have, round_.target) if style else have
-    seconds = [each["seconds"] for each in extents]
     return {
         "plan": plan,
         "rounds": extents,
         "train_steps": sum(each["train_steps"] for each in extents),
         "pictures": sum(each["pictures"] for each in extents),
-        "seconds": None if None in seconds else sum(seconds),
+        **shown("seconds", sum(seconds, speeds.NO_TIME)),
         "warnings": triggers.warnings(project.trigger_word, [*project.subject_tags, *project.feature_tags]),
         "quota": _quota(session, user, settings, 2 * len(extents)),
     }
 
 
-def of_drawing(session: Session, project: Project, pictures: int, user: User, settings: Settings) -> dict[str, Any]:
+def of_drawing(
+    session: Session, project: Project, params: GenerateParams, pictures: int, user: User, settings: Settings
+) -> dict[str, Any]:
     """Pictures and seconds of one drawing."""
     return {
         "pictures": pictures,
-        "seconds": speeds.seconds(session, kinds.GENERATE, project.base_model, pictures),
+        **shown("seconds", _seconds(session, kinds.GENERATE, project, kinds.generate_stages(params, pictures))),
         "quota": _quota(session, user, settings, 1),
     }
+
+
+def _seconds(session: Session, kind: JobKind[Any, Any, Any], project: Project, stages: dict[str, float]) -> Seconds:
+    return speeds.expected(session, kind.name, project.base_model, stages)
 
 
 def _quota(session: Session, user: User, settings: Settings, new_jobs: int) -> dict[str, Any]:

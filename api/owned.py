@@ -29,7 +29,7 @@ _MY_JOB = (Job.id == bindparam("wanted"), Project.id == Job.project_id, Project.
 _JOB = {column.key: getattr(Job, column.key).label(column.key) for column in inspect(Job).column_attrs}
 _OPEN_JOB = select(*_JOB.values()).where(*_MY_JOB)
 # The inputs and the result may list hundreds of pictures, and no answer shows them. Those of an open job are read too,
-# because its expected end is computed from them.
+# because they name the base model that it may lack.
 _ENDED_JOB = select(*(_JOB[name] for name in _JOB if name not in ("inputs", "result", "checkpoint"))).where(*_MY_JOB)
 
 Row = TypeVar("Row")

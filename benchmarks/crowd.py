@@ -36,6 +36,7 @@ INPUTS = json.dumps(
         "image": {"id": "img_0", "key": "k", "sha256": "0"},
     }
 )
+STAGES = json.dumps([["working", 10, 20.0]])
 BUSY = "user 70"  # has the oldest jobs of each kind, so that the small table also has a full page of them
 BUSY_JOBS = 400
 
@@ -54,9 +55,10 @@ def fill(database: Database, count: int) -> None:
             session.execute(text(statement))
         turns.repair_in_line(session)  # as the clock does each minute
         jobs.check_in(session, "gpu@one", "gpu", SLOTS)
+        jobs.check_in(session, "cpu@one", "cpu", 1)
     if database.engine.dialect.name == "postgresql":  # autovacuum would do it later
-        with database.engine.begin() as connection:
-            connection.exec_driver_sql("ANALYZE")
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("VACUUM ANALYZE")
 
 
 def busy_user(session: Session) -> User:
@@ -81,14 +83,14 @@ def _statements(dialect: str, count: int) -> list[str]:
         SELECT {id_("prj", "i")}, {id_("usr", "i")}, 'project', 'eiei21girl', '[]', '[]',
             'chibi', '{{"rounds": []}}', 'auto', 'running', '{{}}', 0, 0, {ago("i")}, {ago("i")} FROM n""",
         f"""{_numbers(count)} INSERT INTO jobs (id, user_id, project_id, kind, queue, state, priority, params, inputs,
-            metadata, attempt, lost_attempts, queued_at, created_at, started_at, finished_at, dispatched_at,
-            lease_until)
+            base_model, stages, metadata, attempt, lost_attempts, queued_at, created_at, started_at, finished_at,
+            dispatched_at, lease_until)
         SELECT {id_("job", "i")}, {id_("usr", owner)}, {id_("prj", owner)},
             CASE WHEN i % 7 = 1 THEN 'crop' WHEN i % 2 = 1 THEN 'generate' ELSE 'train' END,
             CASE WHEN i % 7 = 1 THEN 'cpu' ELSE 'gpu' END,
             CASE WHEN i >= {count - RUNNING} THEN 'running' WHEN i % 10 = 5 THEN 'queued' WHEN i % 20 = 1 THEN 'failed'
                  WHEN i % 20 = 2 THEN 'cancelled' ELSE 'succeeded' END,
-            i / 100 % 3, '{PARAMS}', '{INPUTS}', '{{}}', 1, 0,
+            i / 100 % 3, '{PARAMS}', '{INPUTS}', 'chibi', '{STAGES}', '{{}}', 1, 0,
             {ago(f"{count} - i")}, {ago(f"{count} - i")}, {began}, {ended}, {began}, {ago("-3600")}
         FROM n""",
     ]

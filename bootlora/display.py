@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -15,6 +16,8 @@ from bootlora import types
 from bootlora.client import ENDED, Bootlora, succeeded
 from bootlora.following import Moment
 
+UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+MIN_UNITS = 2  # a range that ends below two hours is told in minutes
 LOG_EVERY_SECONDS = 30  # without a terminal there is no bar, so progress is printed as lines
 
 # The events that are printed. `bootlora events` lists all.
@@ -107,7 +110,7 @@ class Display:
         done, total = amounts(progress)
         stage = progress.get("stage") or job.get("verb") or job["kind"]
         what = place + (stage if job["state"] != "queued" else "waiting for a worker")
-        much, left = amount(progress), time_left(progress)
+        much, left = amount(progress), time_left(job)
         self._progress.update(self._task, description=what, completed=done, total=total, amount=much, left=left)
         if not self.console.is_terminal and time.monotonic() > self._silent_since + LOG_EVERY_SECONDS:
             self.say("  ".join(["[dim]" + what, *filter(None, (much, left))]))
@@ -131,9 +134,19 @@ def amount(progress: types.Progress) -> str:
     return "  ".join(parts)
 
 
-def time_left(progress: types.Progress) -> str:
-    seconds = progress.get("seconds_left")
-    return f"{duration(seconds)} left" if seconds is not None else ""
+def time_left(job: types.Job) -> str:
+    """Until the job ends, such as `about 4 to 6 minutes left`; empty if the service can't tell."""
+    bounds = job.get("seconds_to_finish_range")
+    return f"{between(bounds['low'], bounds['high'])} left" if bounds else ""
+
+
+def between(low: float, high: float) -> str:
+    """A range of seconds in words: `about 4 to 6 minutes`."""
+    unit, seconds = next((each for each in UNITS if high >= each[1] * MIN_UNITS), UNITS[-1])
+    least, most = math.floor(low / seconds), max(1, math.ceil(high / seconds))
+    if least == 0:
+        return f"less than {most} {unit if most > 1 else unit.removesuffix('s')}"
+    return f"about {most} {unit}" if least == most else f"about {least} to {most} {unit}"
 
 
 def duration(seconds: float) -> str:

@@ -88,7 +88,14 @@ class Progress(TypedDict, total=False):
     loss: float
     images_done: int
     images_total: int
-    seconds_left: float
+    seconds_left: float  # of the present stage
+    seconds: float  # since the attempt began, when this was reported
+    stage_seconds: float  # since the present stage began
+
+
+class Bounds(TypedDict):
+    low: float  # seconds
+    high: float
 
 
 class Job(TypedDict, total=False):
@@ -98,6 +105,11 @@ class Job(TypedDict, total=False):
     state: str  # queued, running, succeeded, failed or cancelled
     attempt: int
     progress: Progress | None
+    place: int | None  # how many jobs come before it
+    seconds_to_start: float | None  # None: unknown
+    seconds_to_start_range: Bounds | None
+    seconds_to_finish: float | None
+    seconds_to_finish_range: Bounds | None
     error: dict[str, Any] | None
     started_at: str | None
 

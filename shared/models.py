@@ -164,6 +164,10 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(default=0)  # within one user
     params: Mapped[dict[str, Any]]
     inputs: Mapped[dict[str, Any]]
+    base_model: Mapped[str | None]  # that its inputs name
+    # [[name, size], ...] as its kind says; once it has succeeded in one go, [[name, size, seconds], ...].
+    # None: unknown, because an earlier version wrote the row, or the job goes on from the checkpoint of another.
+    stages: Mapped[list[Any] | None]
     labels: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
     progress: Mapped[dict[str, Any] | None]
     checkpoint: Mapped[dict[str, Any] | None]  # where the next attempt resumes

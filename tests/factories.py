@@ -10,7 +10,7 @@ from PIL import ImageDraw
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared import catalog, projects, rounds
+from shared import catalog, projects, records, rounds
 from shared.catalog.kinds import KINDS
 from shared.models import Image, Job, Lora, Project, Round, User
 
@@ -74,14 +74,16 @@ def make_image(session: Session, project: Project, **given: Any) -> Image:
 
 def make_job(session: Session, project: Project, **given: Any) -> Job:
     """A waiting generation."""
-    kind = given.get("kind", "generate")
+    kind = KINDS[given.get("kind", "generate")]
     row = {
-        "kind": kind,
-        "queue": KINDS[kind].queue,
-        "params": {"inference_steps": 4} if kind == "generate" else {},
-        "inputs": job_inputs(kind, project),
-    }
-    job = Job(user_id=project.user_id, project_id=project.id, **(row | given))
+        "kind": kind.name,
+        "queue": kind.queue,
+        "params": {"inference_steps": 4} if kind.name == "generate" else {},
+        "inputs": job_inputs(kind.name, project),
+    } | given
+    work = (records.read(kind.params, row["params"]), records.read(kind.inputs, row["inputs"]))
+    row = {"stages": kind.stages_of(*work), "base_model": row["inputs"].get("base_model")} | row
+    job = Job(user_id=project.user_id, project_id=project.id, **row)
     session.add(job)
     session.flush()
     return job

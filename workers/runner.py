@@ -50,19 +50,22 @@ def run_job(runtime: Runtime, job_id: str, attempt: int, worker: str, draining: 
         log.info("job.claimed", worker=worker)
         unhurt = True
         try:
-            ending: Ending | None = _succeeded(held, work_on(runtime, held, draining))
+            ending: Ending | None = _succeeded(held, *work_on(runtime, held, draining))
         except Exception as error:
             ending, unhurt = _after(runtime, held, error), not has_hurt(error)
         finish(runtime, held, ending)
     return unhurt
 
 
-def work_on(runtime: Runtime, held: ClaimedJob, draining: Callable[[], bool]) -> Any:
-    """Run the handler in a scratch folder, with a pulse. Returns the result record of the job's kind."""
+def work_on(runtime: Runtime, held: ClaimedJob, draining: Callable[[], bool]) -> tuple[Any, dict[str, float]]:
+    """Run the handler in a scratch folder, with a pulse. Returns the result record of the job's kind, and the seconds
+    of each stage.
+    """
     kind = KINDS[held.kind]
     given = {"params": records.read(kind.params, held.params), "inputs": records.read(kind.inputs, held.inputs)}
     with workspace(runtime.settings.scratch_dir) as folder, Pulse(runtime, held, draining) as pulse:
-        return resolve(kind.handler)(Work(job=held, folder=folder, runtime=runtime, pulse=pulse, **given))
+        work = Work(job=held, folder=folder, runtime=runtime, pulse=pulse, **given)
+        return resolve(kind.handler)(work), work.stopwatch.seconds()
 
 
 def has_hurt(error: Exception) -> bool:
@@ -116,8 +119,8 @@ def _write(runtime: Runtime, ending: Ending) -> None:
             ending(session)
 
 
-def _succeeded(held: ClaimedJob, result: Any) -> Ending:
-    return lambda session: jobs.succeed(session, held, result)
+def _succeeded(held: ClaimedJob, result: Any, seconds: dict[str, float]) -> Ending:
+    return lambda session: jobs.succeed(session, held, result, seconds)
 
 
 def _after(runtime: Runtime, held: ClaimedJob, error: Exception) -> Ending | None:

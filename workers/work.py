@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -24,9 +25,11 @@ from shared.queue import jobs
 from shared.queue.jobs import ClaimedJob
 from shared.runtime import Runtime
 from workers.pulse import Pulse
+from workers.stopwatch import Stopwatch
 
 PNG = "image/png"
 ENOUGH = 4  # pictures are scaled down to at most so many times the training resolution
+REPORTS = 11  # the speed of a stage is that between its last reports
 T = TypeVar("T")
 
 
@@ -44,8 +47,8 @@ class Work(Generic[P, I]):
     runtime: Runtime
     pulse: Pulse
     base_sha256: str = ""  # of the base model that is loaded
-    _started: float = field(default_factory=time.monotonic)
-    _first_step: int | None = None
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    _reports: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=REPORTS))  # steps, and when
 
     @cached_property
     def base_model(self) -> BaseModel:
@@ -143,21 +146,28 @@ class Work(Generic[P, I]):
                 return act()
         raise AssertionError("unreachable: the last attempt raises")
 
-    def step(self, stage: str, done: int, total: int, **more: Any) -> None:
-        """Report progress. Raises `Stopped` if the work must end."""
-        if self._first_step is None:
-            self._first_step, self._started = done, time.monotonic()
-        progress = {"stage": stage, "step": done, "total_steps": total, **more}
-        fresh = done - self._first_step
-        if fresh > 0:
-            elapsed = time.monotonic() - self._started
-            progress["seconds_left"] = round(elapsed / fresh * (total - done), 1)
-        self.pulse.progress = progress
-        self.pulse.check()
+    def begin(self, stage: str) -> None:
+        """Begin a stage of the work, as the job's kind names it. Raises `Stopped` if the work must end."""
+        if stage != self.stopwatch.stage:
+            self.stopwatch.begin(stage)
+            self._reports.clear()  # each stage has its own speed
+        self._report({"stage": stage})
 
-    def next_stage(self) -> None:
-        """Restart the estimate of the time left: the next stage has its own speed."""
-        self._first_step = None
+    def step(self, stage: str, done: int, total: int, **more: Any) -> None:
+        """Report progress, and begin the stage if it is a new one. Raises `Stopped` if the work must end."""
+        if stage != self.stopwatch.stage:
+            self.begin(stage)
+        now = time.monotonic()
+        self._reports.append((done, now))
+        before, then = self._reports[0]
+        progress = {"stage": stage, "step": done, "total_steps": total, **more}
+        if done > before:
+            progress["seconds_left"] = round((now - then) / (done - before) * (total - done), 1)
+        self._report(progress)
+
+    def _report(self, progress: dict[str, Any]) -> None:
+        self.pulse.progress = progress | self.stopwatch.now()
+        self.pulse.check()
 
 
 def _may_come_back(error: Exception) -> bool:

@@ -102,7 +102,8 @@ def ask_for_candidates(query: dict[str, Any], body: dict[str, Any], project_id: 
     if query["dry_run"]:
         round_ = owned.round_(project_id, number)
         rounds.check_curating(round_)
-        shown = extent.of_drawing(reading(), round_.project, body["count"], user(), runtime().settings)
+        drawing = round_.plan.generate
+        shown = extent.of_drawing(reading(), round_.project, drawing, body["count"], user(), runtime().settings)
         return jsonify(DrawingDryRunSchema().dump(shown))
     session = begin_transaction()
     round_ = owned.locked_round(project_id, number)

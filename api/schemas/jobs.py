@@ -9,6 +9,8 @@ from marshmallow import fields, post_dump
 from api.context import reading, runtime
 from api.pagination import PageQuery
 from api.schemas.choices import FramingChoice, ImportOutcomeChoice, JobKindChoice, JobStateChoice, ViewChoice
+from api.schemas.estimates import bounds, middle
+from api.schemas.estimates import shown as shown_seconds
 from api.schemas.fields import (
     Answer,
     IdField,
@@ -28,7 +30,7 @@ from shared.catalog.kinds import KINDS
 from shared.catalog.params import MAX_SEED
 from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import Job
-from shared.queue import speeds, turns
+from shared.queue import estimates, turns
 
 
 class FailureSchema(Answer):
@@ -57,10 +59,10 @@ class JobSchema(Answer):
         allow_none=True,
         metadata={"description": "How many jobs stand before it, if nobody else comes. Null when it doesn't wait."},
     )
-    seconds_to_start = fields.Float(
-        required=True, allow_none=True, metadata={"description": "By what such jobs took here lately. Null: unknown."}
-    )
-    seconds_to_finish = fields.Float(required=True, allow_none=True)
+    seconds_to_start = middle()
+    seconds_to_start_range = bounds()
+    seconds_to_finish = middle("Of all stages together, as `seconds_to_start`.")
+    seconds_to_finish_range = bounds()
     waits_for = fields.String(
         required=True,
         allow_none=True,
@@ -86,15 +88,14 @@ class JobSchema(Answer):
     @post_dump(pass_original=True)
     def _foresee(self, shown: dict[str, Any], job: Job, **_: Any) -> dict[str, Any]:
         """Beside the row, what is to be expected of it: of one that has ended, nothing."""
-        place, wait, waits_for = None, speeds.Wait(), None
+        place, wait, waits_for = None, estimates.Wait(), None
         if job.state not in TERMINAL_JOB_STATES:
             waits_for = inventory.lack(reading(), job, runtime().settings)
             place = turns.place(reading(), job)
-            wait = speeds.wait(reading(), job, place, runtime().settings)
-        if waits_for is not None:
-            wait = speeds.Wait()
-        seconds = {"seconds_to_start": wait.to_start, "seconds_to_finish": wait.to_finish}
-        return shown | {"place": place, "waits_for": waits_for} | seconds
+            wait = estimates.of_job(reading(), job, runtime().settings)
+        start = shown_seconds("seconds_to_start", wait.to_start)
+        finish = shown_seconds("seconds_to_finish", wait.to_finish)
+        return shown | {"place": place, "waits_for": waits_for} | start | finish
 
 
 class ImportedFileSchema(Answer):

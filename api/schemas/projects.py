@@ -8,6 +8,7 @@ from marshmallow import fields
 
 from api.pagination import PageQuery
 from api.schemas.choices import CurationChoice, ProjectStateChoice
+from api.schemas.estimates import bounds, middle
 from api.schemas.fields import Answer, Links, Metadata, Name, Query, Schema, Tags, Text, Timestamp
 from api.schemas.jobs import FailureSchema
 from api.schemas.plans import PlanSchema, ResolvedPlanSchema
@@ -110,9 +111,8 @@ class RoundExtentSchema(Answer):
     train_images = fields.Integer(required=True, metadata={"description": "Pictures in its dataset."})
     train_steps = fields.Integer(required=True)
     pictures = fields.Integer(required=True, metadata={"description": "Pictures that it draws."})
-    seconds = fields.Float(
-        required=True, allow_none=True, metadata={"description": "By what such jobs took here. Null: none has run yet."}
-    )
+    seconds = middle()
+    seconds_range = bounds()
 
 
 class QuotaEffectSchema(Answer):
@@ -128,7 +128,8 @@ class DryRunSchema(Answer):
     rounds = fields.List(fields.Nested(RoundExtentSchema), required=True)
     train_steps = fields.Integer(required=True)
     pictures = fields.Integer(required=True)
-    seconds = fields.Float(required=True, allow_none=True)
+    seconds = middle()
+    seconds_range = bounds()
     warnings = fields.List(fields.Nested(WarningSchema), required=True)
     quota = fields.Nested(QuotaEffectSchema, required=True)
 
@@ -137,9 +138,8 @@ class DrawingDryRunSchema(Answer):
     """What would be drawn. A dry run changes nothing."""
 
     pictures = fields.Integer(required=True)
-    seconds = fields.Float(
-        required=True, allow_none=True, metadata={"description": "By what such jobs took here. Null: none has run yet."}
-    )
+    seconds = middle()
+    seconds_range = bounds()
     quota = fields.Nested(QuotaEffectSchema, required=True)
 
 

@@ -22,6 +22,7 @@ I = TypeVar("I")  # inputs  # noqa: E741
 R = TypeVar("R")  # result
 
 MAX_CROPS = 16
+LOADING = "loading the base model"  # the first stage of what uses it
 IMPORT_OUTCOMES = ("taken", "left_out", "refused")
 CROPS_WITHOUT_BOXES = 4
 
@@ -39,7 +40,8 @@ class JobKind(Generic[P, I, R]):
     params: type[P]
     inputs: type[I]
     result: type[R]
-    size: Callable[[P, I], int] = lambda params, inputs: 1  # the amount of work; time is proportional to it
+    # The stages of the work in their order, and the size of each: its time is proportional to it.
+    stages: Callable[[P, I], dict[str, float]] = lambda params, inputs: {"working": 1}
     references: Callable[[P], int] = lambda params: 0  # the most reference pictures that it may add
 
     def check(self, record: object, type_: type) -> None:
@@ -56,8 +58,9 @@ class JobKind(Generic[P, I, R]):
     def result_of(self, job: Job) -> R:
         return records.read(self.result, job.result)
 
-    def size_of(self, job: Job) -> int:
-        return self.size(self.params_of(job), self.inputs_of(job))
+    def stages_of(self, params: P, inputs: I) -> list[list[Any]]:
+        """The stages that there is something to do in, as rows keep them: `[[name, size], ...]`."""
+        return [[name, size] for name, size in self.stages(params, inputs).items() if size]
 
     def references_of(self, job: Job) -> int:
         return self.references(self.params_of(job))
@@ -191,7 +194,7 @@ IMPORT = JobKind(
     params=ImportParams,
     inputs=ImportInputs,
     result=ImportResult,
-    size=lambda params, inputs: params.pictures,
+    stages=lambda params, inputs: {"importing": params.pictures},
     references=lambda params: params.pictures,
 )
 
@@ -279,7 +282,7 @@ SCORE = JobKind(
     params=ScoreParams,
     inputs=ScoreInputs,
     result=ScoreResult,
-    size=lambda params, inputs: len(inputs.candidates),
+    stages=lambda params, inputs: {"scoring": len(inputs.candidates)},
 )
 
 
@@ -337,13 +340,21 @@ TRAIN = JobKind(
     params=TrainParams,
     inputs=TrainInputs,
     result=TrainResult,
-    size=lambda params, inputs: train_passes(params),
+    stages=lambda params, inputs: train_stages(params, len(inputs.dataset)),
 )
 
 
-def train_passes(params: TrainParams) -> int:
-    """Batches of a training: one for each step, and a second one if there are prior pictures."""
-    return params.train_steps * (2 if params.prior_images else 1)
+def train_stages(params: TrainParams, images: int) -> dict[str, float]:
+    """The stages of a training on so many images. With prior pictures, each step has a second batch."""
+    area = float((params.resolution or 1) ** 2)
+    batches = params.train_steps * params.gradient_accumulation * (2 if params.prior_images else 1)
+    return {
+        LOADING: 1,
+        "drawing others": params.prior_images * area,
+        "encoding": (images + params.prior_images) * area,
+        "training": batches * params.batch_size * area,
+        "drawing the preview": area,
+    }
 
 
 # --- generate: draw pictures -------------------------------------------------------------------------------------
@@ -379,8 +390,14 @@ GENERATE = JobKind(
     params=GenerateParams,
     inputs=GenerateInputs,
     result=GenerateResult,
-    size=lambda params, inputs: len(inputs.pictures),
+    stages=lambda params, inputs: generate_stages(params, len(inputs.pictures)),
 )
+
+
+def generate_stages(params: GenerateParams, pictures: int) -> dict[str, float]:
+    """The stages of drawing so many pictures."""
+    area = float((params.width or 1) * (params.height or 1))
+    return {LOADING: 1, "generating": pictures * (params.inference_steps or 1) * area}
 
 
 KINDS: dict[str, JobKind[Any, Any, Any]] = {kind.name: kind for kind in (UPLOAD, IMPORT, CROP, SCORE, TRAIN, GENERATE)}

@@ -77,6 +77,8 @@ def enqueue(
         queue=kind.queue,
         params=records.write(params),
         inputs=records.write(inputs),
+        base_model=getattr(inputs, "base_model", None),
+        stages=kind.stages_of(params, inputs) if checkpoint is None else None,  # else a part may be done
         priority=priority,
         labels=labels if labels is not None else project.labels,
         checkpoint=checkpoint,
@@ -173,8 +175,10 @@ def record_event(session: Session, held: ClaimedJob, type_: str, **data: Any) ->
     events.of_job(session, job, type_, **data)
 
 
-def succeed(session: Session, held: ClaimedJob, result: Any) -> Job:
+def succeed(session: Session, held: ClaimedJob, result: Any, seconds: dict[str, float] | None = None) -> Job:
     """End a job with its result, and let the kind's `taken_by` apply it.
+
+    `seconds`: how long this attempt took, by stage. They are kept if no other attempt has done a part of the work.
 
     Raises:
         TypeError: the result is not the kind's result type.
@@ -182,6 +186,8 @@ def succeed(session: Session, held: ClaimedJob, result: Any) -> Job:
     kind = KINDS[held.kind]
     kind.check(result, kind.result)
     job = _end(session, held, JobState.SUCCEEDED, result=records.write(result), progress=None)
+    if seconds and job.stages and job.attempt == 1:
+        job.stages = _timed(job.stages, seconds)
     events.of_job(session, job, "job.succeeded")
     resolve(kind.taken_by)(session, job, result)
     return job
@@ -381,6 +387,13 @@ def _close(job: Job, state: JobState) -> None:
     job.state = state
     job.finished_at = utcnow()
     job.lease_token = job.lease_until = None
+
+
+def _timed(stages: list[Any], seconds: dict[str, float]) -> list[Any]:
+    """The stages with their seconds. If there is only one, all the time was spent on it, whatever it was called."""
+    if len(stages) == 1:
+        return [[*stages[0][:2], round(sum(seconds.values()), 3)]]
+    return [[name, size, round(seconds[name], 3)] for name, size, *_ in stages if name in seconds]
 
 
 def _ended_by_cancel(session: Session, job: Job) -> bool:

@@ -1,109 +1,114 @@
-"""How fast this installation has been lately. The estimates of waits are computed from it."""
+"""How fast this installation has been lately: seconds for one unit of each stage of a job, by kind and base model."""
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cache
+from math import inf, isfinite
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared.catalog.kinds import KINDS, JobKind
+from shared.catalog.kinds import KINDS
 from shared.lifecycle import JobState
-from shared.models import Job, Project, Worker
-from shared.outside.db import clock, utcnow
-from shared.settings import Settings
+from shared.models import Job
 
-LATEST = 20  # jobs that an estimate is computed from
-RECENT = 1_000  # the latest jobs, among which these are searched
-KEEP_SECONDS = 15.0  # how long a figure is kept before it is computed again
+LATEST = 20  # jobs that a speed is computed from
+RECENT = 1_000  # the latest jobs of a queue, among which these are searched
+KEEP_SECONDS = 15.0  # how long a speed is kept before it is computed again
+FEW = 5  # with fewer measurements, the bounds are wider
+WIDER = 2.0  # by this factor
 
 T = TypeVar("T")
-_found: dict[tuple[str, str], tuple[float, Any]] = {}
+_found: dict[tuple[str, str], tuple[float, Any]] = {}  # by database and name: until when it is kept, and the figure
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wait:
-    """Seconds until a job begins and until it ends. None: unknown, or already past."""
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """An estimate: a middle value, and bounds within which four of five measurements lie."""
 
-    to_start: float | None = None
-    to_finish: float | None = None
+    low: float
+    middle: float
+    high: float
 
+    def __add__(self, other: Seconds) -> Seconds:
+        return Seconds(self.low + other.low, self.middle + other.middle, self.high + other.high)
 
-def wait(session: Session, job: Job, place: int | None, settings: Settings) -> Wait:
-    """The estimated wait for a job that has not ended, if no more jobs are submitted."""
-    kind = KINDS[job.kind]
-    whole = seconds(session, kind, job.inputs.get("base_model", ""), kind.size_of(job))
-    if job.state == JobState.RUNNING:
-        left = (job.progress or {}).get("seconds_left")
-        if left is None and whole is not None and job.started_at is not None:
-            left = max(0.0, whole - (utcnow() - job.started_at).total_seconds())
-        return Wait(to_start=0.0, to_finish=left)
-    mean = _kept(session, f"queue {job.queue}", lambda: _mean_of_queue(session, job.queue))
-    slots, busy = session.execute(_slots_and_busy(job.queue, settings)).one()
-    if not slots or mean is None:
-        return Wait()
-    # On average a busy slot is halfway through its job.
-    before = max(0.0, (place or 0) + 1 - (slots - busy)) - (0.5 if busy >= slots else 0.0)
-    to_start = round(max(0.0, before) * mean / slots, 1)
-    return Wait(to_start=to_start, to_finish=None if whole is None else round(to_start + whole, 1))
+    def __mul__(self, factor: float) -> Seconds:
+        return Seconds(self.low * factor, self.middle * factor, self.high * factor)
 
+    @property
+    def is_known(self) -> bool:
+        return isfinite(self.high)
 
-@cache
-def _slots_and_busy(queue: str, settings: Settings) -> Select[Any]:
-    live = (Worker.queue == queue, Worker.seen_at > clock(-settings.worker_seen_seconds))
-    slots = select(func.sum(Worker.slots)).where(*live).scalar_subquery()
-    busy = select(func.count()).where(Job.queue == queue, Job.state == JobState.RUNNING).scalar_subquery()
-    return select(slots, busy)
+    def after(self, spent: float) -> Seconds:
+        """What is left of it. If it should have been over by now, it may last as long again."""
+        if spent >= self.high:
+            return Seconds(0.0, spent / 2, spent)
+        high = self.high - spent
+        middle = self.middle - spent if self.middle > spent else high / 2
+        return Seconds(max(0.0, self.low - spent), middle, high)
 
 
-def seconds(session: Session, kind: JobKind[Any, Any, Any], base_model: str, size: int) -> float | None:
-    """How long a job of this size takes, by the latest ones on this base model that succeeded; None: not known yet."""
-    each = _kept(session, f"{kind.name} {base_model}", lambda: _seconds_each(session, kind, base_model))
-    return None if each is None else round(size * each, 1)
+NO_TIME = Seconds(0.0, 0.0, 0.0)
+UNKNOWN = Seconds(0.0, inf, inf)
 
 
-def _seconds_each(session: Session, kind: JobKind[Any, Any, Any], base_model: str) -> float | None:
-    latest = _latest(session, base_model, kind)
-    return _mean((job.started_at, job.finished_at, kind.size_of(job)) for job in latest)
+def expected(session: Session, kind: str, base_model: str | None, stages: Mapping[str, float]) -> Seconds:
+    """How long a job with stages of these sizes takes from its start to its end."""
+    return sum(of_stages(session, kind, base_model, stages.items()).values(), NO_TIME)
 
 
-def _mean_of_queue(session: Session, queue: str) -> float | None:
-    query = select(Job.started_at, Job.finished_at).where(Job.queue == queue, Job.state == JobState.SUCCEEDED)
-    latest = session.execute(query.order_by(Job.id.desc()).limit(LATEST))
-    return _mean((started_at, finished_at, 1) for started_at, finished_at in latest)
+def of_stages(
+    session: Session, kind: str, base_model: str | None, stages: Iterable[tuple[str, float]]
+) -> dict[str, Seconds]:
+    """How long each stage of a job takes, in their order. Those without work are left out."""
+    each = kept(session, f"{kind} {base_model}", KEEP_SECONDS, lambda: _of_units(session, kind, base_model))
+    return {name: each.get(name, UNKNOWN) * size for name, size in stages if size}
 
 
-def _kept(session: Session, name: str, look: Callable[[], T]) -> T:
+def kept(session: Session, name: str, seconds: float, look: Callable[[], T]) -> T:
     """The figure of a moment ago, or a fresh one. Every answer about an open job needs it, and it changes slowly."""
-    place = (str(session.get_bind()), name)
+    place = (str(session.get_bind().engine.url), name)
     until, found = _found.get(place, (0.0, None))
     if time.monotonic() >= until:
         found = look()
-        _found[place] = (time.monotonic() + KEEP_SECONDS, found)
+        _found[place] = (time.monotonic() + seconds, found)
     return cast(T, found)
 
 
-def _latest(session: Session, base_model: str, kind: JobKind[Any, Any, Any]) -> list[Job]:
-    ended = select(Job.id).where(Job.queue == kind.queue, Job.state == JobState.SUCCEEDED)
+def forget(name: str = "") -> None:
+    """Compute the figures whose names begin so anew when they are asked for."""
+    for place in [place for place in _found if place[1].startswith(name)]:
+        _found.pop(place, None)
+
+
+def _of_units(session: Session, kind: str, base_model: str | None) -> dict[str, Seconds]:
+    """Seconds for one unit of each stage, by the latest jobs that have succeeded in one go."""
+    measured = defaultdict(list)
+    for stages in _latest(session, kind, base_model):
+        for name, size, *seconds in stages or ():
+            if seconds and size:
+                measured[name].append(seconds[0] / size)
+    return {name: of_measurements(found) for name, found in measured.items()}
+
+
+def of_measurements(found: list[float]) -> Seconds:
+    """The median, and the 10th and 90th percentile. If they are few: half the least, and twice the greatest."""
+    middle = statistics.median(found)
+    if len(found) < FEW:
+        return Seconds(min(found) / WIDER, middle, max(found) * WIDER)
+    tenths = statistics.quantiles(found, n=10, method="inclusive")
+    return Seconds(tenths[0], middle, tenths[-1])
+
+
+def _latest(session: Session, kind: str, base_model: str | None) -> Iterable[Any]:
+    ended = select(Job.id).where(Job.queue == KINDS[kind].queue, Job.state == JobState.SUCCEEDED)
     recent = ended.order_by(Job.id.desc()).limit(RECENT).subquery()
-    query = (
-        select(Job)
-        .join(recent, recent.c.id == Job.id)
-        .join(Project, Project.id == Job.project_id)
-        .where(Job.kind == kind.name, Project.base_model == base_model, Job.attempt == 1)
-    )
-    return list(session.scalars(query.order_by(Job.id.desc()).limit(LATEST)))
-
-
-def _mean(runs: Any) -> float | None:
-    spent, done = 0.0, 0
-    for started_at, finished_at, amount in runs:
-        if isinstance(started_at, datetime) and isinstance(finished_at, datetime) and amount:
-            spent += (finished_at - started_at).total_seconds()
-            done += amount
-    return spent / done if done else None
+    query = select(Job.stages).join(recent, recent.c.id == Job.id)
+    same = query.where(Job.kind == kind, Job.base_model == base_model, Job.stages.is_not(None))
+    return session.scalars(same.order_by(Job.id.desc()).limit(LATEST))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection
 from functools import cache
 from typing import Any, NamedTuple
@@ -179,6 +180,22 @@ def place(session: Session, job: Job) -> int | None:
     return before + sum(min(turns[user], before + (user in first)) for user in users if user != job.user_id)
 
 
+def in_order(session: Session, queue: str) -> list[Any] | None:
+    """The waiting jobs in the order in which they are dispatched, if no more are submitted. None if they are too many.
+
+    Each row has `id`, `kind`, `base_model`, `stages` and `attempt`. See `place`.
+    """
+    users = _turns(session, queue)
+    if sum(users.values()) >= MAX_COUNTED:
+        return None
+    rank = {user: number for number, user in enumerate(users)}
+    keyed, counted = [], Counter[str]()
+    for row in session.execute(_waiting_by_user(queue)):
+        keyed.append((counted[row.user_id], rank.get(row.user_id, len(rank)), row))
+        counted[row.user_id] += 1
+    return [row for *_, row in sorted(keyed, key=lambda each: each[:2])]
+
+
 def _mine_before(session: Session, job: Job) -> int:
     sooner = or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id))
     same = (Job.state == JobState.QUEUED, Job.queue == job.queue, Job.user_id == job.user_id)
@@ -236,6 +253,14 @@ def _counted_by_user(queue: str) -> Select[str, int]:
     waiting = select(Job.user_id).where(Job.state == JobState.QUEUED, Job.queue == queue).limit(MAX_COUNTED).subquery()
     counted = select(User.id, func.count()).join(waiting, waiting.c.user_id == User.id)
     return counted.group_by(User.id, User.served_at).order_by(User.served_at, User.id)
+
+
+@cache
+def _waiting_by_user(queue: str) -> Select[Any]:
+    """The jobs of each user in the order in which they are dispatched."""
+    columns = (_jobs.c.id, _jobs.c.user_id, _jobs.c.kind, _jobs.c.base_model, _jobs.c.stages, _jobs.c.attempt)
+    waiting = select(*columns).where(_jobs.c.state == JobState.QUEUED, _jobs.c.queue == queue)
+    return waiting.order_by(_jobs.c.user_id, _jobs.c.priority.desc(), _jobs.c.id)
 
 
 @cache

@@ -19,7 +19,7 @@ from shared import users
 from shared.admin import upgrade
 from shared.models import Job
 from shared.outside.db import utcnow
-from shared.queue import jobs, speeds, turns
+from shared.queue import estimates, jobs, speeds, turns
 from shared.runtime import Runtime
 from tests.api.conftest import SECRET, Caller, make_runtime
 
@@ -52,8 +52,8 @@ def caller(busy: Runtime) -> Caller:
     return Caller(app.test_client(), key, user.id)
 
 
-def waiting_job(session: Session) -> Job:
-    query = select(Job).where(Job.user_id == crowd.busy_user(session).id, Job.state == "queued", Job.queue == "gpu")
+def waiting_job(session: Session, queue: str = "gpu") -> Job:
+    query = select(Job).where(Job.user_id == crowd.busy_user(session).id, Job.state == "queued", Job.queue == queue)
     return session.scalars(query.limit(1)).one()
 
 
@@ -67,8 +67,11 @@ def take_next(session: Session, runtime: Runtime) -> None:
 
 
 def foresee(session: Session, runtime: Runtime) -> None:
-    speeds._found.clear()
-    assert speeds.wait(session, waiting_job(session), 5_000, runtime.settings).to_start
+    speeds.forget()
+    running = select(Job).where(Job.state == "running", Job.queue == "gpu").limit(1)
+    assert estimates.of_job(session, session.scalars(running).one(), runtime.settings).to_finish
+    assert estimates.of_job(session, waiting_job(session), runtime.settings) == estimates.Wait()  # too many to count
+    assert estimates.of_job(session, waiting_job(session, "cpu"), runtime.settings).to_start
 
 
 WORK: dict[str, Callable[[Session, Runtime], Any]] = {

@@ -5,10 +5,11 @@ from __future__ import annotations
 from io import StringIO
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from bootlora import Bootlora
-from bootlora.display import Display
+from bootlora.display import Display, between, time_left
 from bootlora.following import Stage, follow, stages
 from tests.client.service import Answer, Request, Service
 
@@ -90,3 +91,28 @@ def test_the_bar_says_what_a_job_of_any_kind_does() -> None:
     assert [task.description for task in display._progress.tasks] == ["tag"]
     display.show_job({"id": "job_1", "kind": "tag", "verb": "tagging", "state": "running"})
     assert [task.description for task in display._progress.tasks] == ["tagging"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (250, 350, "about 4 to 6 minutes"),
+        (240, 240, "about 4 minutes"),
+        (30, 150, "less than 3 minutes"),
+        (40, 80.5, "about 40 to 81 seconds"),
+        (0, 0.4, "less than 1 second"),
+        (2 * 3600, 3.5 * 3600, "about 2 to 4 hours"),
+    ],
+)
+def test_a_range_is_told_in_its_unit(low: float, high: float, words: str) -> None:
+    assert between(low, high) == words
+
+
+def test_the_time_left_is_that_of_the_whole_job() -> None:
+    progress: Any = {"stage": "drawing others", "seconds_left": 18.0}
+    bounds: Any = {"low": 400.0, "high": 500.0}
+    assert time_left({"id": "job_1", "progress": progress, "seconds_to_finish_range": bounds}) == (
+        "about 6 to 9 minutes left"
+    )
+    assert time_left({"id": "job_1", "progress": progress, "seconds_to_finish_range": None}) == ""
+    assert time_left({"id": "job_1", "progress": progress}) == ""  # a service of an earlier version

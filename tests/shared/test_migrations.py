@@ -72,4 +72,5 @@ def move_and_look(runtime: Runtime) -> None:
 def places(runtime: Runtime) -> set[tuple[str, str, bool]]:
     """The state of each job, its queue, and whether a message has been sent for it."""
     with runtime.db.reading() as session:
-        return {(job.state, job.queue, job.dispatched_at is not None) for job in session.scalars(select(Job))}
+        found = session.execute(select(Job.state, Job.queue, Job.dispatched_at))  # columns of every revision
+        return {(state, queue, dispatched_at is not None) for state, queue, dispatched_at in found}

@@ -70,6 +70,12 @@ def test_a_job_is_done_and_its_result_kept(runtime: Runtime, make: Callable[...,
     assert (done.state, done.result) == ("succeeded", {"first": 0, "seen": None})
 
 
+def test_how_long_it_took_is_kept(runtime: Runtime, make: Callable[..., Job]) -> None:
+    ((stage, size, seconds),) = run(runtime, make("steps", steps=3, seconds=0.05)).stages or []
+    assert (stage, size) == ("working", 1)
+    assert seconds >= 3 * 0.05
+
+
 def test_a_doubled_message_does_nothing(runtime: Runtime, make: Callable[..., Job]) -> None:
     job = make("steps", steps=2)
     run(runtime, job)
@@ -214,6 +220,7 @@ def test_progress_reaches_the_row(runtime: Runtime, make: Callable[..., Job]) ->
     assert progress["stage"] == "counting"
     assert progress["total_steps"] == 100
     assert progress["seconds_left"] > 0
+    assert progress["seconds"] >= progress["stage_seconds"] > 0
 
 
 def test_a_worker_whose_renewal_hangs_stops_when_its_lease_is_over(

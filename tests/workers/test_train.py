@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from PIL import Image
 from sqlalchemy import select
 from torch import Tensor
 
+from shared import records
 from shared.catalog import BaseModel
-from shared.catalog.kinds import TRAIN, DatasetEntry, TrainInputs
+from shared.catalog.kinds import GENERATE, TRAIN, DatasetEntry, JobKind, TrainInputs
 from shared.catalog.params import GenerateParams, TrainParams
 from shared.errors import JobFailed
-from shared.models import Event, Job
+from shared.models import Event, Job, Project
 from shared.queue import jobs
 from shared.runtime import Runtime
 from tests.diffusion.tiny import RESOLUTION, make_base_model
@@ -118,7 +119,8 @@ def full_card(monkeypatch: pytest.MonkeyPatch) -> FullCard:
 def attempt(runtime: Runtime, job: Job) -> Any:
     held = claim(runtime, job)
     assert held is not None
-    return work_on(runtime, held, lambda: False)
+    result, _ = work_on(runtime, held, lambda: False)
+    return result
 
 
 def with_params(runtime: Runtime, job: Job, **params: Any) -> None:
@@ -241,6 +243,23 @@ def test_pictures_of_others_are_drawn_in_batches_that_fit(
     attempt(runtime, job)
     expected = {3: [4, 2, 2, 1], 1: [4, 2, 1, 1, 1, 1, 1]}[most]
     assert sizes == [*expected, 1], "the family draws four at once; the last is the preview"
+
+
+@pytest.mark.parametrize("kind", [TRAIN, GENERATE])
+def test_every_stage_that_a_kind_names_is_timed(runtime: Runtime, job: Job, kind: JobKind[Any, Any, Any]) -> None:
+    drawing = GenerateParams(width=RESOLUTION, height=RESOLUTION, inference_steps=2, sampler="ddim", guidance_scale=1.0)
+    params = replace(PARAMS, prior_images=2) if kind is TRAIN else drawing
+    picture = {"prompt": "eiei21girl", "seed": 0, "view": None, "framing": None}
+    given = {**job.inputs, "pictures": [picture], "loras": []}
+    with runtime.transaction() as session:
+        project = session.get_one(Project, job.project_id)
+        mine = jobs.enqueue(session, project, kind, params=params, inputs=records.read(kind.inputs, given))
+    held = claim(runtime, mine)
+    assert held is not None
+    _, seconds = work_on(runtime, held, lambda: False)
+    assert mine.stages
+    assert list(seconds) == [name for name, _ in mine.stages], "the handler's stages are those of its kind, in order"
+    assert all(each > 0 for each in seconds.values())
 
 
 @pytest.mark.parametrize("kind", ["train", "generate"])

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from shared.catalog.kinds import LOADING
 from shared.checkpoints import hashes
 from shared.checkpoints.header import BadModel
 from shared.errors import JobFailed
@@ -28,7 +29,7 @@ def load(work: Work[Any, Any]) -> Family:
     """
     device = work.runtime.settings.device
     model = work.base_model
-    work.step("loading the base model", 0, 1)
+    work.begin(LOADING)
     if not model.path:
         raise JobFailed(
             "base_model_unavailable",

@@ -23,7 +23,7 @@ def run(work: Work[GenerateParams, GenerateInputs]) -> GenerateResult:
     left = [index for index in range(len(pictures)) if str(index) not in done]
     base.report_cut_texts(work, family, [each.prompt for each in pictures] + [params.negative_prompt or ""])
     adapters = [(work.fetch(each.key, each.sha256), each.weight) for each in work.inputs.loras]
-    work.next_stage()
+    work.begin("generating")
 
     def on_step(step: int, total: int) -> None:
         work.step("generating", step, total, images_done=len(done), images_total=len(pictures))

@@ -40,6 +40,8 @@ def run(work: Work[TrainParams, TrainInputs]) -> TrainResult:
         for entry, weight in zip(inputs.dataset, weights(inputs.dataset), strict=True)
     ]
     base.report_cut_texts(work, family, (text for example in examples for text in example.captions))
+    if params.prior_images:
+        work.begin("drawing others")
     prior = prior_examples(family, inputs, params, on_step=lambda done, total: work.step("drawing others", done, total))
     lora = _train(work, family, examples, prior, params)
     title = inputs.name
@@ -77,7 +79,7 @@ def preview(work: Work[TrainParams, TrainInputs], family: Family, lora: Path) ->
     params, inputs = work.params, work.inputs
     prompt = ", ".join([inputs.trigger_word, *inputs.subject_tags, *inputs.prompt_tags])
     drawing = GenerateParams(width=params.resolution, height=params.resolution, batch_size=1)
-    work.next_stage()
+    work.begin("drawing the preview")
 
     def on_step(step: int, total: int) -> None:
         work.step("drawing the preview", step, total)
@@ -104,7 +106,7 @@ def _train(
     if checkpoints.rate_halved:
         params = at_half_rate(params)
     params = replace(params, **checkpoints.less_memory)
-    work.next_stage()
+    work.begin("encoding")
 
     def on_step(step: int, loss: float) -> None:
         work.step("training", step, params.train_steps, loss=round(loss, 5))
