@@ -1,4 +1,4 @@
-"""How much memory the largest drawings take that the service accepts: `python -m benchmarks.drawing` prints one JSON line.
+"""The memory of the largest drawings that the service accepts: `python -m benchmarks.drawing` prints one JSON line.
 
 Each is drawn by a process of its own, as a worker does it: the base model is loaded, and one batch is drawn with
 classifier-free guidance. One step is enough, since memory does not grow with steps.
