@@ -26,6 +26,7 @@ SOURCES = {
     "post_project_vs_flask": "benchmarks.http",
     "get_me_beside_streams": "benchmarks.streams",
     "worst_body_seconds": "benchmarks.bodies",
+    "largest_drawing_bytes": "benchmarks.drawing",
     "claim_1e6_vs_1e3": "benchmarks.tables",
     "list_1e6_vs_1e3": "benchmarks.tables",
     "dispatch_1e6_vs_1e3": "benchmarks.tables",

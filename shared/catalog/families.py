@@ -67,7 +67,7 @@ FAMILIES = {
         score={"scorer": "reader", "min_score": 0.3, "min_view_score": 0.35},
         gather={"candidates_per_pick": 4.0, "lora_weight": 0.5},
         text_limit=CLIP,
-        # Its resolution is small: 64 squares are one picture of 1024x1024, which takes about 1 GB.
+        # Its resolution is small: 64 squares are 4 pictures of 512x512, which take 1.3 GB (benchmarks/drawing.py).
         max_squares=16,
         max_batch_squares=64,
         scene_tags=("cel shading", "white background"),

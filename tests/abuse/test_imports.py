@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from PIL import Image as Pixels
 from shared import users
 from shared.catalog.kinds import IMPORT
 from shared.models import Job, Project
+from tests.abuse.memory import watched
 from tests.factories import png
 from tests.faults.service import Service
 
@@ -82,6 +86,27 @@ def test_six_zips_of_large_pictures_leave_another_users_uploads_alone(service: S
 
     ended = service.await_done(*hers)
     assert [job.state for job in ended] == ["succeeded"] * ZIPS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_large_zips_at_once_take_the_api_a_disk_and_no_memory(service: Service) -> None:
+    senders = [Sender(service, f"sender {number}") for number in range(2)]
+    content = zip_of_large_files()
+    with watched(service.supervisor, "api") as growth, ThreadPoolExecutor(len(senders)) as pool:
+        answers = list(pool.map(lambda sender: sender.send("/imports", "x.zip", content), senders))
+        assert [answer.status for answer in answers] == [202] * len(senders), answers[0].data
+        assert growth() < len(content), "some buffers for each"
+    ended = service.await_done(*(service.job_of_id(answer.json()["id"]) for answer in answers))
+    assert [job.error["code"] for job in ended if job.error] == ["not_a_picture"] * len(senders)
+
+
+def zip_of_large_files() -> bytes:
+    """What may be pictures of 15 MB, eight of them."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as file:
+        for number in range(8):
+            file.writestr(f"{number}.png", os.urandom(15_000_000))
+    return target.getvalue()
 
 
 def test_a_zip_of_broken_pictures_is_decoded_up_to_the_bound_of_an_import(service: Service) -> None:
