@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared import plans, projects, rounds, triggers
+from api.context import base_models
+from shared import plans, projects, rounds
 from shared.catalog import kinds
 from shared.catalog.params import Plan
 from shared.lifecycle import RoundKind
@@ -50,7 +51,7 @@ def of(
         "train_steps": sum(each["train_steps"] for each in extents),
         "pictures": sum(each["pictures"] for each in extents),
         "seconds": None if None in seconds else sum(seconds),
-        "warnings": triggers.warnings(project.trigger_word, [*project.subject_tags, *project.feature_tags]),
+        "warnings": projects.warnings(project, base_models),
         "quota": _quota(session, user, settings, 2 * len(extents)),
     }
 
