@@ -14,6 +14,7 @@ from shared.checkpoints.header import BadModel
 from shared.errors import JobFailed
 from workers.diffusion import families
 from workers.diffusion.families.base import Family
+from workers.diffusion.families.original import BadCheckpoint
 from workers.work import Work
 
 log = structlog.get_logger()
@@ -47,6 +48,8 @@ def load(work: Work[Any, Any]) -> Family:
             None if device == "auto" else device,
             work.runtime.settings.keep_model_bytes,
         )
+    except BadCheckpoint as error:
+        raise JobFailed("base_model_unusable", str(error)) from error
     except (OSError, ValueError) as error:
         log.exception("base_model.unavailable", base_model=model.name)
         raise JobFailed(
