@@ -24,7 +24,10 @@ def runtime() -> Runtime:
 
 def base_models() -> dict[str, BaseModel]:
     """The base models of all workers, by name."""
-    return inventory.known(reading(), runtime().settings)
+    session = reading()
+    if "base_models" not in session.info:
+        session.info["base_models"] = inventory.known(session, runtime().settings)
+    return cast(dict[str, BaseModel], session.info["base_models"])
 
 
 def api_key() -> ApiKey:

@@ -7,8 +7,9 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from api.context import base_models
 from api.schemas.estimates import shown
-from shared import plans, projects, rounds, triggers
+from shared import plans, projects, rounds
 from shared.catalog import kinds
 from shared.catalog.kinds import JobKind
 from shared.catalog.params import GenerateParams, Plan
@@ -53,7 +54,7 @@ def of(
         "train_steps": sum(each["train_steps"] for each in extents),
         "pictures": sum(each["pictures"] for each in extents),
         **shown("seconds", sum(seconds, speeds.NO_TIME)),
-        "warnings": triggers.warnings(project.trigger_word, [*project.subject_tags, *project.feature_tags]),
+        "warnings": projects.warnings(project, base_models),
         "quota": _quota(session, user, settings, 2 * len(extents)),
     }
 

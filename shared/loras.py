@@ -28,6 +28,7 @@ def add(session: Session, job: Job, round_: Round, result: TrainResult) -> Lora:
         alpha=params.alpha,
         train_steps=result.train_steps,
         metrics=asdict(result.metrics),
+        terms=result.terms,
         files={name: asdict(file) for name, file in result.files.items()},
     )
     session.add(lora)

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Table, Un
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from shared.catalog import BaseModel
-from shared.catalog.kinds import DatasetEntry
+from shared.catalog.kinds import DatasetEntry, Terms
 from shared.catalog.params import Plan, RoundPlan
 from shared.ids import new_id
 from shared.outside.db import Json, Record, Time, utcnow
@@ -83,6 +83,7 @@ class Project(Base):
     subject_tags: Mapped[list[str]]
     feature_tags: Mapped[list[str]]
     base_model: Mapped[str]
+    intended_use: Mapped[str | None]  # one of INTENDED_USES
     plan: Mapped[Plan] = mapped_column(Record(Plan))  # fully explicit: see plans.resolve
     curation: Mapped[str]
     state: Mapped[str] = mapped_column(default="draft")
@@ -236,6 +237,7 @@ class Lora(Base):
     alpha: Mapped[float]
     train_steps: Mapped[int]
     metrics: Mapped[dict[str, Any]]
+    terms: Mapped[Terms | None] = mapped_column(Record(Terms))  # None: trained by an earlier version
     files: Mapped[dict[str, Any]]  # by name of LORA_FILES: {key, sha256, size_bytes, filename}
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
 

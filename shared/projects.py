@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
-from shared import captions, events, images, loras, plans, rounds, usage
+from shared import captions, events, images, loras, plans, rounds, terms, triggers, usage
 from shared.captions import COMMA
 from shared.catalog import FRAMINGS, VIEWS, BaseModel, kinds
 from shared.catalog.kinds import (
@@ -26,6 +27,7 @@ from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKin
 from shared.models import Image, Job, Project, Round, User, Webhook
 from shared.queue import jobs
 from shared.settings import Settings
+from shared.triggers import ProjectWarning
 
 MIN_REFERENCES = 4
 MOST_NAMED = 20  # base models in a message
@@ -61,6 +63,7 @@ def check_count(session: Session, user: User, settings: Settings) -> None:
 def draft(user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
     """The project that `create` would add, checked but not added."""
     base = base_model(base_models, given["base_model"])
+    terms.check(given.get("intended_use"), base)
     with under("/plan"):
         plan = plans.resolve(given.get("plan"), base)
     project = Project(
@@ -70,6 +73,7 @@ def draft(user: User, given: dict[str, Any], base_models: dict[str, BaseModel]) 
         subject_tags=captions.clean(given["subject_tags"]),
         feature_tags=captions.clean(given["feature_tags"]),
         base_model=given["base_model"],
+        intended_use=given.get("intended_use"),
         plan=plan,
         curation=given["curation"],
         labels=given.get("metadata") or {},
@@ -103,9 +107,28 @@ def base_model(base_models: dict[str, BaseModel], name: str) -> BaseModel:
     return found
 
 
+def base_of(project: Project, base_models: dict[str, BaseModel]) -> BaseModel:
+    """The base model of a project.
+
+    Raises:
+        Invalid: there is none any more, it can't be used, or its licence forbids what the project is for.
+    """
+    base = base_model(base_models, project.base_model)
+    terms.check(project.intended_use, base)
+    return base
+
+
+def warnings(project: Project, base_models: Callable[[], dict[str, BaseModel]]) -> list[ProjectWarning]:
+    """Warnings about a project's trigger word, and about the licence of its base model."""
+    found = triggers.warnings(project.trigger_word, [*project.subject_tags, *project.feature_tags])
+    if project.intended_use is None:
+        return found
+    return found + terms.warnings(project.intended_use, base_models().get(project.base_model))
+
+
 def change(session: Session, project: Project, changes: dict[str, Any], base_models: dict[str, BaseModel]) -> Project:
     """Change a project. Only name, metadata and curation can change after the start."""
-    fixed = set(changes) - {"name", "metadata", "curation"}
+    fixed = set(changes) - {"name", "metadata", "curation", "intended_use"}
     if fixed and project.state != ProjectState.DRAFT:
         raise Conflict(
             f"the project is {project.state}; {', '.join(sorted(fixed))} can be changed only in a draft",
@@ -120,8 +143,11 @@ def change(session: Session, project: Project, changes: dict[str, Any], base_mod
             setattr(project, name, captions.clean(changes[name]))
     if "metadata" in changes:
         project.labels = changes["metadata"]
+    if "intended_use" in changes:
+        project.intended_use = changes["intended_use"]
+        base_of(project, base_models)
     if fixed:
-        base, old = base_model(base_models, project.base_model), base_models.get(old_base)
+        base, old = base_of(project, base_models), base_models.get(old_base)
         with under("/plan"):
             if "plan" in changes:
                 project.plan = plans.resolve(changes["plan"], base)
@@ -191,7 +217,7 @@ def another_round(
     """The round that `add_round` would add, checked but not added."""
     if project.state != ProjectState.COMPLETED:
         raise Conflict(f"the project is {project.state}; add rounds only to a completed project", code="not_completed")
-    base = base_model(base_models, project.base_model)
+    base = base_of(project, base_models)
     plan = plans.resolve_round(given, base)
     _check_prompts(project, plan, base)
     accepted = len(images.dataset(session, project.id))
@@ -307,7 +333,7 @@ def drawing(
     session: Session, project: Project, given: dict[str, Any], base_models: dict[str, BaseModel], settings: Settings
 ) -> tuple[GenerateParams, GenerateInputs]:
     """What `draw` would enqueue, checked but not kept."""
-    base = base_model(base_models, project.base_model)
+    base = base_of(project, base_models)
     count = sum(each["count"] for each in given["pictures"])
     if count > settings.max_pictures_per_job:
         raise Invalid(

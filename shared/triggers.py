@@ -42,15 +42,15 @@ _quality, _ordinary = frozenset(clean([QUALITY])), frozenset(ORDINARY.split())
 
 
 @dataclass(frozen=True, kw_only=True)
-class TriggerWarning:
-    """A warning about a trigger word that was accepted but may give poor results."""
+class ProjectWarning:
+    """A warning about a part of a project that was accepted but may disappoint."""
 
     code: str
     pointer: str
     detail: str
 
 
-def warnings(trigger_word: str, tags: list[str]) -> list[TriggerWarning]:
+def warnings(trigger_word: str, tags: list[str]) -> list[ProjectWarning]:
     """Warnings about a trigger word in a project with these tags."""
     trigger = " ".join(clean([trigger_word])).replace("_", " ")
     if trigger in _quality:
@@ -62,8 +62,8 @@ def warnings(trigger_word: str, tags: list[str]) -> list[TriggerWarning]:
     return []
 
 
-def _warning(kind: str, trigger_word: str, what: str) -> TriggerWarning:
+def _warning(kind: str, trigger_word: str, what: str) -> ProjectWarning:
     advice = "it mixes with what the base model draws for it; choose a word without a meaning, such as `eiei21girl`"
-    return TriggerWarning(
+    return ProjectWarning(
         code=f"trigger_is_{kind}", pointer="/trigger_word", detail=f"the trigger word {trigger_word!r} {what}: {advice}"
     )

@@ -34,7 +34,7 @@ class Shelf:
         problems = {name: model.problem for name, model in models.items() if model.problem}
         for name, problem in problems.items():
             if self._problems.get(name) != problem:
-                log.warning("base_model.unusable", base_model=name, problem=problem)
+                log.warning("base_model.unusable", base_model=name, path=models[name].path, problem=problem)
         self._problems = problems
         self._runtime.base_models = models
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from api import owned, uploads
 from api.blueprint import Blueprint
-from api.context import begin_transaction, reading, release, runtime, user
+from api.context import base_models, begin_transaction, reading, release, runtime, user
 from api.schemas.datasets import ExportedSchema, ExportSchema, ImportSchema
 from api.schemas.fields import address
 from api.schemas.jobs import JobSchema
-from shared import archives, projects, rounds, usage
+from shared import archives, projects, rounds, terms, usage
 from shared.catalog.kinds import DatasetEntry
 from shared.errors import Conflict
 from shared.ids import new_id
@@ -76,7 +76,15 @@ def _exported(project: Project, dataset: list[DatasetEntry]) -> dict[str, Any]:
         count = archives.pack(file, project.trigger_word, _entries(dataset))
         stored = storage.put_from(key, file, "application/zip")
     filename = f"{project.trigger_word}-dataset.zip"
-    return {"key": key, "filename": filename, "sha256": stored.sha256, "size_bytes": stored.size_bytes, "images": count}
+    base = base_models().get(project.base_model)
+    return {
+        "key": key,
+        "filename": filename,
+        "sha256": stored.sha256,
+        "size_bytes": stored.size_bytes,
+        "images": count,
+        "terms": terms.of(base) if base else None,
+    }
 
 
 def _entries(dataset: list[DatasetEntry]) -> Iterator[archives.Entry]:

@@ -126,12 +126,12 @@ def start_project(query: dict[str, Any], project_id: str) -> Any:
     """
     if query["dry_run"]:
         project = owned.project(project_id)
-        projects.base_model(base_models(), project.base_model)
+        projects.base_of(project, base_models())
         projects.check_startable(reading(), project)
         return _dry_run(project)
     session = begin_transaction()
     project = owned.locked_project(project_id)
-    projects.base_model(base_models(), project.base_model)
+    projects.base_of(project, base_models())
     jobs.check_cap(session, user(), runtime().settings)
     projects.start(session, project)
     return project, {"Location": address(f"/v1/projects/{project.id}")}
@@ -160,7 +160,7 @@ def retry_project(project_id: str) -> Any:
     """Run the failed stage again, from its last checkpoint"""
     session = begin_transaction()
     project = owned.locked_project(project_id)
-    projects.base_model(base_models(), project.base_model)
+    projects.base_of(project, base_models())
     jobs.check_cap(session, user(), runtime().settings)
     rounds.retry(session, project)
     return project, {"Location": address(f"/v1/projects/{project.id}")}

@@ -107,7 +107,7 @@ def ask_for_candidates(query: dict[str, Any], body: dict[str, Any], project_id: 
         return jsonify(DrawingDryRunSchema().dump(shown))
     session = begin_transaction()
     round_ = owned.locked_round(project_id, number)
-    projects.base_model(base_models(), round_.project.base_model)
+    projects.base_of(round_.project, base_models())
     jobs.check_cap(session, user(), runtime().settings)
     job = rounds.ask_for_more(session, round_, body["count"], body.get("views"))
     return job, {"Location": address(f"/v1/jobs/{job.id}")}

@@ -33,6 +33,10 @@ class ScopeChoice(Choice):
     words = SCOPES
 
 
+class IntendedUseChoice(Choice):
+    words = catalog.INTENDED_USES
+
+
 class CurationChoice(Choice):
     words = tuple(lifecycle.Curation)
 

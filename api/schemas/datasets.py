@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import fields
 
 from api.schemas.fields import File, Schema, StrictInteger
-from api.schemas.loras import LoraFileSchema
+from api.schemas.loras import LoraFileSchema, TermsSchema
 
 
 class ExportSchema(Schema):
@@ -20,6 +20,9 @@ class ExportSchema(Schema):
 
 class ExportedSchema(LoraFileSchema):
     images = fields.Integer(required=True)
+    terms = fields.Nested(
+        TermsSchema, required=True, allow_none=True, metadata={"description": "Of the project's base model."}
+    )
 
 
 class ImportSchema(Schema):

@@ -6,6 +6,7 @@ from marshmallow import fields
 
 from api.schemas.choices import RoundKindChoice
 from api.schemas.fields import Answer, Download, DownloadExpiry, Links
+from shared.catalog.bases import COMMERCIAL_USES, HOSTINGS
 
 
 class LoraFileSchema(Answer):
@@ -25,6 +26,15 @@ class LoraFilesSchema(Answer):
     preview = fields.Nested(LoraFileSchema, metadata={"description": "A picture, for the same place."})
 
 
+class TermsSchema(Answer):
+    """What the licence of the base model allows. LoRAs and datasets inherit it. No legal advice."""
+
+    license = fields.String(required=True, metadata={"description": "Empty: unknown."})
+    commercial_use = fields.String(required=True, metadata={"enum": list(COMMERCIAL_USES)})
+    hosting = fields.String(required=True, metadata={"enum": list(HOSTINGS)})
+    base_sha256 = fields.String(required=True, metadata={"description": "Of the base model; empty: unknown."})
+
+
 class LoraSchema(Answer):
     id = fields.String(required=True)
     project_id = fields.String(required=True)
@@ -37,6 +47,12 @@ class LoraSchema(Answer):
     alpha = fields.Float(required=True)
     train_steps = fields.Integer(required=True)
     metrics = fields.Dict(keys=fields.String(), required=True)
+    terms = fields.Nested(
+        TermsSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "What the licence of its base model allows. Null: an earlier version trained it."},
+    )
     files = fields.Nested(LoraFilesSchema, required=True)
     created_at = fields.AwareDateTime(required=True)
     links = Links(self="/v1/loras/{it.id}", project="/v1/projects/{it.project_id}", job="/v1/jobs/{it.job_id}")

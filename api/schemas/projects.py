@@ -6,14 +6,15 @@ from typing import Any
 
 from marshmallow import fields
 
+from api.context import base_models
 from api.pagination import PageQuery
-from api.schemas.choices import CurationChoice, ProjectStateChoice
+from api.schemas.choices import CurationChoice, IntendedUseChoice, ProjectStateChoice
 from api.schemas.estimates import bounds, middle
 from api.schemas.fields import Answer, Links, Metadata, Name, Query, Schema, Tags, Text, Timestamp
 from api.schemas.jobs import FailureSchema
 from api.schemas.plans import PlanSchema, ResolvedPlanSchema
 from api.schemas.records import RecordField
-from shared import triggers
+from shared import projects
 from shared.catalog import BASE_MODELS
 
 TRIGGER = {"description": "The word that the LoRA learns as her name. Choose one without a meaning."}
@@ -34,6 +35,11 @@ class NewProjectSchema(Schema):
     base_model = Text(
         100, load_default=next(iter(BASE_MODELS)), metadata={"description": "A name from GET /v1/base-models."}
     )
+    intended_use = IntendedUseChoice(
+        allow_none=True,
+        load_default=None,
+        metadata={"description": "`commercial` is refused on a base model whose licence forbids it. Null: not said."},
+    )
     curation = CurationChoice(load_default="manual")
     plan = fields.Nested(PlanSchema)
     metadata = Metadata()
@@ -47,27 +53,31 @@ class ProjectChangeSchema(Schema):
     subject_tags = Tags(20, min_length=1, metadata=SUBJECT)
     feature_tags = Tags(60, metadata=FEATURES)
     base_model = Text(100)
+    intended_use = IntendedUseChoice(allow_none=True)
     curation = CurationChoice()
     plan = fields.Nested(PlanSchema)
     metadata = Metadata()
 
 
+WARNINGS = ("trigger_is_ordinary", "trigger_is_quality", "license_asks", "license_unknown", "license_forbids")
+
+
 class WarningSchema(Answer):
     """A value that was accepted but may give poor results."""
 
-    code = fields.String(required=True, metadata={"description": "`trigger_is_ordinary` or `trigger_is_quality`."})
+    code = fields.String(required=True, metadata={"description": f"One of `{'`, `'.join(WARNINGS)}`."})
     pointer = fields.String(required=True, metadata={"description": "The field, as a JSON pointer."})
     detail = fields.String(required=True)
 
 
 class Warnings(fields.List):
-    """Warnings about a project's trigger word and tags."""
+    """Warnings about a project's trigger word and tags, and about its base model's licence."""
 
     def __init__(self) -> None:
         super().__init__(fields.Nested(WarningSchema), required=True)
 
     def get_value(self, obj: Any, attr: str, accessor: Any = None, default: Any = None) -> Any:
-        return triggers.warnings(obj.trigger_word, [*obj.subject_tags, *obj.feature_tags])
+        return projects.warnings(obj, base_models)
 
 
 class ProjectSchema(Answer):
@@ -77,6 +87,7 @@ class ProjectSchema(Answer):
     subject_tags = fields.List(fields.String(), required=True)
     feature_tags = fields.List(fields.String(), required=True)
     base_model = fields.String(required=True)
+    intended_use = IntendedUseChoice(required=True, allow_none=True)
     curation = CurationChoice(required=True)
     plan = RecordField(ResolvedPlanSchema, required=True)
     state = ProjectStateChoice(required=True)

@@ -313,6 +313,16 @@ class TrainInputs:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Terms:
+    """What the licence of a base model allows, for a LoRA that was trained on it."""
+
+    license: str
+    commercial_use: str  # one of COMMERCIAL_USES
+    hosting: str  # one of HOSTINGS
+    base_sha256: str  # of the base model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainMetrics:
     loss: float  # mean of the last tenth of the steps
     curve: list[tuple[int, float]]  # [[step, loss], ...]
@@ -325,6 +335,7 @@ class TrainResult:
     train_steps: int
     metrics: TrainMetrics
     files: dict[str, StoredFile]  # by name of LORA_FILES
+    terms: Terms | None = None  # None in results of an earlier version
 
 
 LORA_FILES = ("kohya", "diffusers", "sidecar", "preview")  # LoRAs of older versions have the first two

@@ -25,10 +25,10 @@ def read_file(path: Path) -> dict[str, Any]:
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise BadModel(f"{path} has more than {MAX_FILE_BYTES} bytes; a list of base models is smaller")
+            raise BadModel(f"{path.name} has more than {MAX_FILE_BYTES} bytes; a list of base models is smaller")
         return tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadModel(f"{path} can't be read: {error}") from error
+        raise BadModel(f"{path.name} can't be read: {_reason(error)}") from error
 
 
 def checked(row: Any, where: str, folder: Path, without: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -50,6 +50,11 @@ def checked(row: Any, where: str, folder: Path, without: tuple[str, ...] = ()) -
             raise BadModel(f"{where}: `{key}` is {_shown(value)}, but {problem}")
         found[key] = str((folder / value).resolve()) if key in PLACES and value else value
     return found
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the place on this machine's disk, since all users read it."""
+    return error.strerror or "" if isinstance(error, OSError) else str(error)
 
 
 def _one_of(*choices: str) -> Callable[[Any], str | None]:

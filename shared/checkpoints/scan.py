@@ -64,7 +64,7 @@ class Scan:
                 place.problem = f"the name {place.name!r} is that of a base model that ships; choose another name"
                 place.name = place.where
             elif place.name in found:
-                first = found[place.name].path
+                first = Path(found[place.name].path).name
                 place.problem = f"two entries have this name: {first} and {place.where}; rename one of them"
             found[place.name] = self._model(place, sha256_of)
         return found
@@ -97,10 +97,10 @@ class Scan:
         try:
             listed = rows.read_file(self._file)
         except BadModel as error:
-            yield Place(self._file.name, self._file, str(self._file), {}, str(error))
+            yield Place(self._file.name, self._file, self._file.name, {}, str(error))
             return
         for name, row in listed.items():
-            where = f"{self._file}, row [{name}]"
+            where = f"{self._file.name}, row [{name}]"
             try:
                 given = rows.checked(row, where, self._file.parent)
                 yield Place(name, Path(given.get("path", self._file)), where, given)
@@ -113,7 +113,8 @@ class Scan:
         try:
             paths = sorted(path for path in self._dir.iterdir() if not path.name.startswith("."))
         except OSError as error:
-            yield Place(str(self._dir), self._dir, str(self._dir), {}, f"the folder of models can't be read: {error}")
+            problem = f"the folder that BOOTLORA_MODELS_DIR names can't be read: {error.strerror}"
+            yield Place(self._dir.name, self._dir, self._dir.name, {}, problem)
             return
         names = set()
         for path in paths:
@@ -128,12 +129,14 @@ class Scan:
             elif suffix in PICKLES:
                 problem = f"this is {PICKLES[suffix]}; convert it to .safetensors"
                 names.add(path.stem)
-                yield Place(path.name, path, str(path), {}, problem)
+                yield Place(path.name, path, path.name, {}, problem)
         for path in paths:
             described = path.suffix.lower() != ".toml" or path.stem in names or path == self._file
             if not described and not (self._file and self._file.exists() and path.samefile(self._file)):
-                problem = f"{path} describes nothing: the folder holds no {path.stem}{SUFFIX} and no folder {path.stem}"
-                yield Place(path.name, path, str(path), {}, problem)
+                problem = (
+                    f"{path.name} describes nothing: the folder holds no {path.stem}{SUFFIX} and no folder {path.stem}"
+                )
+                yield Place(path.name, path, path.name, {}, problem)
 
     def _place(self, name: str, path: Path) -> Place:
         """An entry of the folder, with its sidecar."""
@@ -142,11 +145,11 @@ class Scan:
             if len(name) > MAX_NAME or not name.isprintable():
                 raise BadModel(f"its name must have at most {MAX_NAME} printable characters; rename it")
             if not sidecar.exists():
-                return Place(name, path, str(path))
-            row = rows.checked(rows.read_file(sidecar), str(sidecar), sidecar.parent, without=("path",))
-            return Place(name, path, str(path), row)
+                return Place(name, path, path.name)
+            row = rows.checked(rows.read_file(sidecar), sidecar.name, sidecar.parent, without=("path",))
+            return Place(name, path, path.name, row)
         except BadModel as error:
-            return Place(name[:MAX_NAME], path, str(path), {}, str(error))
+            return Place(name[:MAX_NAME], path, path.name, {}, str(error))
 
     def _sidecar(self, name: str) -> Path:
         assert self._dir is not None
@@ -170,7 +173,7 @@ class Scan:
     def _good(self, place: Place, sha256_of: Callable[[Path, Stamp], str]) -> BaseModel:
         path, row = place.path, place.row
         if not path.exists():
-            raise BadModel(f"{place.where} names {path}, which is not there")
+            raise BadModel(f"{place.where}: {path.name} is not there")
         stamp = stamp_of(path)
         told = self._told_by(path, place.name, stamp)
         facts = settled(told, row)
@@ -219,7 +222,7 @@ def stamp_of(path: Path) -> Stamp:
     if not path.is_dir():
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise BadModel(f"{path} is neither a file nor a folder")
+            raise BadModel(f"{path.name} is neither a file nor a folder")
         return ((path.name, status.st_size, status.st_mtime_ns),)
     found = []
     for root, folders, files in os.walk(path):
@@ -229,7 +232,7 @@ def stamp_of(path: Path) -> Stamp:
             if stat.S_ISREG(status.st_mode):
                 found.append((str((Path(root) / name).relative_to(path)), status.st_size, status.st_mtime_ns))
         if len(found) > MAX_FILES:
-            raise BadModel(f"{path} holds more than {MAX_FILES} files; keep only one diffusers model in it")
+            raise BadModel(f"{path.name} holds more than {MAX_FILES} files; keep only one diffusers model in it")
     return tuple(found)
 
 
@@ -260,20 +263,20 @@ def _check_places(row: dict[str, Any]) -> None:
     """Refuse a row whose VAE or configs are not there, or are no such things."""
     vae, config = row.get("vae"), row.get("config")
     if config and not Path(config).is_dir():
-        raise BadModel(f"its row names the `config` {config}, which is no folder")
+        raise BadModel(f"its row names the `config` {Path(config).name}, which is no folder")
     if not vae:
         return
     if not Path(vae).exists():
-        raise BadModel(f"its row names the `vae` {vae}, which is not there")
+        raise BadModel(f"its row names the `vae` {Path(vae).name}, which is not there")
     if Path(vae).is_file():
         try:
             keys = header.read_header(Path(vae)).tensors
         except BadModel as error:
-            raise BadModel(f"its `vae` {vae} can't be used: {error}") from error
+            raise BadModel(f"its `vae` {Path(vae).name} can't be used: {error}") from error
         if not any(key.removeprefix(recognition.VAE) == "decoder.conv_in.weight" for key in keys):
-            raise BadModel(f"its `vae` {vae} is no VAE: it has no decoder")
+            raise BadModel(f"its `vae` {Path(vae).name} is no VAE: it has no decoder")
     elif not folder.weights(Path(vae), folder.WEIGHTS["vae"]):
-        raise BadModel(f"its `vae` {vae} holds no {folder.WEIGHTS['vae']}{SUFFIX}")
+        raise BadModel(f"its `vae` {Path(vae).name} holds no {folder.WEIGHTS['vae']}{SUFFIX}")
 
 
 def _terms(facts: dict[str, Any], row: dict[str, Any], notes: list[str]) -> dict[str, str]:

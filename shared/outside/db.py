@@ -49,10 +49,12 @@ class Record(TypeDecorator[Any]):
         self.type_ = type_
 
     def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        if value is None:
+            return None
         return [records.write(each) for each in value] if isinstance(value, list) else records.write(value)
 
     def process_result_value(self, value: Any, dialect: Any) -> Any:
-        return records.read(self.type_, value)
+        return None if value is None else records.read(self.type_, value)
 
 
 class clock(FunctionElement[datetime]):  # noqa: N801  (reads as a SQL function)

@@ -160,6 +160,29 @@ def test_a_folder_that_was_dropped_there_draws(runtime: Runtime, shelf: Shelf, f
     assert len(draw(runtime, job).images) == 2
 
 
+@pytest.mark.parametrize("family", ["sd15", "sd2", "sdxl"])
+def test_a_single_file_of_each_family_is_told_and_draws(
+    runtime: Runtime, shelf: Shelf, folder: Path, tmp_path: Path, family: str
+) -> None:
+    row = tiny.make_base_model(tmp_path / "whole", family=family)
+    whole = catalog.resolve(catalog.FAMILIES[family].code)(row, "cpu")
+    tiny.make_single_file(whole, folder / "mine.safetensors")
+    configs = tiny.copy_configs(tmp_path / "whole", tmp_path / "configs")
+    shelf.look()
+    assert "name its `family`" in runtime.base_models["mine"].problem  # its sizes are those of no real model
+    sidecar = f'family = "{family}"\nresolution = {tiny.RESOLUTION}\nconfig = "{configs}"\n'
+    (folder / "mine.toml").write_text(sidecar)
+    shelf.look()
+    assert runtime.base_models["mine"].problem == ""
+    assert len(draw(runtime, drawing(runtime)).images) == 2
+    tiny.make_single_file(whole, folder / "mine.safetensors", but=["vae"])
+    shelf.look()
+    assert "no VAE" in runtime.base_models["mine"].problem
+    (folder / "mine.toml").write_text(f'{sidecar}vae = "{tmp_path / "whole" / "vae"}"\n')
+    shelf.look()
+    assert runtime.base_models["mine"].problem == ""
+
+
 @pytest.mark.parametrize(
     ("content", "code", "what"),
     [(b"<html>", "base_model_unusable", "web page"), (None, "base_model_unavailable", "no base model 'mine'")],

@@ -15,6 +15,7 @@ from shared.checkpoints.header import BadModel
 from shared.errors import JobFailed
 from workers.diffusion import families
 from workers.diffusion.families.base import Family
+from workers.diffusion.families.original import BadCheckpoint
 from workers.work import Work
 
 log = structlog.get_logger()
@@ -48,6 +49,8 @@ def load(work: Work[Any, Any]) -> Family:
             None if device == "auto" else device,
             work.runtime.settings.keep_model_bytes,
         )
+    except BadCheckpoint as error:
+        raise JobFailed("base_model_unusable", str(error)) from error
     except (OSError, ValueError) as error:
         log.exception("base_model.unavailable", base_model=model.name)
         raise JobFailed(

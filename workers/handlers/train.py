@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 import torch
 
-from shared import captions, plans
+from shared import captions, plans, terms
 from shared.catalog.kinds import DatasetEntry, StoredFile, TrainInputs, TrainMetrics, TrainResult
 from shared.catalog.params import DEFAULT_FRAMINGS, GenerateParams, TrainParams, WantedPicture
 from shared.errors import JobFailed
@@ -59,6 +59,7 @@ def run(work: Work[TrainParams, TrainInputs]) -> TrainResult:
     base.check_unchanged(work)
     return TrainResult(
         train_steps=lora.steps,
+        terms=terms.of(family.row),
         metrics=TrainMetrics(
             loss=round(_tail_mean(lora.losses), 6),
             curve=curve(lora.losses),

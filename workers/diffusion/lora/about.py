@@ -41,6 +41,7 @@ def ss_metadata(lora: TrainedLora, base: Family, about: About) -> dict[str, str]
         "ss_base_model_version": base.kohya_version,
         "ss_v2": base.kohya_version.startswith("sd_v2"),
         "ss_sd_model_name": base.row.name,
+        "ss_new_sd_model_hash": base.row.sha256 or None,
         "ss_output_name": about.title,
         "ss_session_id": about.session_id or None,
         "ss_training_started_at": finished - lora.seconds,
@@ -110,4 +111,7 @@ def modelspec_metadata(lora: TrainedLora, base: Family, about: About) -> dict[st
         "license": about.license or base.row.license,
         "prediction_type": {"v_prediction": "v"}.get(base.noise.prediction_type, base.noise.prediction_type),
     }
-    return {f"modelspec.{key}": value for key, value in facts.items() if value}
+    inherited = {"commercial_use": base.row.commercial_use, "hosting": base.row.hosting}
+    return {f"modelspec.{key}": value for key, value in facts.items() if value} | {
+        f"bootlora.{key}": value for key, value in inherited.items()
+    }
