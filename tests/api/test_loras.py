@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared import reconcile
+from shared import inventory, reconcile
 from shared.catalog import BaseModel
 from shared.models import ImportedLora, Job
 from tests.api.bodies import PROJECT
@@ -100,7 +100,7 @@ def draw(caller: Caller, project_id: str, lora_id: str) -> Any:
 
 
 def test_it_is_drawn_with_where_the_family_is_the_same(
-    ada: Caller, brought: dict[str, Any], session_of: Callable[[], Any], runtime: Any
+    ada: Caller, brought: dict[str, Any], session_of: Callable[[], Any]
 ) -> None:
     project_id = ada.post("/v1/projects", PROJECT).json["id"]
     job_id = draw(ada, project_id, brought["id"]).json["id"]
@@ -112,9 +112,11 @@ def test_it_is_drawn_with_where_the_family_is_the_same(
     refused = draw(ada, project_id, other["id"])
     assert (refused.status_code, refused.json["code"]) == (409, "wrong_base_model")
     assert "sd15" in refused.json["detail"]
-    runtime.base_models["mine"] = BaseModel(name="mine", family="sd15", path="/nowhere", resolution=512)
-    mine = ada.post("/v1/projects", PROJECT | {"base_model": "mine"}).json["id"]
-    assert draw(ada, mine, other["id"]).status_code == 202
+    with session_of() as session:
+        mine = BaseModel(name="mine", family="sd15", path="/nowhere", resolution=512)
+        inventory.report(session, "gpu@one", {"mine": mine})
+    project = ada.post("/v1/projects", PROJECT | {"base_model": "mine"}).json
+    assert draw(ada, project["id"], other["id"]).status_code == 202
 
 
 def test_it_is_not_deleted_while_a_job_draws_with_it(ada: Caller, brought: dict[str, Any], runtime: Any) -> None:
