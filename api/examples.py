@@ -46,6 +46,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "offer_upload": {"content_type": "image/png", "view": "front", "framing": "full_body", "tags": ["smile"]},
     "complete_upload": {"slip": SLIP},
     "import_dataset": {"file": "fox.zip"},
+    "import_lora": {"file": "fox.safetensors", "trigger_word": "eiei21girl"},
     "export_dataset": {"round": 1},
     "crop_image": {"mode": "auto"},
     "change_image": {"decision": "accepted", "tags": [*FEATURES, "smile"]},

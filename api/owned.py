@@ -13,10 +13,10 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Select, bindparam, inspect, select
 
 from api import context
-from shared import users
-from shared.errors import NotFound
+from shared import loras, users
+from shared.errors import Conflict, NotFound
 from shared.lifecycle import TERMINAL_JOB_STATES
-from shared.models import ApiKey, Image, Job, Lora, Project, Round, Webhook
+from shared.models import ApiKey, Image, ImportedLora, Job, Lora, Project, Round, Webhook
 
 # The queries are built once, because building takes longer than running them.
 _PROJECT = select(Project).where(Project.id == bindparam("wanted"), Project.user_id == bindparam("owner"))
@@ -73,8 +73,16 @@ def shown_job(job_id: str) -> Job:
     return cast(Job, _there(found, f"there is no job {job_id}"))
 
 
-def lora(lora_id: str) -> Lora:
-    return _part(Lora, lora_id, "LoRA")
+def lora(lora_id: str) -> Lora | ImportedLora:
+    """A LoRA that was trained in one of the user's projects, or that the user has brought."""
+    return loras.imported_of(context.reading(), context.user().id, lora_id) or _part(Lora, lora_id, "LoRA")
+
+
+def imported_lora(lora_id: str) -> ImportedLora:
+    found = loras.imported_of(context.reading(), context.user().id, lora_id)
+    if found is None and _part(Lora, lora_id, "LoRA"):
+        raise Conflict("this LoRA was trained here; it is deleted with its project", code="lora_of_a_project")
+    return _there(found, f"there is no LoRA {lora_id}")
 
 
 def round_(project_id: str, number: int) -> Round:

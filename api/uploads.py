@@ -6,23 +6,30 @@ Its encrypted slip contains everything that is needed to complete the upload.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import IO, Any
+from pathlib import PurePosixPath
+from typing import IO, Any, cast
+
+from werkzeug.datastructures import FileStorage
 
 from api import context
-from shared import archives, captions
+from shared import archives, captions, loras
 from shared.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
 from shared.ids import new_id
 from shared.outside import pictures
 from shared.outside.db import utcnow
+from shared.texts import slug
 
 FORM_LIFE = timedelta(minutes=15)
+PIECE_BYTES = 1 << 20
 COMPLETE_WITHIN = timedelta(hours=1)
 AT_ONCE = 8  # requests of this process that carry pictures; more would leave no threads for others
 EACH = 2  # of them for one user
@@ -91,6 +98,38 @@ def store_zip(file: IO[bytes], project_id: str) -> tuple[str, int]:
         context.undo(partial(runtime.storage.delete, key))
         runtime.storage.put_from(key, file, "application/zip")
     return key, count
+
+
+def store_lora(upload: FileStorage, family: str | None) -> dict[str, Any]:
+    """Check a LoRA file and store it. Returns the columns of its row; of a file that the user has, `sha256` alone."""
+    runtime, place, user_id = context.runtime(), admitted(), context.user().id
+    limits, file = runtime.settings, cast("IO[bytes]", upload.stream)
+    filename = PurePosixPath((upload.filename or "").replace("\\", "/")).name
+    context.release()
+    with place:
+        size_bytes = file.seek(0, os.SEEK_END)
+        if size_bytes > limits.max_lora_bytes:
+            raise TooLarge(f"{size_bytes} bytes are too many; {limits.max_lora_bytes} may be", code="lora_too_large")
+        columns = loras.told(file, filename, family=family, settings=limits)
+        sha256 = _sha256(file)
+        if loras.same_file(context.reading(), user_id, sha256) is not None:
+            return {"sha256": sha256}
+        context.release()
+        id_ = new_id("lor")
+        key = f"imported-loras/{user_id}/{id_}.safetensors"
+        context.undo(partial(runtime.storage.delete, key))
+        stored = runtime.storage.put_from(key, file)
+    filename = f"{slug(PurePosixPath(filename).stem) or 'lora'}.safetensors"
+    stored_as = {"key": key, "filename": filename, "sha256": stored.sha256, "size_bytes": stored.size_bytes}
+    return {"id": id_, **columns, **stored_as}
+
+
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while piece := file.read(PIECE_BYTES):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _put(picture: pictures.Picture, project_id: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from bootlora.client import Bootlora
 from bootlora.display import Display
 from bootlora.following import follow
 from bootlora.http import ApiError
-from bootlora.types import Image, Job
+from bootlora.types import Image, Job, Lora
 
 # Names and tags may contain brackets, so no markup. Output to a pipe must not be wrapped.
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240)
@@ -401,6 +401,41 @@ def download(bootlora: Bootlora, project: str, out: Path, number: int | None) ->
     click.echo(saving.dataset(bootlora, project, round_, out / "dataset"))
 
 
+@main.group()
+def loras() -> None:
+    """Bring LoRAs of other tools, to draw with: `bootlora generate PROJECT --lora ID:0.8`."""
+
+
+@loras.command("add")
+@click.argument("file", type=FILE)
+@click.option("--name", help="Default: the title in the file, or the file's name.")
+@click.option("--trigger", "trigger_word", help="The word that calls it up, where the file doesn't say it.")
+@click.option("--license", "license_", help="Its license, where the file doesn't say it.")
+@click.option("--family", help="sd15, sd2, sdxl or chibi: for a file that fits several, which it is for.")
+@with_client
+def add_lora(bootlora: Bootlora, file: Path, license_: str | None, **more: str | None) -> None:
+    """Upload a LoRA file of kohya's scripts, LyCORIS, diffusers or peft."""
+    said = {name: value for name, value in {**more, "license": license_}.items() if value}
+    console.print(_lora_table([bootlora.loras.add(file, **said)]))
+
+
+@loras.command("list")
+@with_client
+def list_loras(bootlora: Bootlora) -> None:
+    """List the LoRAs that you have brought, newest first."""
+    console.print(_lora_table(bootlora.loras.brought()))
+
+
+@loras.command("delete")
+@click.argument("lora")
+@click.confirmation_option(prompt="Delete the LoRA?")
+@with_client
+def delete_lora(bootlora: Bootlora, lora: str) -> None:
+    """Delete a LoRA that you have brought. No job that waits or runs may draw with it."""
+    bootlora.loras.delete(lora)
+    click.echo("deleted")
+
+
 @main.command()
 @click.argument("project")
 @click.option("--prompt", "prompts", multiple=True, required=True, help="May be given several times.")
@@ -440,6 +475,22 @@ def events(bootlora: Bootlora, project: str, after: int) -> None:
     for event in bootlora.projects.events(project, after):
         data = {name: value for name, value in event["data"].items() if name not in ("id", "project_id", "seq")}
         click.echo(f"{event['data']['seq']:4} {event['timestamp'][:19]} {event['type']:26} {json.dumps(data)}")
+
+
+def _lora_table(found: Iterable[Lora]) -> Table:
+    table = _table("id", "name", "family", "kinds", "trigger", "license", "MB")
+    for lora in found:
+        size = f"{lora['files']['original']['size_bytes'] / 1e6:.1f}"
+        row = [
+            lora["id"],
+            lora["name"],
+            lora["family"],
+            ", ".join(lora["kinds"]),
+            lora["trigger_word"],
+            lora["license"],
+        ]
+        table.add_row(*row, size)
+    return table
 
 
 def _watched(bootlora: Bootlora, job: Job) -> Job:

@@ -188,7 +188,19 @@ class Rounds(_Resource):
 
 
 class Loras(_Resource):
-    """Trained LoRAs."""
+    """LoRAs: those that were trained, and those that you have brought."""
+
+    def add(self, file: Path, **more: str) -> Lora:
+        """Bring a LoRA of another tool. `more`: name, trigger_word, license, family, where the file doesn't say it."""
+        return self.http.post("/loras", files=_part(file), data=more)
+
+    def brought(self) -> Iterator[Lora]:
+        """The LoRAs that you have brought, newest first."""
+        return self.http.pages("/loras", limit=PAGE)
+
+    def delete(self, lora_id: str) -> None:
+        """Delete a LoRA that you have brought, unless a job is about to draw with it."""
+        self.http.delete(f"/loras/{lora_id}")
 
     def all(self, project_id: str) -> list[Lora]:
         """The LoRAs of a project, oldest first."""
@@ -198,7 +210,7 @@ class Loras(_Resource):
         return self.http.get(f"/loras/{lora_id}")
 
     def save(self, lora: Lora, format_: str, folder: Path) -> Path:
-        """Download one format: `kohya` for ComfyUI, A1111 and Forge, or `diffusers`."""
+        """Download a file: `kohya` for ComfyUI, A1111 and Forge, `diffusers`, or `original` if you have brought it."""
         file = lora["files"][format_]
         return self.http.save(file["url"], folder / file_name(file["filename"]), file["sha256"])
 

@@ -69,6 +69,11 @@ class LoraFile(TypedDict):
 
 class Lora(TypedDict, total=False):
     id: str
+    source: str  # trained, or imported: then it has no round, and what is said of its training is None
+    name: str  # of what is imported, as are family, kinds and license
+    family: str
+    kinds: list[str]
+    license: str
     round_id: str
     kind: str
     trigger_word: str
@@ -77,7 +82,7 @@ class Lora(TypedDict, total=False):
     alpha: float
     train_steps: int
     metrics: dict[str, Any]
-    files: dict[str, LoraFile]  # kohya and diffusers
+    files: dict[str, LoraFile]  # kohya, diffusers, sidecar and preview; or original
     created_at: str
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-FOLDERS = ("projects", "incoming")  # the folders of a store; clients post to the second one
+# The folders of a store. Clients post to the second one; the third has the LoRAs that users bring.
+FOLDERS = ("projects", "incoming", "imported-loras")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 PREFIX_LENGTH = 200  # of the 1024 bytes of a key; our own keys take less than 200

@@ -226,6 +226,7 @@ class Lora(Base):
     """A trained LoRA, as a file in kohya's format (ComfyUI, A1111, Forge) and one in that of diffusers."""
 
     __tablename__ = "loras"
+    source: ClassVar[str] = "trained"
     id: Mapped[str] = _id("lor")
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), index=True)
     round_id: Mapped[str] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"))
@@ -240,6 +241,44 @@ class Lora(Base):
     terms: Mapped[Terms | None] = mapped_column(Record(Terms))  # None: trained by an earlier version
     files: Mapped[dict[str, Any]]  # by name of LORA_FILES: {key, sha256, size_bytes, filename}
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
+
+
+class ImportedLora(Base):
+    """A LoRA file that a user has brought. It belongs to no project, round or job."""
+
+    __tablename__ = "imported_loras"
+    source: ClassVar[str] = "imported"
+    project_id: ClassVar[None] = None
+    round_id: ClassVar[None] = None
+    job_id: ClassVar[None] = None
+    kind: ClassVar[None] = None
+    alpha: ClassVar[None] = None
+    train_steps: ClassVar[None] = None
+    metrics: ClassVar[None] = None
+    terms: ClassVar[None] = None
+    id: Mapped[str] = _id("lor")
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    family: Mapped[str]  # of the base models that it fits
+    kinds: Mapped[list[str]]  # of changes that it makes: lora, locon, loha, lokr, tucker, dora
+    parts: Mapped[dict[str, Any]]  # how many modules of each part it changes
+    rank: Mapped[int]  # the largest; 0 if it has none
+    trigger_word: Mapped[str]  # these three: empty if neither the file nor the user says
+    base_model: Mapped[str]  # that it was trained on
+    license: Mapped[str]
+    key: Mapped[str]
+    filename: Mapped[str]
+    sha256: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"))
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    __table_args__ = (
+        UniqueConstraint("user_id", "sha256"),
+        Index("imported_loras_by_user", "user_id", "created_at", "id"),
+    )
+
+    @property
+    def files(self) -> dict[str, Any]:
+        return {"original": {name: getattr(self, name) for name in ("key", "filename", "sha256", "size_bytes")}}
 
 
 class Event(Base):

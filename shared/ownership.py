@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared.addresses import FOLDERS
 from shared.errors import NotFound, Unavailable
-from shared.models import Image, Installation, Project
+from shared.models import Image, Installation, Project, User
 from shared.runtime import Runtime
 
 log = structlog.get_logger()
@@ -120,10 +120,13 @@ def _is_there(runtime: Runtime, key: str) -> bool:
 
 
 def _unknown_projects(runtime: Runtime) -> set[str]:
-    """Projects with objects in the store but without a row. Rows are read last, so that they include new projects."""
+    """Projects with objects in the store but without a row. Rows are read last, so that they include new projects.
+
+    The LoRAs that users bring are in folders of the users.
+    """
     found = {key.key.split("/")[1] for folder in FOLDERS for key in runtime.storage.list(f"{folder}/")}
     with runtime.db.reading() as session:
-        return found - set(session.scalars(select(Project.id)))
+        return found - set(session.scalars(select(Project.id))) - set(session.scalars(select(User.id)))
 
 
 def _shown(mark: bytes) -> str:

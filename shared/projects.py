@@ -354,7 +354,7 @@ def drawing(
     inputs = GenerateInputs(
         base_model=project.base_model,
         pictures=wanted,
-        loras=loras.of_project(session, project, given["loras"]),
+        loras=loras.of_project(session, project, given["loras"], base_models),
     )
     with under("/params"):
         return plans.generate_params(base, given.get("params")), inputs

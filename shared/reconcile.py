@@ -22,7 +22,7 @@ from shared import ids, ownership
 from shared.addresses import FOLDERS
 from shared.errors import NotFound
 from shared.lifecycle import TERMINAL_JOB_STATES, Decision, JobState, ProjectState
-from shared.models import Image, Job, Lora, Project
+from shared.models import Image, ImportedLora, Job, Lora, Project
 from shared.outside.db import clock
 from shared.outside.storage import Damaged
 from shared.ownership import WrongStore
@@ -131,6 +131,8 @@ def _references(session: Session) -> Iterator[Reference]:
     for lora in session.scalars(select(Lora)):
         for file in lora.files.values():
             yield Reference(file["key"], file["sha256"], Lora.__tablename__, lora.id)
+    for row in session.execute(select(ImportedLora.key, ImportedLora.sha256, ImportedLora.id)):
+        yield Reference(row.key, row.sha256, ImportedLora.__tablename__, row.id)
     # A retry resumes from the last checkpoint and pictures of the failed or cancelled job.
     can_be_retried = and_(Job.state.in_((JobState.FAILED, JobState.CANCELLED)), Project.state == ProjectState.FAILED)
     kept = select(Job).join(Project).where(Job.checkpoint.is_not(None), or_(Job.state.in_(OPEN_STATES), can_be_retried))

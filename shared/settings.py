@@ -60,6 +60,8 @@ class Settings:
     max_pictures_per_import: int = 100
     max_import_bytes: int = 200_000_000  # of a zip, packed and unpacked
     max_pixels_per_import: int = 500_000_000  # of all pictures of a zip together
+    max_lora_bytes: int = 1_000_000_000  # of a LoRA that a user brings
+    max_lora_header_bytes: int = 16_000_000  # of them, for the names of its tensors and its metadata
     max_pictures_per_job: int = 200
     max_running_jobs: int = 2  # for each user
     max_queued_jobs: int = 20

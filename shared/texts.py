@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 # Invisible characters, as character sets of a regular expression: the categories Cc, Cf, Zl and Zp of Unicode 14.
@@ -24,6 +25,11 @@ def normal(text: str) -> str:
 def name_of(letter: str) -> str:
     """The Unicode name of a character, for messages, such as U+200B ZERO WIDTH SPACE."""
     return f"U+{ord(letter):04X} {unicodedata.name(letter, 'a control character')}"
+
+
+def slug(title: str) -> str:
+    """A title as a file name, without the slashes and dots that could lead to other folders."""
+    return re.sub(r"[^\w-]+", "-", title).strip("-")
 
 
 def is_blank(text: str) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from shared.catalog.kinds import LORA_FILES
 from shared.errors import Conflict
 from shared.lifecycle import JobState
-from shared.models import Image, Job, Lora, Project, User
+from shared.models import Image, ImportedLora, Job, Lora, Project, User
 from shared.settings import Settings
 
 
@@ -42,7 +42,7 @@ def check_stored_bytes(session: Session, user_id: str, settings: Settings) -> No
     allowed = settings.max_stored_bytes_per_user
     if stored >= allowed:
         raise Conflict(
-            f"your pictures and LoRAs have {stored} bytes, and {allowed} are allowed; delete projects",
+            f"your pictures and LoRAs have {stored} bytes, and {allowed} are allowed; delete projects or LoRAs",
             code="too_many_stored_bytes",
         )
 
@@ -57,7 +57,9 @@ def _images(session: Session, user_id: str) -> tuple[int, int]:
 def _lora_bytes(session: Session, user_id: str) -> int:
     files = (Lora.files[name, "size_bytes"].as_integer() for name in LORA_FILES)
     each = sum((func.coalesce(size_bytes, 0) for size_bytes in files), start=literal(0))
-    return int(session.scalar(select(func.sum(each)).where(Lora.project_id.in_(_projects(user_id)))) or 0)
+    trained = session.scalar(select(func.sum(each)).where(Lora.project_id.in_(_projects(user_id))))
+    imported = session.scalar(select(func.sum(ImportedLora.size_bytes)).where(ImportedLora.user_id == user_id))
+    return int(trained or 0) + int(imported or 0)
 
 
 def _projects(user_id: str) -> Select[Any]:

@@ -12,6 +12,7 @@ from api.schemas.fields import List
 from shared import catalog, lifecycle
 from shared.catalog.kinds import IMPORT_OUTCOMES, KINDS
 from shared.events import TYPES
+from shared.lora_files.modules import MODELS
 from shared.users import SCOPES
 from shared.webhooks import TEST
 
@@ -43,6 +44,14 @@ class CurationChoice(Choice):
 
 class ProjectStateChoice(Choice):
     words = tuple(lifecycle.ProjectState)
+
+
+class LoraSourceChoice(Choice):
+    words = ("trained", "imported")
+
+
+class LoraFamilyChoice(Choice):
+    words = tuple(MODELS)
 
 
 class RoundKindChoice(Choice):

@@ -243,7 +243,11 @@ class Links(fields.Field):
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> dict[str, str]:
         it = SimpleNamespace(**value) if isinstance(value, dict) else value
         root = address("")
-        return {name: template.format(root=root, it=it) for name, template in self.templates.items()}
+        return {
+            name: template.format(root=root, it=it)
+            for name, template in self.templates.items()
+            if all(getattr(it, part) is not None for part in re.findall(r"\{it\.(\w+)\}", template))
+        }
 
 
 def address(path: str) -> str:

@@ -58,6 +58,8 @@ class LimitsSchema(Answer):
     max_pictures_per_import = fields.Integer(required=True)
     max_import_bytes = fields.Integer(required=True)
     max_pixels_per_import = fields.Integer(required=True)
+    max_lora_bytes = fields.Integer(required=True)
+    max_lora_header_bytes = fields.Integer(required=True)
     max_pictures_per_job = fields.Integer(required=True)
     max_running_jobs = fields.Integer(required=True)
     max_queued_jobs = fields.Integer(required=True)

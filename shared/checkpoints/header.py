@@ -9,7 +9,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
@@ -65,13 +65,19 @@ def read_header(path: Path) -> Header:
         OSError: the file can't be read.
     """
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        start = file.read(8)
-        text_begins = start + file.read(32)
-        length = int.from_bytes(start, "little")
-        _check_start(text_begins, size, length)
-        file.seek(8)
-        written = file.read(length)
+        return header_of(file)
+
+
+def header_of(file: IO[bytes]) -> Header:
+    """Read and check the header of an open file. Raises what `read_header` raises."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    start = file.read(8)
+    text_begins = start + file.read(32)
+    length = int.from_bytes(start, "little")
+    _check_start(text_begins, size, length)
+    file.seek(8)
+    written = file.read(length)
     entries, metadata = _decoded(written)
     _check_places(entries, size - 8 - length)
     tensors = {name: TensorInfo(each.dtype, tuple(each.shape), each.data_offsets[0]) for name, each in entries.items()}

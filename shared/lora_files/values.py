@@ -6,7 +6,7 @@ a float32).
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import IO
 
 from shared.checkpoints.header import BITS, Header, TensorInfo
 from shared.lora_files.kinds import BadLora
@@ -18,29 +18,29 @@ WHOLE = ("I64", "I32", "I16", "I8", "U8")  # an alpha may be a whole number
 _FLAGS = {mask: bytes(int(byte & mask == mask) for byte in range(256)) for mask in (0x7F, 0x7C)}
 
 
-def check_finite(path: Path, header: Header) -> None:
+def check_finite(file: IO[bytes], header: Header) -> None:
     """Read all weights of a file, a piece at a time.
 
     Raises:
         BadLora: a number is infinite or NaN.
     """
-    with path.open("rb") as file:
-        start = 8 + int.from_bytes(file.read(8), "little")
-        for key, tensor in sorted(header.tensors.items(), key=lambda item: item[1].begin):
-            if tensor.dtype in WHOLE:
-                continue
-            file.seek(start + tensor.begin)
-            left = _bytes_of(tensor)
-            while left:
-                piece = file.read(min(left, PIECE_BYTES))
-                if not piece:
-                    raise BadLora("the file became shorter while it was read; send it again")
-                left -= len(piece)
-                if not is_finite(piece, tensor.dtype):
-                    raise BadLora(
-                        f"{key} holds infinite or NaN numbers: its training has failed; use another of its epochs",
-                        code="not_finite",
-                    )
+    file.seek(0)
+    start = 8 + int.from_bytes(file.read(8), "little")
+    for key, tensor in sorted(header.tensors.items(), key=lambda item: item[1].begin):
+        if tensor.dtype in WHOLE:
+            continue
+        file.seek(start + tensor.begin)
+        left = _bytes_of(tensor)
+        while left:
+            piece = file.read(min(left, PIECE_BYTES))
+            if not piece:
+                raise BadLora("the file became shorter while it was read; send it again")
+            left -= len(piece)
+            if not is_finite(piece, tensor.dtype):
+                raise BadLora(
+                    f"{key} holds infinite or NaN numbers: its training has failed; use another of its epochs",
+                    code="not_finite",
+                )
 
 
 def is_finite(data: bytes, dtype: str) -> bool:

@@ -69,7 +69,7 @@ def ada_images(session, project_id):
 
 def ask(caller: Caller, method: str, path: str, things: dict[str, str]) -> Any:
     given: dict[str, Any] = {"headers": {"If-Match": "*"}}
-    if path.endswith(("/images", "/versions", "/imports")) and method == "post":
+    if path.endswith(("/images", "/versions", "/imports", "/loras")) and method == "post":
         given["data"] = {"file": (io.BytesIO(png()), "x.png")}
     elif method != "get":
         body = examples.BODIES.get(OPERATIONS[method, path]["operationId"], {})

@@ -240,13 +240,21 @@ def test_a_dataset_is_a_folder_for_kohyas_trainers(service: Service, shop: Shop,
         "filename": "eiei21girl.safetensors",
     }
     round_ = {"id": "rnd_1", "number": 1, "lora_id": "lor_1"}
-    dataset = [{"image_id": "img_2", "captions": ["eiei21girl, 1girl, from side"]}]
+    dataset = [{"image_id": "img_2", "captions": ["eiei21girl, 1girl, from side", "1girl, fox ears"]}]
     answers: dict[str, Any] = {
         "/v1/projects/prj_1": {"trigger_word": "eiei21girl"},
         "/v1/projects/prj_1/rounds": {"items": [round_], "has_more": False},
         "/v1/projects/prj_1/rounds/1": {**round_, "dataset": dataset},
         "/v1/projects/prj_1/images": {"items": shop.items, "has_more": False},
-        "/v1/loras/lor_1": {"id": "lor_1", "files": {"kohya": file, "diffusers": file}},
+        "/v1/loras/lor_1": {
+            "id": "lor_1",
+            "files": {
+                "kohya": file,
+                "diffusers": file,
+                "sidecar": file | {"filename": "eiei21girl.json"},
+                "preview": file | {"filename": "eiei21girl.preview.png"},
+            },
+        },
     }
     service.answer = lambda request: (
         Answer(answers[path]) if (path := request.path.partition("?")[0]) in answers else shop.answer(request)
@@ -255,6 +263,10 @@ def test_a_dataset_is_a_folder_for_kohyas_trainers(service: Service, shop: Shop,
     assert done.exit_code == 0, done.output
     assert (tmp_path / "lora/kohya/eiei21girl.safetensors").exists()
     assert (tmp_path / "lora/diffusers/eiei21girl.safetensors").exists()
+    assert (tmp_path / "lora/kohya/eiei21girl.json").exists(), "A1111 looks for it beside the LoRA"
+    assert (tmp_path / "lora/kohya/eiei21girl.preview.png").exists()
+    assert (tmp_path / "dataset/1_eiei21girl/001-caption-2.png").read_bytes() == shop.files["img_2"]
+    assert (tmp_path / "dataset/1_eiei21girl/001-caption-2.txt").read_text() == "1girl, fox ears\n"
     assert (tmp_path / "dataset/1_eiei21girl/001.png").read_bytes() == shop.files["img_2"]
     assert (tmp_path / "dataset/1_eiei21girl/001.txt").read_text() == "eiei21girl, 1girl, from side\n"
 
@@ -271,3 +283,40 @@ def test_ranges_of_numbers() -> None:
     assert selection.numbers("1, 4,7-9", range(1, 10), []) == [1, 4, 7, 8, 9]
     assert selection.numbers("none", range(1, 10), [1]) == []
     assert selection.numbers("rest", range(1, 10), [2, 3]) == [2, 3]
+
+
+LORA = {
+    "id": "lor_06h09ddk6tkqqgjcy5atphmjjh", "source": "imported", "name": "Fox girl", "family": "sdxl",
+    "kinds": ["dora", "lora"], "trigger_word": "f0x", "license": "CC0-1.0",
+    "files": {"original": {"size_bytes": 12_300_000}},
+}  # fmt: skip
+
+
+def test_loras_of_other_tools_are_brought_listed_and_deleted(service: Service, tmp_path: Path) -> None:
+    file = tmp_path / "fox.safetensors"
+    file.write_bytes(b"the weights")
+    service.script = [Answer(LORA, 201)]
+    done = run(service, "loras", "add", str(file), "--trigger", "f0x", "--license", "CC0-1.0", "--family", "sdxl")
+    assert done.exit_code == 0, done.output
+    assert "12.3" in done.output
+    sent = service.requests[0]
+    assert (sent.method, sent.path) == ("POST", "/v1/loras")
+    for part in (b"the weights", b'filename="fox.safetensors"', b'name="trigger_word"', b'name="license"', b"sdxl"):
+        assert part in sent.body
+    assert b'name="name"' not in sent.body, "what is not said, the file says"
+
+    service.script = [Answer({"items": [LORA], "has_more": False})]
+    assert "Fox" in run(service, "loras", "list").output
+    service.script = [Answer(None, 204)]
+    assert run(service, "loras", "delete", LORA["id"], "--yes").exit_code == 0
+    assert (service.requests[-1].method, service.requests[-1].path) == ("DELETE", f"/v1/loras/{LORA['id']}")
+
+
+def test_a_lora_that_can_t_be_used_says_why(service: Service, tmp_path: Path) -> None:
+    file = tmp_path / "fox.safetensors"
+    file.write_bytes(b"x")
+    why = "fox.safetensors: it changes OFT (x.oft_blocks), which is not read here"
+    service.script = [Answer({"status": 422, "code": "lora_kind_not_read", "title": "x", "detail": why}, 422)]
+    done = run(service, "loras", "add", str(file))
+    assert done.exit_code != 0
+    assert "oft_blocks" in done.output

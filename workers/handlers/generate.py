@@ -10,6 +10,7 @@ import torch
 from shared.catalog.kinds import DrawnImage, GenerateInputs, GenerateResult
 from shared.catalog.params import GenerateParams
 from shared.errors import JobFailed
+from shared.lora_files.kinds import BadLora
 from workers.diffusion.generate import generate
 from workers.handlers import base
 from workers.work import Work
@@ -35,6 +36,8 @@ def run(work: Work[GenerateParams, GenerateInputs]) -> GenerateResult:
             stored = work.store_image(f"{index:04}.png", image)
             done[str(index)] = asdict(DrawnImage(**asdict(stored), **asdict(pictures[index])))
             work.save_checkpoint({"images": done})  # after each picture, so that a retry does not draw it again
+    except BadLora as error:
+        raise JobFailed("lora_unusable", f"a LoRA can't be used with {family.row.name}: {error}") from error
     except torch.OutOfMemoryError as error:
         raise JobFailed("gpu_oom", "the GPU has too little memory; use a smaller batch_size", retryable=True) from error
     base.check_unchanged(work)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from shared import captions, plans, terms
 from shared.catalog.kinds import DatasetEntry, StoredFile, TrainInputs, TrainMetrics, TrainResult
 from shared.catalog.params import DEFAULT_FRAMINGS, GenerateParams, TrainParams, WantedPicture
 from shared.errors import JobFailed
+from shared.texts import slug
 from workers.checkpoints import StoredCheckpoints
 from workers.diffusion.dataset import Example
 from workers.diffusion.families.base import Family
@@ -199,11 +199,6 @@ def curve(losses: list[float]) -> list[tuple[int, float]]:
 def _tail_mean(losses: list[float]) -> float:
     tail = losses[-max(1, len(losses) // 10) :]
     return sum(tail) / max(1, len(tail))
-
-
-def slug(title: str) -> str:
-    """A title as a file name, without the slashes and dots that could lead to other folders."""
-    return re.sub(r"[^\w-]+", "-", title).strip("-")
 
 
 def _store(work: Work[TrainParams, TrainInputs], path: Path, filename: str) -> StoredFile:

@@ -92,7 +92,7 @@ class Kronecker(Change):
     scale: float
 
     def delta(self, weight: Tensor) -> Tensor:
-        second = self.w2.reshape(self.w2.shape[0], -1, *weight.shape[2:])
+        second = self.w2.reshape(self.w2.shape[0], -1, *weight.shape[2:]).contiguous()
         first = self.w1.reshape(*self.w1.shape, *(1,) * (weight.ndim - 2))
         return torch.kron(first, second).reshape(weight.shape) * self.scale
 
