@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared import captions, events, plans
+from shared import captions, events, plans, prompts
 from shared.catalog import FRAMINGS, VIEWS, kinds
 from shared.catalog.kinds import (
     KINDS,
@@ -167,8 +167,10 @@ def add_drawn(session: Session, job: Job, result: GenerateResult, role: str) -> 
     """Add the pictures that a job has drawn."""
     project = session.get_one(Project, job.project_id)
     head = captions.clean([project.trigger_word, *project.subject_tags])
+    weighted = job.params.get("prompt_syntax") == "weighted"
     for drawn in result.images:
-        tags = [tag for tag in captions.clean([captions.without_quality(drawn.prompt)]) if tag not in head]
+        prompt = prompts.unweighted(drawn.prompt) if weighted else drawn.prompt
+        tags = [tag for tag in captions.clean([captions.without_quality(prompt)]) if tag not in head]
         image = Image(
             project_id=project.id,
             round_id=job.round_id,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from shared import captions
+from shared import captions, prompts
 from shared.catalog import FAMILIES, FRAMINGS, HIDDEN_BY_FRAMING, HIDDEN_BY_VIEW, VIEWS, BaseModel
 from shared.catalog.defaults import generate_defaults, prompt_tags, train_defaults
 from shared.catalog.params import (
@@ -29,6 +29,7 @@ from shared.catalog.params import (
 )
 from shared.errors import Invalid, under
 from shared.lifecycle import RoundKind, caption_policy
+from shared.prompts import BadPrompt
 
 DEFAULT_ROUNDS: list[dict[str, Any]] = [
     {"kind": "style", "target": 16},
@@ -85,17 +86,23 @@ def carry_over(plan: Plan, old: BaseModel, new: BaseModel) -> Plan:
     return resolve({"rounds": [_overrides_of(each, old) for each in plan.rounds]}, new)
 
 
-def generate_params(base_model: BaseModel, given: Given | None) -> GenerateParams:
+def generate_params(base_model: BaseModel, given: Given | None, clip_skip: int = 0) -> GenerateParams:
     """Generation parameters with the family's defaults filled in. A default batch shrinks to the size that fits.
 
+    `clip_skip`: that of the training whose LoRA draws.
+
     Raises:
-        Invalid: the family doesn't offer the sampler, or draws no pictures of this size, or not so many at once. Its
-            pointers begin at the parameters.
+        Invalid: the family doesn't offer the sampler, the clip skip or the prompt syntax, or draws no pictures of this
+            size, or not so many at once; or the negative prompt can't be read. Its pointers begin at the parameters.
     """
     family = FAMILIES[base_model.family]
     side = max(1, base_model.resolution // family.side_unit) * family.side_unit
-    params = _overridden(GenerateParams(width=side, height=side), generate_defaults(base_model), given)
+    neutral = GenerateParams(width=side, height=side, clip_skip=clip_skip)
+    params = _overridden(neutral, generate_defaults(base_model), given)
     check_sampler(params.sampler, base_model)
+    check_clip_skip(params.clip_skip, base_model)
+    check_syntax(params.prompt_syntax, base_model)
+    check_readable(params.negative_prompt or "", params.prompt_syntax, "/negative_prompt")
     check_sides(params, base_model)
     check_area(params, base_model)
     most = largest_batch(params, base_model)
@@ -173,15 +180,19 @@ def _size(params: GenerateParams) -> str:
 
 def _round(given: Given, base_model: BaseModel) -> RoundPlan:
     family, kind, target = FAMILIES[base_model.family], RoundKind(given["kind"]), given.get("target") or 0
-    train = TrainParams(resolution=base_model.resolution)
+    train = _overridden(
+        TrainParams(resolution=base_model.resolution), train_defaults(base_model, kind), given.get("train")
+    )
+    with under("/train"):
+        check_clip_skip(train.clip_skip, base_model)
     with under("/generate"):
-        generate = generate_params(base_model, given.get("generate"))
+        generate = generate_params(base_model, given.get("generate"), train.clip_skip)
     neutral = RoundPlan(
         kind=kind,
         caption_policy=caption_policy(kind),
         prompt_tags=prompt_tags(base_model),
         enough=math.ceil(ENOUGH * target),
-        train=_overridden(train, train_defaults(base_model, kind), given.get("train")),
+        train=train,
         generate=generate,
         score=_overridden(ScoreParams(), family.score, given.get("score")),
     )
@@ -266,8 +277,9 @@ def pictures(
     return drawn
 
 
-def check_prompt(prompt: str, base_model: BaseModel, pointer: str) -> None:
-    """Refuse a prompt that is longer than the base model reads."""
+def check_prompt(prompt: str, base_model: BaseModel, pointer: str, syntax: str = "plain") -> None:
+    """Refuse a prompt that can't be read, or that is longer than the base model reads."""
+    check_readable(prompt, syntax, pointer)
     limit = FAMILIES[base_model.family].text_limit
     if limit is None or (tokens := limit.least_tokens(prompt)) <= limit.max_tokens:
         return
@@ -277,6 +289,48 @@ def check_prompt(prompt: str, base_model: BaseModel, pointer: str) -> None:
         code="prompt_too_long",
         errors=[{"pointer": pointer, "detail": f"more than {most} tokens: {prompt}"}],
     )
+
+
+def check_readable(prompt: str, syntax: str, pointer: str) -> None:
+    """Refuse what other tools would load a LoRA for, and brackets that can't be read as weights."""
+    if named := prompts.named_network(prompt):
+        raise _bad_prompt(
+            f"the prompt names a LoRA ({named}); take it out of the prompt, and name the LoRA with its `weight` in "
+            "`loras` of the request",
+            "lora_in_prompt",
+            pointer,
+        )
+    if syntax == "weighted":
+        try:
+            prompts.parse(prompt)
+        except BadPrompt as error:
+            raise _bad_prompt(str(error), "bad_prompt", pointer) from error
+
+
+def _bad_prompt(detail: str, code: str, pointer: str) -> Invalid:
+    return Invalid(detail, code=code, errors=[{"pointer": pointer, "detail": detail}])
+
+
+def check_clip_skip(clip_skip: int | None, base_model: BaseModel) -> None:
+    """Refuse to leave out so many layers that the text encoder has none left."""
+    most = FAMILIES[base_model.family].max_clip_skip
+    if clip_skip is not None and clip_skip > most:
+        raise Invalid(
+            f"a clip_skip of {clip_skip} is too large for the base model {base_model.name!r}; the largest is {most}",
+            code="clip_skip_not_offered",
+            errors=[{"pointer": "/clip_skip", "detail": f"at most {most}"}],
+        )
+
+
+def check_syntax(syntax: str, base_model: BaseModel) -> None:
+    """Refuse a prompt syntax that the base model's family does not read."""
+    offered = FAMILIES[base_model.family].prompt_syntaxes
+    if syntax not in offered:
+        raise Invalid(
+            f"the base model {base_model.name!r} reads no {syntax} prompts; use one of {', '.join(offered)}",
+            code="prompt_syntax_not_offered",
+            errors=[{"pointer": "/prompt_syntax", "detail": f"one of {', '.join(offered)}"}],
+        )
 
 
 def check_sampler(sampler: str | None, base_model: BaseModel) -> None:

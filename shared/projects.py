@@ -341,10 +341,13 @@ def drawing(
             code="too_many_pictures",
             errors=[{"pointer": "/pictures", "detail": f"at most {settings.max_pictures_per_job} together"}],
         )
+    trained = project.plan.rounds[-1].train
+    with under("/params"):
+        params = plans.generate_params(base, given.get("params"), trained.clip_skip)
     wanted = []
     for number, each in enumerate(given["pictures"]):
         captions.check_allowed(each["prompt"])
-        plans.check_prompt(each["prompt"], base, f"/pictures/{number}/prompt")
+        plans.check_prompt(each["prompt"], base, f"/pictures/{number}/prompt", params.prompt_syntax)
         wanted += [
             WantedPicture(
                 prompt=each["prompt"], seed=each["seed"] + offset, view=each.get("view"), framing=each.get("framing")
@@ -356,8 +359,7 @@ def drawing(
         pictures=wanted,
         loras=loras.of_project(session, project, given["loras"], base_models),
     )
-    with under("/params"):
-        return plans.generate_params(base, given.get("params")), inputs
+    return params, inputs
 
 
 def _check_no_open_uploads(session: Session, project: Project) -> None:

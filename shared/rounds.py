@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared import captions, events, images, loras, plans
+from shared import captions, events, images, loras, plans, prompts
 from shared.catalog import kinds
 from shared.catalog.kinds import (
     KINDS,
@@ -513,6 +514,8 @@ def _train_inputs(round_: Round) -> TrainInputs:
 
 def _enqueue_pictures(session: Session, round_: Round, pictures: list[WantedPicture], lora_weight: float) -> Job:
     lora = session.get_one(Lora, round_.lora_id)
+    if round_.plan.generate.prompt_syntax == "weighted":  # tags may have brackets, and these mean themselves
+        pictures = [replace(each, prompt=prompts.escape(each.prompt)) for each in pictures]
     inputs = GenerateInputs(
         base_model=round_.project.base_model,
         pictures=pictures,

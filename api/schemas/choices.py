@@ -97,6 +97,10 @@ class PrecisionChoice(Choice):
     words = catalog.PRECISIONS
 
 
+class PromptSyntaxChoice(Choice):
+    words = catalog.PROMPT_SYNTAXES
+
+
 class SamplerChoice(Choice):
     words = catalog.SAMPLERS
 

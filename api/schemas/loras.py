@@ -70,7 +70,7 @@ class LoraSchema(Answer):
         required=True,
         allow_none=True,
         metadata={
-            "description": "What the licence of its base model allows. Null: it is imported, or an earlier version trained it."
+            "description": "What the licence of its base model allows. Null: imported, or trained by an earlier version."
         },
     )
     files = fields.Nested(LoraFilesSchema, required=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.catalog.lineages import SDXL_LINEAGES, Lineage
-from shared.catalog.tokens import CLIP, TextLimit
-from shared.catalog.vocabulary import DISCRETE_SAMPLERS
+from shared.catalog.tokens import TextLimit
+from shared.catalog.vocabulary import DISCRETE_SAMPLERS, PROMPT_SYNTAXES
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class FamilyRow:
     gather: dict[str, Any] = field(default_factory=dict)  # how a style round draws its candidates
     samplers: tuple[str, ...] = DISCRETE_SAMPLERS  # those of SAMPLERS that it can use
     text_limit: TextLimit | None = None  # how much of a prompt its text encoder reads; None: all of it
+    prompt_syntaxes: tuple[str, ...] = ("plain",)  # those of PROMPT_SYNTAXES that it reads
+    max_clip_skip: int = 0  # a layer of the text encoder must be left
     # Limits of drawings, whose memory grows with the pixels of a batch.
     side_unit: int = 8  # pixels of one latent; sides are multiples of it
     max_squares: int = 4  # area of one picture, in squares of the base model's resolution
@@ -66,7 +68,8 @@ FAMILIES = {
         # Nine of ten true pictures from all sides score 0.42 or more, half of the near doubles 0.17 or more.
         score={"scorer": "reader", "min_score": 0.3, "min_view_score": 0.35},
         gather={"candidates_per_pick": 4.0, "lora_weight": 0.5},
-        text_limit=CLIP,
+        prompt_syntaxes=PROMPT_SYNTAXES,
+        max_clip_skip=1,  # of 2 layers
         # Its resolution is small: 64 squares are 4 pictures of 512x512, which take 1.3 GB (benchmarks/drawing.py).
         max_squares=16,
         max_batch_squares=64,
@@ -95,7 +98,8 @@ FAMILIES = {
             "batch_size": 4,
         },
         score={"scorer": "plain"},
-        text_limit=CLIP,
+        prompt_syntaxes=PROMPT_SYNTAXES,
+        max_clip_skip=11,  # of 12 layers
         scene_tags=("white background",),
         quality_tags=("masterpiece", "best quality"),
     ),
@@ -121,7 +125,8 @@ FAMILIES = {
             "batch_size": 4,
         },
         score={"scorer": "plain"},
-        text_limit=CLIP,
+        prompt_syntaxes=PROMPT_SYNTAXES,
+        max_clip_skip=11,  # as with SD 1.x, though it has 23 layers
         max_squares=2,  # of 768: as much as four of 512
         max_batch_squares=16,
         scene_tags=("white background",),
@@ -153,7 +158,8 @@ FAMILIES = {
         },
         v_generate={"sampler": "euler", "guidance_scale": 5.0},  # NoobAI's card: Euler alone, guidance of 4 to 5
         score={"scorer": "plain"},
-        text_limit=CLIP,
+        prompt_syntaxes=PROMPT_SYNTAXES,
+        max_clip_skip=10,  # of 12 layers, the last of which is never used
         max_squares=2,  # SDXL has learned pictures of one square; more than two repeat themselves
         max_batch_squares=8,
         scene_tags=("white background",),

@@ -15,6 +15,11 @@ MIN_SIDE = 32  # pixels
 MAX_SIDE = 2048
 MAX_BATCH = 64  # pictures drawn or trained at once
 MAX_SEED = 2**31 - 1
+MAX_CLIP_SKIP = 11  # a family may allow less
+CLIP_SKIP = (
+    "Last layers of the text encoder that are left out. 0 is the layer that the base model was trained on. "
+    "With SD 1.x, other tools' clip skip is one more (theirs 2 is 1 here); with SDXL two more (theirs 2 is 0)."
+)
 MAX_CANDIDATES = 200  # in one job
 # Mostly full body, which shows all of her, and a few closer pictures for the face.
 DEFAULT_FRAMINGS = {"full_body": 3, "upper_body": 1, "portrait": 1}
@@ -46,6 +51,7 @@ class TrainParams:
     resolution: int | None = field(
         None, bounds=(32, MAX_SIDE), help="Pictures are trained at about the area of a square of this side, in pixels."
     )
+    clip_skip: int = field(0, bounds=(0, MAX_CLIP_SKIP), help=CLIP_SKIP)
     caption_variants: int = field(4, bounds=(1, 64), help="Shuffled captions cached for each image.")
     caption_dropout: float = field(
         0.05, bounds=(0, 1), help="Share of draws with an empty caption, for classifier-free guidance."
@@ -84,7 +90,14 @@ class GenerateParams:
     guidance_scale: float | None = field(None, bounds=(0, 50))
     sampler: str | None = field(None, one_of=catalog.SAMPLERS)
     negative_prompt: str | None = field(None, length=(0, 2_000))
-    clip_skip: int = field(0, bounds=(0, 4), help="Last layers of the text encoder that are left out.")
+    clip_skip: int | None = field(
+        None, bounds=(0, MAX_CLIP_SKIP), help="As in the training, whose value is the default. 0: none is left out."
+    )
+    prompt_syntax: str = field(
+        "plain",
+        one_of=catalog.PROMPT_SYNTAXES,
+        help="How prompts are read. `weighted`: `(x:1.2)`, `(x)` and `[x]` are weights, `BREAK` begins a new chunk.",
+    )
     batch_size: int | None = field(
         None, bounds=(1, MAX_BATCH), help="Pictures drawn at once. Fewer large ones are allowed than small ones."
     )

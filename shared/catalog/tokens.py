@@ -24,4 +24,5 @@ def least_clip_tokens(text: str) -> int:
     return len(CLIP_PIECES.findall(unicodedata.normalize("NFC", text)))
 
 
-CLIP = TextLimit(max_tokens=75, least_tokens=least_clip_tokens)  # 77, less those of start and end
+# Of its 77 tokens, two mark beginning and end. For a family that can't read longer texts in chunks.
+CLIP = TextLimit(max_tokens=75, least_tokens=least_clip_tokens)

@@ -33,6 +33,9 @@ DISCRETE_SAMPLERS = ("ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", 
 FLOW_SAMPLERS = ("euler", "dpmpp_2m", "unipc")
 SAMPLERS = tuple(dict.fromkeys(DISCRETE_SAMPLERS + FLOW_SAMPLERS))
 
+# How a prompt is read: as it stands, or with attention weights and BREAK (shared/prompts.py).
+PROMPT_SYNTAXES = ("plain", "weighted")
+
 # How a round gets pictures of views that its dataset lacks.
 VIEWS_FROM = ("style_lora",)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from shared import catalog
+from shared.catalog.tokens import CLIP
 from shared.models import Event, Image, Job, Project, User
 from tests.api.bodies import PROJECT, upload
 from tests.factories import make_curating, make_image, make_project, png
@@ -299,7 +300,9 @@ def test_drawn_pictures_do_not_count_towards_the_limit(ada, session_of):
         assert ada.post(f"/v1/images/{candidate}/versions", **edited).status_code == status
 
 
-def test_a_prompt_that_is_too_long_is_refused(ada, session_of):
+def test_a_prompt_that_is_too_long_is_refused(ada, session_of, monkeypatch):
+    chibi = dataclasses.replace(catalog.FAMILIES["chibi"], text_limit=CLIP)  # as a family that reads no chunks
+    monkeypatch.setitem(catalog.FAMILIES, "chibi", chibi)
     many = {"feature_tags": [f"tag{n} long" for n in range(20)]}
     for path in ("/v1/projects", "/v1/projects?dry_run=true"):
         refused = problem(ada.post(path, PROJECT | many), 422, "prompt_too_long")
@@ -314,6 +317,62 @@ def test_a_prompt_that_is_too_long_is_refused(ada, session_of):
     refused = problem(ada.post(f"{path}/generations", {"pictures": [fits, too_long]}), 422, "prompt_too_long")
     assert [each["pointer"] for each in refused["errors"]] == ["/pictures/1/prompt"]
     assert ada.post(f"{path}/generations", {"pictures": [fits]}).status_code == 202
+
+
+def test_texts_of_any_length_are_taken_where_they_are_read_in_chunks(ada):
+    many = {"feature_tags": [f"tag{n} long" for n in range(20)]}
+    made = ada.post("/v1/projects", PROJECT | many)
+    assert made.status_code == 201
+    path = f"/v1/projects/{made.json['id']}/generations"
+    assert ada.post(path, {"pictures": [{"prompt": ", ".join(["ears"] * 300)}]}).status_code == 202
+
+
+def test_a_lora_in_a_prompt_is_refused_with_the_way_to_name_one(ada):
+    made = ada.post("/v1/projects", PROJECT)
+    path = f"/v1/projects/{made.json['id']}/generations"
+    prompt = "1girl, <lora:her:0.8>"
+    refused = problem(ada.post(path, {"pictures": [{"prompt": prompt}]}), 422, "lora_in_prompt")
+    assert "in `loras` of the request" in refused["detail"]
+    assert [each["pointer"] for each in refused["errors"]] == ["/pictures/0/prompt"]
+    negative = {"pictures": [{"prompt": "1girl"}], "params": {"negative_prompt": prompt}}
+    problem(ada.post(path, negative), 422, "lora_in_prompt")
+    plan = {"rounds": [{"kind": "character", "generate": {"negative_prompt": prompt}}]}
+    problem(ada.post("/v1/projects", PROJECT | {"plan": plan}), 422, "lora_in_prompt")
+
+
+def test_brackets_are_weights_only_where_that_is_said(ada, monkeypatch):
+    made = ada.post("/v1/projects", PROJECT)
+    path = f"/v1/projects/{made.json['id']}/generations"
+    for prompt in ("(x:11)", "(" * 17):
+        asked = {"pictures": [{"prompt": prompt}]}
+        assert ada.post(path, asked | {"params": {"prompt_syntax": "plain"}}).status_code == 202
+        refused = problem(ada.post(path, asked | {"params": {"prompt_syntax": "weighted"}}), 422, "bad_prompt")
+        assert [each["pointer"] for each in refused["errors"]] == ["/pictures/0/prompt"]
+    monkeypatch.setitem(
+        catalog.FAMILIES, "chibi", dataclasses.replace(catalog.FAMILIES["chibi"], prompt_syntaxes=("plain",))
+    )
+    asked = {"pictures": [{"prompt": "1girl"}], "params": {"prompt_syntax": "weighted"}}
+    problem(ada.post(path, asked), 422, "prompt_syntax_not_offered")
+
+
+def test_a_clip_skip_that_leaves_no_layer_is_refused(ada):
+    made = ada.post("/v1/projects", PROJECT)
+    for part in ("train", "generate"):
+        plan = {"rounds": [{"kind": "character", part: {"clip_skip": 2}}]}
+        refused = problem(ada.post("/v1/projects", PROJECT | {"plan": plan}), 422, "clip_skip_not_offered")
+        assert refused["detail"].endswith("the largest is 1")
+    asked = {"pictures": [{"prompt": "1girl"}], "params": {"clip_skip": 2}}
+    problem(ada.post(f"/v1/projects/{made.json['id']}/generations", asked), 422, "clip_skip_not_offered")
+
+
+def test_pictures_are_drawn_with_the_clip_skip_of_the_training(ada):
+    plan = {"rounds": [{"kind": "character", "train": {"clip_skip": 1}}]}
+    made = ada.post("/v1/projects", PROJECT | {"plan": plan})
+    assert made.json["plan"]["rounds"][0]["generate"]["clip_skip"] == 1
+    path = f"/v1/projects/{made.json['id']}/generations"
+    for params, clip_skip in (({}, 1), ({"clip_skip": 0}, 0)):
+        drawn = ada.post(path, {"pictures": [{"prompt": "1girl"}], "params": params})
+        assert drawn.json["params"]["clip_skip"] == clip_skip
 
 
 def test_a_sampler_that_the_family_does_not_offer_is_refused(ada, monkeypatch):

@@ -126,7 +126,7 @@ class TinyFlow(Family):
         pixels = functional.interpolate(latents.squeeze(2), scale_factor=SIDE).clamp(-1, 1) * 127.5 + 127.5
         return [Image.fromarray(picture.permute(1, 2, 0).round().byte().numpy()) for picture in pixels]
 
-    def encode_prompts(self, texts: Sequence[str], clip_skip: int = 0) -> Words:
+    def encode_prompts(self, texts: Sequence[str], clip_skip: int = 0, syntax: str = "plain") -> Words:
         return Words([torch.tensor([*text.encode()], dtype=torch.long) for text in texts])
 
     def cut_off(self, text: str) -> str:

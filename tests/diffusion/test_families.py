@@ -57,16 +57,6 @@ def test_modules_by_name(base, chibi):
     assert all(len(text_encoder.lora_paths(name)) == 2 * 6 for name in catalog.LORA_MODULES)
 
 
-def test_what_the_text_encoder_cuts_off_is_known(base):
-    words = [f"ears {letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]  # 3 tokens each, with their commas
-    text = ", ".join(words)
-    end = base.cut_off(text)
-    assert end == "ears z"
-    states = [base.encode_prompts([each]).encoder_hidden_states for each in (text, text.removesuffix(end))]
-    assert torch.equal(*states)
-    assert base.cut_off(text.removesuffix(end)) == ""
-
-
 def test_sizes_have_one_area_and_are_whole_blocks(base):
     unit = 8  # 4 pixels a latent, halved once in the UNet
     sizes = base.sizes(64)

@@ -157,8 +157,8 @@ def test_clip_skip_asks_an_earlier_layer(base):
         base.tokenizer(["1girl"], padding="max_length", return_tensors="pt").input_ids, output_hidden_states=True
     ).hidden_states
     norm = getattr(base.text_encoder, "text_model", base.text_encoder).final_layer_norm
-    assert torch.allclose(shallow.encoder_hidden_states, norm(states[-2]))
-    assert not torch.allclose(deep.encoder_hidden_states, shallow.encoder_hidden_states)
+    assert torch.allclose(shallow.encoder_hidden_states[0], norm(states[-2])[0])
+    assert not torch.allclose(deep.encoder_hidden_states[0], shallow.encoder_hidden_states[0])
 
 
 def test_nothing_to_draw_draws_nothing(base):

@@ -7,8 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from shared.catalog import FAMILIES, base_models
-from shared.catalog.tokens import least_clip_tokens
+from shared.catalog import base_models
+from shared.catalog.tokens import CLIP, least_clip_tokens
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,5 @@ def test_words_that_the_base_model_knows_are_a_token_each(tokenizer: CLIPTokeniz
     assert least_clip_tokens(text) == len(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def test_the_catalog_knows_how_much_the_text_encoder_reads(tokenizer: CLIPTokenizer) -> None:
-    limit = FAMILIES["chibi"].text_limit
-    assert limit is not None
-    assert limit.max_tokens == tokenizer.model_max_length - 2
+def test_a_limit_is_what_the_tokenizer_reads_at_once(tokenizer: CLIPTokenizer) -> None:
+    assert CLIP.max_tokens == tokenizer.model_max_length - 2

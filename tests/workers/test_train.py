@@ -30,6 +30,7 @@ from tests.diffusion.tiny import RESOLUTION, make_base_model
 from tests.domain import claim, make_project, make_runtime, make_user
 from tests.factories import png
 from workers.diffusion import families, generate, train
+from workers.diffusion.families.stable_diffusion import StableDiffusion
 from workers.handlers.train import slug, weights
 from workers.runner import work_on
 
@@ -263,7 +264,10 @@ def test_every_stage_that_a_kind_names_is_timed(runtime: Runtime, job: Job, kind
 
 
 @pytest.mark.parametrize("kind", ["train", "generate"])
-def test_what_is_cut_off_a_prompt_is_told(runtime: Runtime, job: Job, kind: str) -> None:
+def test_what_is_cut_off_a_prompt_is_told(
+    runtime: Runtime, job: Job, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StableDiffusion, "cut_off", lambda self, text: text[300:])  # as a family that reads no chunks
     text = ", ".join(["eiei21girl"] * 30) + ", from behind"
     picture = {"prompt": text, "seed": 0, "view": None, "framing": None}
     drawing = GenerateParams(width=RESOLUTION, height=RESOLUTION, inference_steps=1, sampler="ddim", guidance_scale=1.0)

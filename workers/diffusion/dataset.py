@@ -51,6 +51,7 @@ class Dataset:
     weights: Tensor
     texts: list[str]  # every caption variant; the first is the empty caption
     variants: list[list[int]]  # the texts of each example
+    clip_skip: int
     conditioning: Conditioning | None = field(repr=False, default=None)  # of all texts; None: encoded at each step
 
     def __len__(self) -> int:
@@ -63,7 +64,7 @@ class Dataset:
         # The base model learned from samples of the VAE's distribution, not from its means. A sample is cheap.
         latents = mean + std * torch.randn(mean.shape, generator=generator).to(mean.device)
         if self.conditioning is None:
-            conditioning = base.encode_prompts([self.texts[row] for row in rows])
+            conditioning = base.encode_prompts([self.texts[row] for row in rows], self.clip_skip)
         else:
             conditioning = self.conditioning.take(rows)
         placed = base.place(conditioning, [self.placements[i] for i in indices])
@@ -100,7 +101,8 @@ def prepare(base: Family, examples: Sequence[Example], params: TrainParams, weig
         weights=torch.tensor([example.weight * weight for example in examples], device=base.device),
         texts=list(texts),
         variants=variants,
-        conditioning=None if texts_change else _encode_texts(base, list(texts)),
+        clip_skip=params.clip_skip,
+        conditioning=None if texts_change else _encode_texts(base, list(texts), params.clip_skip),
     )
 
 
@@ -157,8 +159,9 @@ def _encode_images(
 
 
 @torch.no_grad()
-def _encode_texts(base: Family, texts: Sequence[str]) -> Conditioning:
+def _encode_texts(base: Family, texts: Sequence[str], clip_skip: int) -> Conditioning:
     parts = [
-        base.encode_prompts(texts[start : start + ENCODED_AT_ONCE]) for start in range(0, len(texts), ENCODED_AT_ONCE)
+        base.encode_prompts(texts[start : start + ENCODED_AT_ONCE], clip_skip)
+        for start in range(0, len(texts), ENCODED_AT_ONCE)
     ]
     return type(parts[0]).join(parts)

@@ -36,6 +36,7 @@ class ResolvedParams:
     sampler: str
     negative_prompt: str
     clip_skip: int
+    prompt_syntax: str
     batch_size: int
     precision: str
 
@@ -89,7 +90,8 @@ def generate(
 
 def resolve(params: GenerateParams, base: Family) -> ResolvedParams:
     """Fill in the family's defaults."""
-    chosen: dict[str, Any] = {"width": base.row.resolution, "height": base.row.resolution, "negative_prompt": ""}
+    chosen: dict[str, Any] = {"width": base.row.resolution, "height": base.row.resolution}
+    chosen |= {"negative_prompt": "", "clip_skip": 0}
     chosen |= generate_defaults(base.row)
     chosen |= {name: value for name, value in asdict(params).items() if value is not None}
     return ResolvedParams(**{field.name: chosen[field.name] for field in fields(ResolvedParams)})
@@ -102,7 +104,7 @@ def encode(base: Family, pictures: Sequence[WantedPicture], params: ResolvedPara
     parts = []
     for some in batched(texts, TEXTS_AT_ONCE):
         with base.autocast(params.precision):
-            parts.append(base.encode_prompts(some, params.clip_skip))
+            parts.append(base.encode_prompts(some, params.clip_skip, params.prompt_syntax))
     return Prompts(type(parts[0]).join(parts), {text: row for row, text in enumerate(texts)})
 
 

@@ -177,7 +177,7 @@ def prior_examples(
         seed=params.seed + 500_000,
         name_features=False,
     )
-    drawing = GenerateParams(width=params.resolution, height=params.resolution)
+    drawing = GenerateParams(width=params.resolution, height=params.resolution, clip_skip=params.clip_skip)
     while True:
         try:
             drawn = list(generate(family, pictures, drawing, on_step=on_step))

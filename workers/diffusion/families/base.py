@@ -32,6 +32,7 @@ class Family(ABC):
     noise: Noise  # what it was trained to take away
     architecture: str  # as modelspec.architecture names it, without "/lora"
     kohya_version: str  # as ss_base_model_version names it
+    kohya_clip_skip: int = 1  # as ss_clip_skip counts the layer that the base model was trained on: 1 is the last
 
     # parts
 
@@ -81,8 +82,12 @@ class Family(ABC):
     # texts
 
     @abstractmethod
-    def encode_prompts(self, texts: Sequence[str], clip_skip: int = 0) -> Conditioning:
-        """What the denoiser is told of each text, a row for each. Gradients flow where they are enabled."""
+    def encode_prompts(self, texts: Sequence[str], clip_skip: int = 0, syntax: str = "plain") -> Conditioning:
+        """What the denoiser is told of each text, a row for each. Gradients flow where they are enabled.
+
+        `clip_skip` layers of the text encoder are left out, of those whose states the base model was trained on.
+        `syntax` is one of the family's `prompt_syntaxes` in the catalog.
+        """
 
     @abstractmethod
     def cut_off(self, text: str) -> str:

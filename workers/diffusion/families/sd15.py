@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from workers.diffusion.conditioning import Conditioning
-from workers.diffusion.families import original
+from workers.diffusion.families import clip, original
 from workers.diffusion.families.components import Components
 from workers.diffusion.families.original import Layout
 from workers.diffusion.families.parts import Part
@@ -21,7 +21,7 @@ from workers.diffusion.families.stable_diffusion import StableDiffusion
 class ClipStates(Conditioning):
     """What the UNet attends to."""
 
-    encoder_hidden_states: Tensor  # (batch, tokens, channels)
+    encoder_hidden_states: list[Tensor]  # of each text: (tokens, channels)
 
 
 class StableDiffusion15(StableDiffusion):
@@ -41,15 +41,21 @@ class StableDiffusion15(StableDiffusion):
         self.tokenizer = found.tokenizer("tokenizer", self.padding, self.text_encoder)
         return [self.clip_part("text_encoder", self.text_encoder, "lora_te_", others=["lora_te1_"])]
 
-    def encode_prompts(self, texts: Sequence[str], clip_skip: int = 0) -> ClipStates:
-        encoded = self.text_encoder(self.tokens(self.tokenizer, texts), output_hidden_states=clip_skip > 0)
-        if not clip_skip:
-            return ClipStates(encoded[0])
-        # the final norm stands at a different depth in transformers 4 and 5
-        inner = getattr(self.text_encoder, "text_model", self.text_encoder)
-        return ClipStates(inner.final_layer_norm(encoded.hidden_states[-(clip_skip + 1)]))
+    def encode_prompts(self, texts: Sequence[str], clip_skip: int = 0, syntax: str = "plain") -> ClipStates:
+        def states(ids: Tensor) -> tuple[Tensor, None]:
+            encoded = self.text_encoder(ids, output_hidden_states=clip_skip > 0)
+            if not clip_skip:
+                return encoded[0], None
+            # the final norm stands at a different depth in transformers 4 and 5
+            inner = getattr(self.text_encoder, "text_model", self.text_encoder)
+            return inner.final_layer_norm(encoded.hidden_states[-(clip_skip + 1)]), None
+
+        chunked = [clip.chunks(self.tokenizer, text, syntax) for text in texts]
+        return ClipStates(clip.encode(states, self.tokenizer, chunked, self.device)[0])
 
     def predict(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         assert isinstance(conditioning, ClipStates)
-        states = conditioning.encoder_hidden_states
-        return self.unet(noisy.to(self.dtype), t, encoder_hidden_states=states, return_dict=False)[0]
+        states, mask = clip.stack(conditioning.encoder_hidden_states)
+        return self.unet(
+            noisy.to(self.dtype), t, encoder_hidden_states=states, encoder_attention_mask=mask, return_dict=False
+        )[0]

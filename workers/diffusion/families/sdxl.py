@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from workers.diffusion.conditioning import Conditioning, Placement
-from workers.diffusion.families import original
+from workers.diffusion.families import clip, original
 from workers.diffusion.families.components import Components
 from workers.diffusion.families.original import Layout, unet_path
 from workers.diffusion.families.parts import Part, underscored
@@ -22,8 +22,8 @@ from workers.diffusion.families.stable_diffusion import StableDiffusion
 class SdxlConditioning(Conditioning):
     """What the UNet attends to, and what is added to its times."""
 
-    encoder_hidden_states: Tensor  # (batch, tokens, channels of both text encoders)
-    pooled: Tensor  # (batch, channels of the second): the text as a whole
+    encoder_hidden_states: list[Tensor]  # of each text: (tokens, channels of both text encoders)
+    pooled: Tensor  # (batch, channels of the second): the text as a whole, by its first chunk
     time_ids: Tensor | None = (
         None  # (batch, 6): height and width before, top and left of the crop, height and width now
     )
@@ -38,6 +38,7 @@ class StableDiffusionXL(StableDiffusion):
 
     architecture = "stable-diffusion-xl-v1-base"
     kohya_model: ClassVar[str] = "sdxl_base_v1-0"
+    kohya_clip_skip = 2  # the last but one
     layouts: ClassVar[Mapping[str, Layout]] = {
         "unet": original.UNET,
         "vae": original.VAE,
@@ -69,12 +70,19 @@ class StableDiffusionXL(StableDiffusion):
         square = side // step * step
         return list(dict.fromkeys([(square, square), *buckets(side, step)]))
 
-    def encode_prompts(self, texts: Sequence[str], clip_skip: int = 0) -> SdxlConditioning:
-        first = self.text_encoder(self.tokens(self.tokenizer, texts), output_hidden_states=True)
-        second = self.text_encoder_2(self.tokens(self.tokenizer_2, texts), output_hidden_states=True)
-        layer = -(clip_skip + 2)
-        states = torch.cat([first.hidden_states[layer], second.hidden_states[layer]], dim=-1)
-        return SdxlConditioning(states, pooled=second[0])
+    def encode_prompts(self, texts: Sequence[str], clip_skip: int = 0, syntax: str = "plain") -> SdxlConditioning:
+        def first(ids: Tensor) -> tuple[Tensor, None]:
+            return self.text_encoder(ids, output_hidden_states=True).hidden_states[-(clip_skip + 2)], None
+
+        def second(ids: Tensor) -> tuple[Tensor, Tensor]:
+            encoded = self.text_encoder_2(ids, output_hidden_states=True)
+            return encoded.hidden_states[-(clip_skip + 2)], encoded[0]
+
+        chunked = [clip.chunks(self.tokenizer, text, syntax) for text in texts]
+        firsts, _ = clip.encode(first, self.tokenizer, chunked, self.device)
+        seconds, wholes = clip.encode(second, self.tokenizer_2, chunked, self.device)
+        states = [torch.cat(both, dim=-1) for both in zip(firsts, seconds, strict=True)]
+        return SdxlConditioning(states, pooled=torch.stack(wholes))
 
     def place(self, conditioning: Conditioning, placements: Sequence[Placement]) -> Conditioning:
         assert isinstance(conditioning, SdxlConditioning)
@@ -83,11 +91,13 @@ class StableDiffusionXL(StableDiffusion):
 
     def predict(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         assert isinstance(conditioning, SdxlConditioning)
+        states, mask = clip.stack(conditioning.encoder_hidden_states)
         added = {"text_embeds": conditioning.pooled, "time_ids": conditioning.time_ids}
         return self.unet(
             noisy.to(self.dtype),
             t,
-            encoder_hidden_states=conditioning.encoder_hidden_states,
+            encoder_hidden_states=states,
+            encoder_attention_mask=mask,
             added_cond_kwargs=added,
             return_dict=False,
         )[0]

@@ -57,7 +57,6 @@ class StableDiffusion(Family):
     layouts: ClassVar[Mapping[str, Layout]]  # of its components in a single file
     kohya_model: ClassVar[str]  # the name of such base models that predict epsilon, in kohya's files
     aspects: ClassVar[tuple[float, ...]] = ASPECTS
-    tokenizer: Any  # by which texts are found too long
     decodes_in_fp32: ClassVar[bool] = True  # some bases' VAEs overflow in half precision and paint black
 
     def __init__(self, row: BaseModel, device: str | torch.device | None = None):
@@ -153,18 +152,10 @@ class StableDiffusion(Family):
 
     # texts
 
-    def tokens(self, tokenizer: Any, texts: Sequence[str]) -> Tensor:
-        """Token ids (batch, length), padded or cut to the length that CLIP reads."""
-        length = tokenizer.model_max_length
-        found = tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        return found.input_ids.to(self.device)
-
     def cut_off(self, text: str) -> str:
-        places = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        ).offset_mapping
-        beyond = places[self.tokenizer.model_max_length - 2 :]  # two tokens mark beginning and end
-        return text[beyond[0][0] :] if beyond else ""
+        return ""  # texts of any length are read, in chunks
+
+    # loading
 
     def _freeze(self, module: Any) -> Any:
         return module.to(self.device).requires_grad_(False).eval()

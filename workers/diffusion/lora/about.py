@@ -73,6 +73,7 @@ def ss_metadata(lora: TrainedLora, base: Family, about: About) -> dict[str, str]
         "ss_caption_dropout_rate": params.caption_dropout,
         "ss_shuffle_caption": params.caption_variants > 1,
         "ss_keep_tokens": 1,
+        "ss_clip_skip": params.clip_skip + base.kohya_clip_skip,
         "ss_zero_terminal_snr": base.noise.zero_terminal_snr,
         "ss_dataset_dirs": json.dumps({about.title: {"n_repeats": 1, "img_count": lora.images}}),
         "ss_tag_frequency": json.dumps({about.title: lora.tag_counts}),
