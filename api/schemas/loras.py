@@ -69,9 +69,7 @@ class LoraSchema(Answer):
         TermsSchema,
         required=True,
         allow_none=True,
-        metadata={
-            "description": "What the licence of its base model allows. Null: imported, or trained by an earlier version."
-        },
+        metadata={"description": "What the licence of its base model allows. Null: imported, or an older training."},
     )
     files = fields.Nested(LoraFilesSchema, required=True)
     created_at = fields.AwareDateTime(required=True)
