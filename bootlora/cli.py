@@ -147,6 +147,7 @@ def list_projects(bootlora: Bootlora) -> None:
 @click.option("--features", type=TagList(), default="", help="The character's features: 'fox ears, blonde hair, ...'.")
 @click.option("--subject", type=TagList(), default="1girl, solo", show_default=True)
 @click.option("--base-model", help="Default: the first base model of the service.")
+@click.option("--intended-use", type=click.Choice(["commercial", "non_commercial"]), help="What the LoRA is for.")
 @click.option("--curation", type=click.Choice(["manual", "auto"]), default="manual", show_default=True)
 @click.option("--plan", type=JsonFile(), help="A JSON file with the rounds; the default is 4 -> 16 -> 40.")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Your own ids; every event carries them.")
@@ -158,6 +159,7 @@ def create_project(
     features: list[str],
     subject: list[str],
     base_model: str | None,
+    intended_use: str | None,
     curation: str,
     plan: Any,
     metadata: Sequence[str],
@@ -165,6 +167,8 @@ def create_project(
     """Create a draft and print its id. NAME defaults to the trigger word."""
     more: dict[str, Any] = {"subject_tags": subject, "curation": curation}
     more["base_model"] = base_model or bootlora.base_models()[0]["name"]
+    if intended_use is not None:
+        more["intended_use"] = intended_use
     if plan is not None:
         more["plan"] = plan
     if metadata:
@@ -233,6 +237,19 @@ def delete_project(bootlora: Bootlora, project: str) -> None:
     """Delete a project with all its images and LoRAs."""
     bootlora.projects.delete(project)
     click.echo("deleted")
+
+
+@main.command()
+@with_client
+def models(bootlora: Bootlora) -> None:
+    """List the base models, with their licences and what is wrong with those that can't be used."""
+    table = _table("name", "family", "predicts", "side", "licence", "commercial use", "remark")
+    for each in bootlora.base_models():
+        family = " ".join(filter(None, [each["family"], each.get("lineage")]))
+        remark = each.get("problem") or ("" if each.get("available", True) else "no live worker has it")
+        terms = (each["license"], each.get("commercial_use", ""))
+        table.add_row(each["name"], family, each["prediction_type"], str(each["resolution"]), *terms, remark)
+    console.print(table)
 
 
 @main.command()

@@ -109,7 +109,8 @@ class Display:
         progress = job.get("progress") or {}
         done, total = amounts(progress)
         stage = progress.get("stage") or job.get("verb") or job["kind"]
-        what = place + (stage if job["state"] != "queued" else "waiting for a worker")
+        waiting = f"waiting: {lack}" if (lack := job.get("waits_for")) else "waiting for a worker"
+        what = place + (stage if job["state"] != "queued" else waiting)
         much, left = amount(progress), time_left(job)
         self._progress.update(self._task, description=what, completed=done, total=total, amount=much, left=left)
         if not self.console.is_terminal and time.monotonic() > self._silent_since + LOG_EVERY_SECONDS:

@@ -115,6 +115,7 @@ class Job(TypedDict, total=False):
     seconds_to_start_range: Bounds | None
     seconds_to_finish: float | None
     seconds_to_finish_range: Bounds | None
+    waits_for: str | None  # what it lacks: a worker with its base model
     error: dict[str, Any] | None
     started_at: str | None
 

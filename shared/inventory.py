@@ -5,6 +5,7 @@ What a worker had is remembered after it has gone, so that projects can still be
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cache
@@ -21,8 +22,10 @@ from shared.outside.db import clock
 from shared.settings import Settings
 
 MOST_NAMED = 5  # workers in a message
+KEEP_SECONDS = 2.0  # how long a process goes by what was at hand
 
 _models, _workers = WorkerModel.__table__, Worker.__table__
+_lately: dict[str, tuple[float, set[str] | None]] = {}  # by database: until when it counts, and what it is
 
 
 def report(session: Session, worker: str, models: Mapping[str, BaseModel]) -> None:
@@ -70,9 +73,7 @@ def lack(session: Session, job: Job, settings: Settings) -> str | None:
     name = job.inputs.get("base_model")
     if job.state != JobState.QUEUED or not QUEUES[job.queue].uses_device or name is None:
         return None
-    if "at_hand" not in session.info:
-        session.info["at_hand"] = at_hand(session, settings)
-    names = session.info["at_hand"]
+    names = _at_hand_lately(session, settings)
     if names is None or name in names:
         return None
     model = known(session, settings).get(name)
@@ -86,6 +87,16 @@ def forget(session: Session, days: int) -> int:
     there = exists().where(_workers.c.name == _models.c.worker)
     old = delete(_models).where(_models.c.reported_at < clock(-days * 86_400.0), ~there)
     return session.execute(old).rowcount  # type: ignore[attr-defined,no-any-return]
+
+
+def _at_hand_lately(session: Session, settings: Settings) -> set[str] | None:
+    """What was at hand a moment ago: every answer about a waiting job asks for it."""
+    place = str(session.get_bind().engine.url)
+    until, found = _lately.get(place, (0.0, None))
+    if time.monotonic() >= until:
+        found = at_hand(session, settings)
+        _lately[place] = (time.monotonic() + KEEP_SECONDS, found)
+    return found
 
 
 def _public(model: BaseModel) -> BaseModel:

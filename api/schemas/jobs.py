@@ -92,7 +92,7 @@ class JobSchema(Answer):
         if job.state not in TERMINAL_JOB_STATES:
             waits_for = inventory.lack(reading(), job, runtime().settings)
             place = turns.place(reading(), job)
-            wait = estimates.of_job(reading(), job, runtime().settings)
+            wait = estimates.Wait() if waits_for else estimates.of_job(reading(), job, runtime().settings)
         start = shown_seconds("seconds_to_start", wait.to_start)
         finish = shown_seconds("seconds_to_finish", wait.to_finish)
         return shown | {"place": place, "waits_for": waits_for} | start | finish

@@ -24,6 +24,7 @@ from shared.outside.storage import FolderStorage
 from shared.queue import jobs
 from shared.settings import Settings
 from tests.factories import make_job, make_project
+from tests.waiting import eventually
 
 
 def test_a_caller_sees_who_they_are(ada):
@@ -89,7 +90,7 @@ def test_a_job_that_waits_for_its_base_model_says_so(ada, session_of):
     assert shown["seconds_to_start"] is None
     with session_of() as session:
         inventory.report(session, "gpu@one", {"x": replace(BASE_MODELS["chibi"], name="x")})
-    assert ada.get(f"/v1/jobs/{job.id}").json["waits_for"] is None
+    eventually(lambda: ada.get(f"/v1/jobs/{job.id}").json["waits_for"] is None)
 
 
 def test_every_limit_that_a_client_can_meet_is_shown(ada):

@@ -75,6 +75,26 @@ def test_a_project_is_created_with_her_tags(service: Service) -> None:
     assert sent["base_model"] == "chibi"
 
 
+def test_base_models_are_listed_with_what_is_wrong_with_them(service: Service) -> None:
+    chibi = {"name": "chibi", "family": "chibi", "prediction_type": "v_prediction", "resolution": 128, "license": "MIT"}
+    bad = {**chibi, "name": "bad", "problem": "truncated", "available": False, "commercial_use": "no"}
+    far = {**chibi, "name": "far", "problem": None, "available": False, "lineage": "pony"}
+    service.script = [Answer({"items": [chibi, bad, far], "has_more": False})]  # the first as an earlier version does
+    done = run(service, "models")
+    assert done.exit_code == 0, done.output
+    lines = {line.split()[0]: line for line in done.output.splitlines() if line.split()}
+    assert "truncated" in lines["bad"]
+    assert "pony" in lines["far"]
+    assert "no live" in lines["far"]
+
+
+def test_a_project_says_what_it_is_for(service: Service) -> None:
+    service.script = [Answer({"id": "prj_1"}, 201)]
+    words = ("--base-model", "chibi", "--intended-use", "commercial")
+    assert run(service, "projects", "create", "--trigger", "eiei21girl", *words).output == "prj_1\n"
+    assert service.requests[0].json["intended_use"] == "commercial"
+
+
 def test_an_import_says_what_became_of_each_file(service: Service, tmp_path: Path) -> None:
     file = tmp_path / "fox.zip"
     file.write_bytes(b"a zip")

@@ -116,3 +116,9 @@ def test_the_time_left_is_that_of_the_whole_job() -> None:
     )
     assert time_left({"id": "job_1", "progress": progress, "seconds_to_finish_range": None}) == ""
     assert time_left({"id": "job_1", "progress": progress}) == ""  # a service of an earlier version
+
+
+def test_the_bar_says_what_a_job_waits_for() -> None:
+    display = Display(Console(file=StringIO()))
+    display.show_job({"id": "job_1", "kind": "train", "state": "queued", "waits_for": "no worker has it"})
+    assert [task.description for task in display._progress.tasks] == ["waiting: no worker has it"]

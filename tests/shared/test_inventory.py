@@ -17,6 +17,7 @@ from shared.outside.db import clock
 from shared.queue import jobs
 from shared.runtime import Runtime
 from tests.domain import RecordingBroker, claim, make_job, make_project, make_runtime, make_user
+from tests.waiting import eventually
 
 CHIBI = BASE_MODELS["chibi"]
 BROKEN = BaseModel(name="broken", family="", path="/x", resolution=0, problem="the file is truncated")
@@ -73,6 +74,11 @@ def sent(runtime: Runtime) -> list[str]:
     runtime.dispatch()
     assert isinstance(runtime.broker, RecordingBroker)
     return [job_id for _, job_id, _ in runtime.broker.sent]
+
+
+def lack_of(runtime: Runtime, job: Job) -> str | None:
+    with runtime.db.reading() as session:
+        return inventory.lack(session, session.get_one(Job, job.id), runtime.settings)
 
 
 # --- what is known
@@ -167,23 +173,17 @@ def test_a_job_waits_for_a_worker_that_has_its_base_model_and_says_so(runtime: R
     check_in(runtime, "gpu@one", CHIBI)
     job = needing(runtime, project, "other")
     assert sent(runtime) == []
-    with runtime.db.reading() as session:
-        assert "no worker that is alive has the base model 'other'" in (
-            inventory.lack(session, session.get_one(Job, job.id), runtime.settings) or ""
-        )
+    assert "no worker that is alive has the base model 'other'" in (lack_of(runtime, job) or "")
     check_in(runtime, "gpu@one", CHIBI, other())
     assert sent(runtime) == [job.id]
-    with runtime.db.reading() as session:
-        assert inventory.lack(session, session.get_one(Job, job.id), runtime.settings) is None
+    eventually(lambda: lack_of(runtime, job) is None)
 
 
 def test_a_job_whose_base_model_is_bad_waits_and_says_the_reason(runtime: Runtime, project: Project) -> None:
     check_in(runtime, "gpu@one", CHIBI, BROKEN)
     job = needing(runtime, project, "broken")
     assert sent(runtime) == []
-    with runtime.db.reading() as session:
-        lack = inventory.lack(session, session.get_one(Job, job.id), runtime.settings)
-    assert lack == "the base model 'broken' can't be used: the file is truncated"
+    assert lack_of(runtime, job) == "the base model 'broken' can't be used: the file is truncated"
 
 
 def test_a_job_that_waits_for_a_base_model_holds_up_no_other(runtime: Runtime, project: Project) -> None:
