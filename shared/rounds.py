@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from shared.catalog.kinds import (
     DatasetEntry,
     GenerateInputs,
     GenerateResult,
+    LoraInput,
     ScoreInputs,
     ScoreResult,
     TrainInputs,
@@ -98,7 +100,9 @@ def generate(session: Session, round_: Round, *, count: int | None = None, views
     return _draw_candidates(session, round_, count, views)
 
 
-def _draw_candidates(session: Session, round_: Round, count: int | None, views: list[str] | None) -> Job:
+def _draw_candidates(
+    session: Session, round_: Round, count: int | None, views: list[str] | None, more: Sequence[LoraInput] = ()
+) -> Job:
     """Draw with the round's LoRA, cycling through the views that still lack pictures. Prompts name the features."""
     project, plan = round_.project, round_.plan
     if count is None:
@@ -116,7 +120,7 @@ def _draw_candidates(session: Session, round_: Round, count: int | None, views: 
     )
     round_.generations += 1
     round_.needs_attention = None
-    job = _enqueue_pictures(session, round_, pictures, plan.lora_weight)
+    job = _enqueue_pictures(session, round_, pictures, plan.lora_weight, more)
     events.of_round(session, round_, "round.generating_started", job_id=job.id, images=len(pictures))
     return job
 
@@ -213,8 +217,10 @@ def finish(session: Session, round_: Round, *, accept_fewer: bool) -> None:
     complete(session, round_)
 
 
-def ask_for_more(session: Session, round_: Round, count: int, views: list[str] | None) -> Job:
-    """Draw more candidates. Present ones are kept, and the round stays in `curating`.
+def ask_for_more(
+    session: Session, round_: Round, count: int, views: list[str] | None, more: Sequence[LoraInput] = ()
+) -> Job:
+    """Draw more candidates, with more LoRAs than the round's. Present ones are kept; the round stays in `curating`.
 
     A scorer that is at work is cancelled: it scores all of them when the new ones are there.
     """
@@ -222,7 +228,7 @@ def ask_for_more(session: Session, round_: Round, count: int, views: list[str] |
     for job in _stage_jobs(session, round_):
         if job.kind == kinds.SCORE.name:
             jobs.cancel(session, job)
-    return _draw_candidates(session, round_, count, views)
+    return _draw_candidates(session, round_, count, views, more)
 
 
 def decide_all(session: Session, round_: Round, decisions: dict[str, Decision]) -> None:
@@ -512,14 +518,20 @@ def _train_inputs(round_: Round) -> TrainInputs:
     )
 
 
-def _enqueue_pictures(session: Session, round_: Round, pictures: list[WantedPicture], lora_weight: float) -> Job:
+def _enqueue_pictures(
+    session: Session,
+    round_: Round,
+    pictures: list[WantedPicture],
+    lora_weight: float,
+    more: Sequence[LoraInput] = (),
+) -> Job:
     lora = session.get_one(Lora, round_.lora_id)
     if round_.plan.generate.prompt_syntax == "weighted":  # tags may have brackets, and these mean themselves
         pictures = [replace(each, prompt=prompts.escape(each.prompt)) for each in pictures]
     inputs = GenerateInputs(
         base_model=round_.project.base_model,
         pictures=pictures,
-        loras=[loras.as_input(lora, lora_weight)],
+        loras=[loras.as_input(lora, lora_weight), *more],
     )
     return jobs.enqueue(
         session, round_.project, kinds.GENERATE, round_id=round_.id, params=round_.plan.generate, inputs=inputs

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from shared import catalog, projects, records, rounds
 from shared.catalog.kinds import KINDS
-from shared.models import Image, Job, Lora, Project, Round, User
+from shared.models import Image, ImportedLora, Job, Lora, Project, Round, User
 
 FEATURES = ["fox ears", "blonde hair", "yellow eyes"]
 
@@ -136,6 +136,28 @@ def make_lora(session: Session, round_: Round, **given: Any) -> Lora:
     session.add(lora)
     session.flush()
     round_.lora_id = lora.id
+    return lora
+
+
+def make_imported_lora(session: Session, user_id: str, **given: Any) -> ImportedLora:
+    """A LoRA for chibi that a user has brought. Its object isn't there."""
+    row = {
+        "name": "Fox girl",
+        "family": "chibi",
+        "kinds": ["lora"],
+        "parts": {"unet": 56},
+        "rank": 8,
+        "trigger_word": "",
+        "base_model": "",
+        "license": "",
+        "filename": "fox.safetensors",
+        "key": f"imported-loras/{user_id}/x.safetensors",
+        "sha256": "0" * 64,
+        "size_bytes": 1000,
+    }
+    lora = ImportedLora(user_id=user_id, **(row | given))
+    session.add(lora)
+    session.flush()
     return lora
 
 

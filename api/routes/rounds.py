@@ -18,7 +18,7 @@ from api.schemas.jobs import JobSchema
 from api.schemas.plans import RoundPlanSchema
 from api.schemas.projects import DrawingDryRunSchema, DryRunQuery, DryRunSchema
 from api.schemas.rounds import DecisionsSchema, FinishSchema, MoreCandidatesSchema, RoundSchema
-from shared import projects, rounds
+from shared import loras, projects, rounds
 from shared.catalog.params import Plan
 from shared.lifecycle import Decision
 from shared.models import Image, Project, Round
@@ -102,6 +102,7 @@ def ask_for_candidates(query: dict[str, Any], body: dict[str, Any], project_id: 
     if query["dry_run"]:
         round_ = owned.round_(project_id, number)
         rounds.check_curating(round_)
+        loras.of_project(reading(), round_.project, body["loras"], base_models())
         drawing = round_.plan.generate
         shown = extent.of_drawing(reading(), round_.project, drawing, body["count"], user(), runtime().settings)
         return jsonify(DrawingDryRunSchema().dump(shown))
@@ -109,7 +110,8 @@ def ask_for_candidates(query: dict[str, Any], body: dict[str, Any], project_id: 
     round_ = owned.locked_round(project_id, number)
     projects.base_of(round_.project, base_models())
     jobs.check_cap(session, user(), runtime().settings)
-    job = rounds.ask_for_more(session, round_, body["count"], body.get("views"))
+    more = loras.of_project(session, round_.project, body["loras"], base_models())
+    job = rounds.ask_for_more(session, round_, body["count"], body.get("views"), more)
     return job, {"Location": address(f"/v1/jobs/{job.id}")}
 
 

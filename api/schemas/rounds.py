@@ -6,7 +6,7 @@ from marshmallow import ValidationError, fields, validates_schema
 
 from api.schemas.choices import RoundKindChoice, RoundStateChoice, Several, ViewChoice
 from api.schemas.fields import Answer, IdField, Links, List, Schema, StrictBoolean, StrictInteger
-from api.schemas.jobs import FailureSchema
+from api.schemas.jobs import FailureSchema, WantedLoraSchema
 from api.schemas.plans import ResolvedRoundSchema
 from api.schemas.records import RecordField
 from shared.catalog import VIEWS
@@ -78,6 +78,13 @@ class MoreCandidatesSchema(Schema):
         1,
         len(VIEWS),
         metadata={"description": "By default those that the dataset lacks, or all of them if it lacks none."},
+    )
+    loras = List(
+        fields.Nested(WantedLoraSchema),
+        0,
+        7,
+        load_default=list,
+        metadata={"description": "LoRAs beside the round's own: trained ones, or ones that you have brought."},
     )
 
 

@@ -66,6 +66,8 @@ def recognise(header: Header, family: str | None = None) -> Recognised:
         BadLora: it is no LoRA, or one for a base model or of a kind that we don't read. The whole file is refused for
             one tensor, for a part of a LoRA would be another LoRA.
     """
+    _refuse_other_files(header.tensors)
+    _refuse_other_models(header.tensors)
     grouped = group(header.tensors)
     Alphas(header.metadata)
     found = {name: _changes(grouped, names_of_family(name)) for name in _candidates(grouped, family)}
@@ -85,7 +87,6 @@ def group(tensors: Mapping[str, TensorInfo]) -> dict[str, Sides]:
     Raises:
         BadLora: a tensor is no change of a weight that we read.
     """
-    _refuse_other_files(tensors)
     if len(tensors) > MAX_TENSORS:
         raise BadLora(f"it has {len(tensors)} tensors, and {MAX_TENSORS} are allowed", code="not_a_lora")
     if not any(keys.split(key)[1] or keys.unread(key) for key in tensors):
@@ -145,6 +146,9 @@ def _refuse_other_files(tensors: Mapping[str, TensorInfo]) -> None:
         key = next((key for key in tensors for word in words if key.startswith(word) or f".{word}" in key), None)
         if key is not None:
             raise BadLora(f"this is {what} (it has {key[:100]})", code="not_a_lora")
+
+
+def _refuse_other_models(tensors: Iterable[str]) -> None:
     for key in tensors:
         if key.startswith(OTHER_MODELS):
             raise BadLora(

@@ -22,7 +22,8 @@ from shared.runtime import Runtime, open_storage
 from tests.api.bodies import zipped
 from tests.api.conftest import SECRET, Caller, make_runtime
 from tests.api.documented import operations, real
-from tests.factories import make_curating, make_failed, make_image, make_job, make_project, png
+from tests.factories import make_curating, make_failed, make_image, make_imported_lora, make_job, make_project, png
+from tests.lora_files.made import attention, lora, safetensors
 from tests.servers import S3
 
 pytestmark = pytest.mark.servers
@@ -97,11 +98,14 @@ def make_things(session: Session, runtime: Runtime, admin: Caller, bob: Caller, 
     webhook, _ = webhooks.create(
         session, users.get(session, admin.user_id), HOOK, None, runtime.vault, runtime.settings
     )
+    lora_id = round_.lora_id
+    if operation == "delete_imported_lora":
+        lora_id = make_imported_lora(session, admin.user_id).id
     made = {
         "project_id": project.id,
         "image_id": image.id,
         "job_id": job.id,
-        "lora_id": str(round_.lora_id),
+        "lora_id": str(lora_id),
         "user_id": bob.user_id,
         "key_id": key.id,
         "webhook_id": webhook.id,
@@ -123,7 +127,11 @@ def body_of(operation: dict[str, Any], things: dict[str, str]) -> dict[str, Any]
         body = json.loads(real(json.dumps(content["example"]), things))
         if media_type == "application/json":
             return {"json": body}
-        file = zipped({"fox.png": png()}) if body["file"].endswith(".zip") else png()
+        files = {
+            ".zip": lambda: zipped({"fox.png": png()}),
+            ".safetensors": lambda: safetensors(lora(attention("chibi"))),
+        }
+        file = files.get(Path(body["file"]).suffix, png)()
         return {"data": body | {"file": (io.BytesIO(file), body["file"])}}
     return {}
 

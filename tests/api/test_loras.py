@@ -15,6 +15,7 @@ from shared.catalog import BaseModel
 from shared.models import ImportedLora, Job
 from tests.api.bodies import PROJECT
 from tests.api.conftest import Caller
+from tests.factories import make_curating
 from tests.lora_files.made import Tensors, attention, kohya_name, lora, safetensors, some
 
 CHIBI = lora(attention("chibi"))
@@ -119,6 +120,25 @@ def test_it_is_drawn_with_where_the_family_is_the_same(
     assert draw(ada, project["id"], other["id"]).status_code == 202
 
 
+def test_candidates_are_drawn_with_it_beside_the_round_s_own(
+    ada: Caller, brought: dict[str, Any], session_of: Callable[[], Any]
+) -> None:
+    with session_of() as session:
+        project, round_ = make_curating(session, ada.user_id)
+        own = round_.lora_id
+    path = f"/v1/projects/{project.id}/rounds/1/candidates"
+    wanted = {"count": 2, "loras": [{"lora_id": brought["id"], "weight": 0.3}]}
+    assert ada.post(f"{path}?dry_run=true", wanted).status_code == 200
+    job_id = ada.post(path, wanted).json["id"]
+    with session_of() as session:
+        given = session.get_one(Job, job_id).inputs["loras"]
+    assert [(each["id"], each["weight"]) for each in given] == [(own, 0.5), (brought["id"], 0.3)]
+    other = bring(ada, file_of(SD15)).json["id"]
+    for query in ("", "?dry_run=true"):
+        refused = ada.post(path + query, {"count": 2, "loras": [{"lora_id": other}]})
+        assert (refused.status_code, refused.json["code"]) == (409, "wrong_base_model")
+
+
 def test_it_is_not_deleted_while_a_job_draws_with_it(ada: Caller, brought: dict[str, Any], runtime: Any) -> None:
     project_id = ada.post("/v1/projects", PROJECT).json["id"]
     job_id = draw(ada, project_id, brought["id"]).json["id"]
@@ -203,8 +223,6 @@ def test_what_a_stranger_s_file_says_of_itself_is_cleaned(ada: Caller) -> None:
 
 
 def test_a_trained_lora_is_not_deleted_alone(ada: Caller, session_of: Callable[[], Any]) -> None:
-    from tests.factories import make_curating
-
     with session_of() as session:
         _, round_ = make_curating(session, ada.user_id)
         lora_id = round_.lora_id

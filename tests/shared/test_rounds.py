@@ -545,7 +545,7 @@ def test_someone_elses_lora_does_not_exist(runtime: Runtime, user: User, project
         stranger = make_project(session, make_user(session, "bob"))
         lora_id = rounds.get(session, project.id, 3).lora_id
         with pytest.raises(Exception, match="there is no LoRA"):
-            loras.of_project(session, stranger, [{"lora_id": lora_id}])
+            loras.of_project(session, stranger, [{"lora_id": lora_id}], runtime.base_models)
 
 
 def test_events_of_one_project_have_no_gap_whoever_writes_them(tmp_path: Any) -> None:
