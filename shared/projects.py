@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
-from shared import captions, events, images, loras, plans, rounds, terms, triggers, usage
+from shared import captions, events, images, loras, plans, prompts, rounds, terms, triggers, usage
 from shared.captions import COMMA
 from shared.catalog import FRAMINGS, VIEWS, BaseModel, kinds
 from shared.catalog.kinds import (
@@ -348,6 +348,8 @@ def drawing(
     for number, each in enumerate(given["pictures"]):
         captions.check_allowed(each["prompt"])
         plans.check_prompt(each["prompt"], base, f"/pictures/{number}/prompt", params.prompt_syntax)
+        if params.prompt_syntax == "weighted":  # brackets may part a word, and it is still one
+            captions.check_allowed(prompts.unweighted(each["prompt"]))
         wanted += [
             WantedPicture(
                 prompt=each["prompt"], seed=each["seed"] + offset, view=each.get("view"), framing=each.get("framing")

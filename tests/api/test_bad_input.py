@@ -335,9 +335,12 @@ def test_a_lora_in_a_prompt_is_refused_with_the_way_to_name_one(ada):
     assert "in `loras` of the request" in refused["detail"]
     assert [each["pointer"] for each in refused["errors"]] == ["/pictures/0/prompt"]
     negative = {"pictures": [{"prompt": "1girl"}], "params": {"negative_prompt": prompt}}
-    problem(ada.post(path, negative), 422, "lora_in_prompt")
     plan = {"rounds": [{"kind": "character", "generate": {"negative_prompt": prompt}}]}
-    problem(ada.post("/v1/projects", PROJECT | {"plan": plan}), 422, "lora_in_prompt")
+    for answer, place in (
+        (ada.post(path, negative), "/params/negative_prompt"),
+        (ada.post("/v1/projects", PROJECT | {"plan": plan}), "/plan/rounds/0/generate/negative_prompt"),
+    ):
+        assert [each["pointer"] for each in problem(answer, 422, "lora_in_prompt")["errors"]] == [place]
 
 
 def test_brackets_are_weights_only_where_that_is_said(ada, monkeypatch):
@@ -353,6 +356,12 @@ def test_brackets_are_weights_only_where_that_is_said(ada, monkeypatch):
     )
     asked = {"pictures": [{"prompt": "1girl"}], "params": {"prompt_syntax": "weighted"}}
     problem(ada.post(path, asked), 422, "prompt_syntax_not_offered")
+
+
+def test_a_word_that_brackets_part_is_still_denied(ada):
+    made = ada.post("/v1/projects", PROJECT)
+    asked = {"pictures": [{"prompt": "1girl, nu(de:1.1)"}], "params": {"prompt_syntax": "weighted"}}
+    problem(ada.post(f"/v1/projects/{made.json['id']}/generations", asked), 422, "denied_tag")
 
 
 def test_a_clip_skip_that_leaves_no_layer_is_refused(ada):
