@@ -83,6 +83,24 @@ def test_too_many_items_are_one_error(ada, method, path, body, pointer):
     assert [each["pointer"] for each in told["errors"]] == [pointer]
 
 
+@pytest.mark.parametrize("letter", [" ", "a", "é", "e\u0301", "\u200b", ","])
+def test_a_text_that_is_far_too_long_is_refused_before_it_is_read(ada, letter):
+    for field, body in (
+        ("/name", PROJECT | {"name": letter * 100_000}),
+        ("/feature_tags/0", PROJECT | {"feature_tags": [letter * 100_000]}),
+        ("/metadata/a", PROJECT | {"metadata": {"a": letter * 100_000}}),
+    ):
+        told = problem(ada.post("/v1/projects", body), 422, "invalid")
+        assert [each["pointer"] for each in told["errors"]] == [field]
+        assert "ength" in told["errors"][0]["detail"]
+
+
+def test_accents_that_are_typed_apart_count_once(ada):
+    name = "e\u0301" * 200  # as long as a name may be
+    assert ada.post("/v1/projects", PROJECT | {"name": name}).json["name"] == "é" * 200
+    problem(ada.post("/v1/projects", PROJECT | {"name": name + "a"}), 422, "invalid")
+
+
 def test_an_answer_lists_a_limited_number_of_errors(ada):
     body = PROJECT | {"feature_tags": [""] * 60, "subject_tags": [""] * 20}
     told = problem(ada.post("/v1/projects", body), 422, "invalid")
