@@ -119,6 +119,39 @@ def test_a_denoiser_that_is_right_leads_every_sampler_back_to_the_picture(kind: 
         assert (latents - x0).abs().max() < 0.15, name
 
 
+@pytest.mark.parametrize("kind", NOISES)
+@pytest.mark.parametrize("first", [0, 7, 19])
+def test_every_sampler_may_begin_in_the_middle_of_a_picture(kind: str, first: int) -> None:
+    """What has the noise of a step in it is led back to the picture by the steps that are left, and is noised alike."""
+    noise: Noise = NOISES[kind]()
+    x0, eps = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1)).unbind()
+    for name in noise.samplers:
+        sampler = noise.sampler(name, 20, CPU)
+        sampler.begin(first)
+        latents = sampler.noised(x0, eps, first)
+        for step in range(first, 20):
+            level = spread_of(sampler, step)
+            assert (sampler.noised(x0, eps, step) - sampler.noised(x0, 0 * eps, step)).std() == pytest.approx(
+                level * eps.std().item(), rel=1e-4
+            ), name
+            if step > first and name != "euler_a":  # which draws noise of its own
+                assert torch.allclose(latents, sampler.noised(x0, eps, step), rtol=0.02, atol=0.15 * max(1, level)), name
+            t, generators = sampler.times[step], [torch.Generator().manual_seed(2)]
+            answer = right_answer(noise, sampler.scale(latents, step), x0, t)
+            latents = sampler.step(answer, step, latents, generators)
+        assert (latents - x0).abs().max() < 0.15, name
+
+
+def spread_of(sampler: Any, step: int) -> float:
+    """The noise before a step, as the paper of each scheduler scales it."""
+    scheduler = sampler.scheduler
+    if not hasattr(scheduler, "sigmas"):
+        return math.sqrt(1 - scheduler.alphas_cumprod[scheduler.timesteps[step]])
+    sigma = scheduler.sigmas[step].item()
+    grows = "Euler" in type(scheduler).__name__ or scheduler.config.get("use_flow_sigmas")
+    return sigma if grows else sigma / math.sqrt(1 + sigma**2)
+
+
 def right_answer(noise: Noise, seen: Tensor, x0: Tensor, t: Tensor) -> Tensor:
     """What to answer if the picture is x0."""
     time = (t.long() if isinstance(noise, Discrete) else t).reshape(1)

@@ -75,6 +75,20 @@ class Sampler:
         """The latents before the first step, from noise of variance 1."""
         return noise * self.scheduler.init_noise_sigma
 
+    def begin(self, step: int) -> None:
+        """Have the first step be this one: those before it are left out. Call it before anything else."""
+        if hasattr(self.scheduler, "set_begin_index"):  # DDIM goes by times alone
+            self.scheduler.set_begin_index(step)
+
+    def noised(self, x0: Tensor, eps: Tensor, step: int) -> Tensor:
+        """Latents of pictures as they are before the next step, which is `step`; before the last, little noise is left.
+
+        Only after `begin`: diffusers' schedulers take the noise of the step that they have come to.
+        """
+        times = self.scheduler.timesteps[step].repeat(len(x0))
+        noised: Tensor = self.scheduler.add_noise(x0, eps, times)
+        return noised
+
     def scale(self, latents: Tensor, step: int) -> Tensor:
         """The latents, scaled as the denoiser's input."""
         return self.scheduler.scale_model_input(latents, self.scheduler.timesteps[step])

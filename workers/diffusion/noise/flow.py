@@ -67,6 +67,10 @@ class FlowSampler(Sampler):
     def start(self, noise: Tensor) -> Tensor:
         return noise
 
+    def noised(self, x0: Tensor, eps: Tensor, step: int) -> Tensor:
+        sigma = self.times[step]
+        return (1 - sigma) * x0 + sigma * eps
+
     def scale(self, latents: Tensor, step: int) -> Tensor:
         return latents
 
