@@ -84,13 +84,16 @@ def _wanted(
             f"{project.base_model} is of the family {family}",
             code="wrong_base_model",
         )
-    return LoraInput(id=imported.id, key=imported.key, sha256=imported.sha256, weight=weight)
+    return LoraInput(
+        id=imported.id, key=imported.key, sha256=imported.sha256, weight=weight, name=imported.name
+    )
 
 
 def as_input(lora: Lora, weight: float) -> LoraInput:
     """A trained LoRA as a job input."""
     file = lora.files["diffusers"]
-    return LoraInput(id=lora.id, key=file["key"], sha256=file["sha256"], weight=weight)
+    name = lora.files["kohya"]["filename"].removesuffix(".safetensors")
+    return LoraInput(id=lora.id, key=file["key"], sha256=file["sha256"], weight=weight, name=name)
 
 
 # LoRAs that users bring

@@ -128,7 +128,7 @@ class Image(Base):
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     round_id: Mapped[str | None] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"), index=True)
     job_id: Mapped[str | None]
-    parent_id: Mapped[str | None]  # the image that it was cropped or edited from
+    parent_id: Mapped[str | None]  # the image that it was cropped, edited or drawn from
     role: Mapped[str]  # reference, candidate, evaluation or output
     source: Mapped[str]  # upload, crop, generated or edited
     state: Mapped[str] = mapped_column(default="ready")  # ready, or missing once the store has lost it

@@ -108,6 +108,7 @@ class LoraInput:
     key: str
     sha256: str
     weight: float
+    name: str = ""  # of its files, as other tools name it in a prompt
 
 
 # --- upload: add a picture that a client has posted to the store --------------------------------------------------
@@ -384,6 +385,7 @@ class DrawnImage(StoredImage):
     seed: int
     view: str | None
     framing: str | None
+    parent_id: str | None = None  # the image that it was drawn from
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,6 +21,8 @@ CLIP_SKIP = (
     "With SD 1.x, other tools' clip skip is one more (theirs 2 is 1 here); with SDXL two more (theirs 2 is 0)."
 )
 MAX_CANDIDATES = 200  # in one job
+MIN_STRENGTH = 0.01
+DEFAULT_STRENGTH = 0.6  # of a drawing from another picture: keeps its layout
 # Mostly full body, which shows all of her, and a few closer pictures for the face.
 DEFAULT_FRAMINGS = {"full_body": 3, "upper_body": 1, "portrait": 1}
 
@@ -170,6 +172,26 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StoredPicture:
+    """A picture in the store, as a PNG that the service has written."""
+
+    key: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Original:
+    """The picture that another is drawn from."""
+
+    image_id: str
+    image: StoredPicture
+    mask: StoredPicture | None = None  # grey, of the size of the image: white is drawn anew, black stays. None: no mask
+    strength: float  # share of the steps that are drawn; with 1, nothing of the original is left where it may change
+    width: int  # pixels: the size at which it is drawn
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WantedPicture:
     """One picture to draw. The same seed gives the same noise on any machine."""
 
@@ -177,3 +199,4 @@ class WantedPicture:
     seed: int
     view: str | None = None  # a name from catalog.VIEWS; the requested one, stored with the image
     framing: str | None = None  # a name from catalog.FRAMINGS
+    original: Original | None = None  # None: drawn from noise alone

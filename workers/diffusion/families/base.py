@@ -69,7 +69,7 @@ class Family(ABC):
 
     @abstractmethod
     def latent_shape(self, width: int, height: int) -> tuple[int, ...]:
-        """Shape of the latents of one picture, channels first: (channels, height, width) for most."""
+        """Shape of the latents of one picture: channels first, height and width last."""
 
     @abstractmethod
     def encode_images(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
