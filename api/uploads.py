@@ -22,10 +22,11 @@ from werkzeug.datastructures import FileStorage
 
 from api import context
 from shared import archives, captions, loras
-from shared.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
+from shared.errors import BootloraError, Conflict, Invalid, NotFound, TooLarge, Unavailable
 from shared.ids import new_id
 from shared.outside import pictures
 from shared.outside.db import utcnow
+from shared.settings import Settings
 from shared.texts import slug
 
 FORM_LIFE = timedelta(minutes=15)
@@ -33,6 +34,7 @@ PIECE_BYTES = 1 << 20
 COMPLETE_WITHIN = timedelta(hours=1)
 AT_ONCE = 8  # requests of this process that carry pictures; more would leave no threads for others
 EACH = 2  # of them for one user
+MAX_MASKS = 8  # in one request; each is decoded while the client waits
 
 
 class Places:
@@ -86,6 +88,46 @@ def store(content: bytes, project_id: str) -> dict[str, Any]:
             unwanted=partial(context.is_closed, context.connection()),
         )
         return _put(picture, project_id)
+
+
+def store_masks(wanted: list[dict[str, Any]], project_id: str, *, keep: bool) -> None:
+    """Decode the masks of pictures that are to be drawn. Each becomes its key, SHA-256 and size, for the job.
+
+    Without `keep` they are checked only, and have no key.
+    """
+    given = {each["mask"]: number for number, each in reversed(list(enumerate(wanted))) if each["mask"] is not None}
+    if len(given) > MAX_MASKS:
+        raise Invalid(f"{len(given)} masks are more than the {MAX_MASKS} of one job", code="too_many_masks")
+    if not given:
+        return
+    limits, place = context.runtime().settings, admitted()
+    context.release()
+    with place:
+        kept = {content: _mask(content, number, project_id, limits, keep) for content, number in given.items()}
+    for each in wanted:
+        each["mask"] = kept.get(each["mask"])
+
+
+def _mask(content: bytes, number: int, project_id: str, limits: Settings, keep: bool) -> dict[str, Any]:
+    try:
+        picture = pictures.clean(
+            content,
+            max_bytes=limits.max_upload_bytes,
+            max_pixels=limits.max_image_pixels,
+            min_side=1,  # that of the image counts
+            as_mask=True,
+            unwanted=partial(context.is_closed, context.connection()),
+        )
+    except BootloraError as error:
+        for each in error.errors:
+            each["pointer"] = f"/pictures/{number}/mask"
+        raise
+    key = ""
+    if keep:
+        storage, key = context.runtime().storage, f"incoming/{project_id}/{new_id('upl')}"
+        context.undo(partial(storage.delete, key))
+        storage.put_bytes(key, picture.png, "image/png")
+    return {"key": key, "sha256": picture.sha256, "width": picture.width, "height": picture.height}
 
 
 def store_zip(file: IO[bytes], project_id: str) -> tuple[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,7 +21,7 @@ from shared.catalog.kinds import (
     ImportResult,
     UploadResult,
 )
-from shared.errors import Conflict, Invalid
+from shared.errors import Conflict, Invalid, NotFound
 from shared.lifecycle import TERMINAL_JOB_STATES, Decision, ProjectState, RoundState
 from shared.models import Image, Job, Project, Round
 from shared.outside.pictures import MAX_ASPECT
@@ -239,6 +239,32 @@ def check_open(session: Session, image: Image) -> None:
     round_ = session.get_one(Round, image.round_id)
     if round_.state != RoundState.CURATING:
         raise Conflict(f"round {round_.number} is {round_.state}, not curating", code="round_not_curating")
+
+
+def to_draw_from(session: Session, project: Project, wanted: Collection[str]) -> dict[str, Image]:
+    """Pictures of a project by their ids, to draw others from.
+
+    Raises:
+        NotFound: the project's owner has no such picture.
+        Invalid: a picture is of another project.
+        Conflict: the store has lost a picture.
+    """
+    query = select(Image).join(Project, Project.id == Image.project_id)
+    mine = session.scalars(query.where(Image.id.in_(wanted), Project.user_id == project.user_id))
+    found = {image.id: image for image in mine}
+    for image_id in wanted:
+        if image_id not in found:
+            raise NotFound(f"there is no image {image_id}; list yours with GET /v1/projects/ID/images")
+        if found[image_id].project_id != project.id:
+            raise Invalid(
+                f"image {image_id} is of another project; upload it to this one first",
+                code="image_of_another_project",
+            )
+        if found[image_id].state != "ready":
+            raise Conflict(
+                f"the file of image {image_id} is missing from the store; choose another", code="picture_missing"
+            )
+    return found
 
 
 def dataset(session: Session, project_id: str) -> list[Image]:

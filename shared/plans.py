@@ -150,6 +150,31 @@ def check_area(params: GenerateParams, base_model: BaseModel) -> None:
     )
 
 
+def size_of_redrawing(own: tuple[int, int], given: Given | None, base_model: BaseModel) -> tuple[int, int]:
+    """Width and height at which a picture of some size is drawn anew, in pixels.
+
+    They are its own, as near as the family can draw: sides are rounded, and what is too large is scaled down. If the
+    client gives one side, the other keeps the shape; if both, they are taken as they are.
+    """
+    family = FAMILIES[base_model.family]
+    wide, high = ((given or {}).get(name) for name in ("width", "height"))
+    most = family.max_squares * base_model.resolution**2
+    if wide is not None:
+        scale = wide / own[0]
+    elif high is not None:
+        scale = high / own[1]
+    else:
+        scale = min(1, math.sqrt(most / (own[0] * own[1])), MAX_SIDE / max(own))
+    unit = family.side_unit
+    least = -(-MIN_SIDE // unit) * unit
+    width, height = (max(least, round(side * scale / unit) * unit) for side in own)
+    if width * height > most and scale <= 1:  # rounded up
+        width, height = (max(least, int(side * scale / unit) * unit) for side in own)
+    width, height = wide or width, high or height
+    check_size(GenerateParams(width=width, height=height), base_model)
+    return width, height
+
+
 def largest_batch(params: GenerateParams, base_model: BaseModel) -> int:
     """How many pictures of this size may be drawn at once."""
     most = FAMILIES[base_model.family].max_batch_squares * base_model.resolution**2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import bindparam, func, select
@@ -21,7 +22,14 @@ from shared.catalog.kinds import (
     UploadInputs,
     UploadParams,
 )
-from shared.catalog.params import GenerateParams, RoundPlan, WantedPicture
+from shared.catalog.params import (
+    DEFAULT_STRENGTH,
+    GenerateParams,
+    Original,
+    RoundPlan,
+    StoredPicture,
+    WantedPicture,
+)
 from shared.errors import Conflict, Invalid, TooMany, under
 from shared.lifecycle import OPEN_ROUND_STATES, JobState, ProjectState, RoundKind
 from shared.models import Image, Job, Project, Round, User, Webhook
@@ -344,15 +352,21 @@ def drawing(
     trained = project.plan.rounds[-1].train
     with under("/params"):
         params = plans.generate_params(base, given.get("params"), trained.clip_skip)
+    sources = images.to_draw_from(session, project, {each["image"] for each in given["pictures"] if each.get("image")})
     wanted = []
     for number, each in enumerate(given["pictures"]):
         captions.check_allowed(each["prompt"])
         plans.check_prompt(each["prompt"], base, f"/pictures/{number}/prompt", params.prompt_syntax)
         if params.prompt_syntax == "weighted":  # brackets may part a word, and it is still one
             captions.check_allowed(prompts.unweighted(each["prompt"]))
+        original = _original(each, f"/pictures/{number}", sources, given.get("params"), base)
         wanted += [
             WantedPicture(
-                prompt=each["prompt"], seed=each["seed"] + offset, view=each.get("view"), framing=each.get("framing")
+                prompt=each["prompt"],
+                seed=each["seed"] + offset,
+                view=each.get("view"),
+                framing=each.get("framing"),
+                original=original,
             )
             for offset in range(each["count"])
         ]
@@ -361,7 +375,46 @@ def drawing(
         pictures=wanted,
         loras=loras.of_project(session, project, given["loras"], base_models),
     )
+    for picture in wanted:
+        if picture.original is not None and params.batch_size is not None:
+            size = replace(params, width=picture.original.width, height=picture.original.height)
+            params = replace(params, batch_size=min(params.batch_size, plans.largest_batch(size, base)))
     return params, inputs
+
+
+def _original(
+    wanted: dict[str, Any], pointer: str, sources: dict[str, Image], params: dict[str, Any] | None, base: BaseModel
+) -> Original | None:
+    """What a picture is drawn from, if it names something."""
+    mask, strength = wanted.get("mask"), wanted.get("strength")
+    if not wanted.get("image"):
+        for name, value in (("mask", mask), ("strength", strength)):
+            if value is not None:
+                raise Invalid(
+                    f"`{name}` is for a picture that is drawn from another; name that one as `image`",
+                    code="image_left_out",
+                    errors=[{"pointer": f"{pointer}/{name}", "detail": "there is no `image`"}],
+                )
+        return None
+    image = sources[wanted["image"]]
+    own = (image.width, image.height)
+    if mask is not None and (mask["width"], mask["height"]) != own:
+        raise Invalid(
+            f"the mask is {mask['width']} x {mask['height']} pixels, and the image {own[0]} x {own[1]}; "
+            "make the mask as large as the image",
+            code="mask_size",
+            errors=[{"pointer": f"{pointer}/mask", "detail": "has another size than the image"}],
+        )
+    with under("/params"):
+        width, height = plans.size_of_redrawing(own, params, base)
+    return Original(
+        image_id=image.id,
+        image=StoredPicture(key=image.key, sha256=image.sha256),
+        mask=StoredPicture(key=mask["key"], sha256=mask["sha256"]) if mask else None,
+        strength=DEFAULT_STRENGTH if strength is None else strength,
+        width=width,
+        height=height,
+    )
 
 
 def _check_no_open_uploads(session: Session, project: Project) -> None:

@@ -125,7 +125,8 @@ def result_of(held: jobs.ClaimedJob, taken: int | None = None) -> Any:
         metrics = TrainMetrics(loss=0.1, curve=[(3, 0.1)], seconds=1.0, images=4)
         return TrainResult(train_steps=3, metrics=metrics, files={"kohya": file, "diffusers": file})
     if held.kind == "generate":
-        wanted = [{"view": None, "framing": None, **each} for each in held.inputs["pictures"]]
+        told = ("prompt", "seed", "view", "framing")
+        wanted = [{name: each.get(name) for name in told} for each in held.inputs["pictures"]]
         return GenerateResult(images=[DrawnImage(**FILE, width=64, height=64, **each) for each in wanted])
     assert held.kind == "score"
     quota = dict(held.inputs["quota"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -14,11 +14,13 @@ from typing import Any, Generic, TypeVar
 
 import stamina
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from sqlalchemy.exc import DBAPIError
 
 from shared import inventory
 from shared.catalog import BaseModel
 from shared.catalog.kinds import DatasetEntry, I, ImageInput, JobOutput, P, StoredImage
+from shared.catalog.params import StoredPicture
 from shared.errors import JobFailed, NotFound, Unavailable
 from shared.outside.storage import Damaged
 from shared.queue import jobs
@@ -82,7 +84,7 @@ class Work(Generic[P, I]):
                 raise JobFailed("corrupt_object", f"the object {key} is not what was stored")
         return path
 
-    def image(self, reference: ImageInput | DatasetEntry, most: int | None = None) -> Image.Image:
+    def image(self, reference: ImageInput | DatasetEntry | StoredPicture, most: int | None = None) -> Image.Image:
         """An input picture, decoded. All stored pictures are PNGs that the service encoded.
 
         `most`: scale the picture down to at most so many pixels a side, since a job holds many pictures in memory.
@@ -100,9 +102,12 @@ class Work(Generic[P, I]):
         stored = self._wait_for_store(lambda: self.runtime.storage.put_file(self.key(name), path, content_type))
         return JobOutput(key=stored.key, sha256=stored.sha256, size_bytes=stored.size_bytes)
 
-    def store_image(self, name: str, image: Image.Image) -> StoredImage:
-        path = self.folder / name
-        image.save(path, "PNG")
+    def store_image(self, name: str, image: Image.Image, texts: Mapping[str, str] | None = None) -> StoredImage:
+        """Store a picture as PNG, with texts that its file is to carry."""
+        path, carried = self.folder / name, PngInfo()
+        for key, text in (texts or {}).items():
+            carried.add_text(key, text)  # as iTXt where Latin-1 is not enough
+        image.save(path, "PNG", pnginfo=carried)
         return StoredImage(**asdict(self.store(name, path, PNG)), width=image.width, height=image.height)
 
     def forget(self, key: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from flask import jsonify
 
-from api import etags, extent, filters, owned
+from api import etags, extent, filters, owned, uploads
 from api.blueprint import Blueprint
 from api.context import after, base_models, begin_transaction, reading, release, runtime, user
 from api.pagination import page, page_of
@@ -168,7 +168,7 @@ def retry_project(project_id: str) -> Any:
 
 @blp.post("/projects/<id:project_id>/generations")
 @blp.needs("projects:write")
-@blp.fails(404)
+@blp.fails(404, 413, 503)
 @blp.idempotent
 @blp.arguments(DryRunQuery, location="query")
 @blp.arguments(GenerationSchema)
@@ -178,7 +178,11 @@ def generate_pictures(query: dict[str, Any], body: dict[str, Any], project_id: s
     """Draw pictures with your LoRAs
 
     The base model is the project's. Without LoRAs, it draws alone. The pictures appear at `links.images` of the job.
+    One with an `image` is drawn from that picture, and with a `mask` it changes only where the mask is not black.
     """
+    if any(each["mask"] is not None for each in body["pictures"]):
+        owned.project(project_id)
+        uploads.store_masks(body["pictures"], project_id, keep=not query["dry_run"])
     if query["dry_run"]:
         project = owned.project(project_id)
         params, inputs = projects.drawing(reading(), project, body, base_models(), runtime().settings)

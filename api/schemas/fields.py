@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -82,6 +83,23 @@ class File(Upload):
         if not isinstance(value, FileStorage):
             raise ValidationError(f"must be a file, not text; with curl: -F {attr}=@PATH")
         return value
+
+
+class Picture(fields.String):
+    """A small picture in JSON, as base64 or as a data URL (RFC 2397) with base64. Loaded as bytes, not yet decoded."""
+
+    def __init__(self, **kwargs: Any):
+        kwargs["metadata"] = {"format": "byte", **kwargs.get("metadata", {})}
+        super().__init__(validate=Length(1), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        text = str(super()._deserialize(value, attr, data, **kwargs))
+        if text.startswith("data:"):
+            text = text.partition(";base64,")[2]
+        try:
+            return base64.b64decode(text, validate=True)
+        except ValueError:
+            raise ValidationError("must be a picture in base64, or a data URL with base64") from None
 
 
 class CommaTags(fields.String):

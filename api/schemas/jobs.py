@@ -17,6 +17,7 @@ from api.schemas.fields import (
     Links,
     List,
     Metadata,
+    Picture,
     Query,
     Schema,
     StrictFloat,
@@ -27,7 +28,7 @@ from api.schemas.fields import (
 from api.schemas.plans import GenerateParamsSchema
 from shared import inventory
 from shared.catalog.kinds import KINDS
-from shared.catalog.params import MAX_SEED
+from shared.catalog.params import DEFAULT_STRENGTH, MAX_SEED, MIN_STRENGTH
 from shared.lifecycle import TERMINAL_JOB_STATES
 from shared.models import Job
 from shared.queue import estimates, turns
@@ -127,6 +128,32 @@ class WantedPictureSchema(Schema):
     count = StrictInteger(1, 1_000, load_default=1)
     view = ViewChoice(allow_none=True, load_default=None)
     framing = FramingChoice(allow_none=True, load_default=None)
+    image = IdField(
+        allow_none=True,
+        load_default=None,
+        metadata={
+            "description": "A picture of the project to draw from. It is drawn at its own size, or as near as the "
+            "family can, or at the `width` and `height` of `params` if they are given."
+        },
+    )
+    strength = StrictFloat(
+        MIN_STRENGTH,
+        1,
+        allow_none=True,
+        load_default=None,
+        metadata={
+            "description": f"Share of the steps that are drawn anew: less keeps more of `image`. {DEFAULT_STRENGTH} if "
+            "left out; 1 starts from noise alone."
+        },
+    )
+    mask = Picture(
+        allow_none=True,
+        load_default=None,
+        metadata={
+            "description": "A grey picture as base64 or as a data URL, as large as `image`: white is drawn anew, black "
+            "stays as it is, pixel for pixel."
+        },
+    )
 
 
 class WantedLoraSchema(Schema):

@@ -1,6 +1,6 @@
 """The process that decodes one picture from outside. It reads the file from stdin, and writes a JSON head and a PNG.
 
-`pictures.py` runs it as `python -m shared.outside.decoder MAX_PIXELS MIN_SIDE`. It imports only Pillow.
+`pictures.py` runs it as `python -m shared.outside.decoder MAX_PIXELS MIN_SIDE [mask]`. It imports only Pillow.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import zlib
 from functools import cache
 from typing import Any
 
-from PIL import AvifImagePlugin, Image, ImageCms, ImageOps
+from PIL import AvifImagePlugin, Image, ImageChops, ImageCms, ImageOps
 
 from shared.outside.pictures import MAX_ASPECT, READABLE
 
@@ -41,16 +41,16 @@ class _Refused(Exception):
     """The picture breaks a limit. Has the code and the message."""
 
 
-def main(max_pixels: int, min_side: int) -> None:
+def main(max_pixels: int, min_side: int, as_mask: bool) -> None:
     _bind_hands(max_pixels)
-    head, png = answer(sys.stdin.buffer.read(), max_pixels, min_side)
+    head, png = answer(sys.stdin.buffer.read(), max_pixels, min_side, as_mask)
     sys.stdout.buffer.write(json.dumps(head).encode() + b"\n" + png)
 
 
-def answer(content: bytes, max_pixels: int, min_side: int) -> tuple[dict[str, Any], bytes]:
+def answer(content: bytes, max_pixels: int, min_side: int, as_mask: bool = False) -> tuple[dict[str, Any], bytes]:
     """The report for the parent process, and the picture if there is one."""
     try:
-        return _rewritten(content, max_pixels, min_side)
+        return _rewritten(content, max_pixels, min_side, as_mask)
     except _Refused as refused:
         return _refusal(*refused.args)
     except MemoryError:
@@ -77,7 +77,7 @@ def _bind_hands(max_pixels: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _rewritten(content: bytes, max_pixels: int, min_side: int) -> tuple[dict[str, Any], bytes]:
+def _rewritten(content: bytes, max_pixels: int, min_side: int, as_mask: bool) -> tuple[dict[str, Any], bytes]:
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     Image.MAX_IMAGE_PIXELS = max_pixels
     notes: list[str] = []
@@ -87,6 +87,8 @@ def _rewritten(content: bytes, max_pixels: int, min_side: int) -> tuple[dict[str
         profile = image.info.get("icc_profile")
         _turn_upright(image, notes)
         plain = _plain(image, profile, notes)
+        if as_mask:
+            plain = _as_mask(plain)
         plain.info = {}
         target = io.BytesIO()
         plain.save(target, "PNG", compress_level=6 if plain.width * plain.height < 4_000_000 else 1)
@@ -101,6 +103,19 @@ def _check_size(width: int, height: int, max_pixels: int, min_side: int) -> None
         raise _Refused("picture_too_small", f"{shown}; each side needs {min_side} pixels")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise _Refused("picture_too_narrow", f"{shown}; the longer side may be {MAX_ASPECT} times the shorter")
+
+
+def _as_mask(image: Image.Image) -> Image.Image:
+    """One channel, in which white and black differ in meaning."""
+    red, *others = image.split()
+    if image.mode != "RGB" or any(ImageChops.difference(red, each).getbbox() for each in others):
+        raise _Refused("mask_not_grey", "the mask has colours or transparency; send black, white and greys alone")
+    darkest, brightest = red.getextrema()
+    if brightest == 0:
+        raise _Refused("mask_is_black", "the mask is all black, so nothing would be drawn; make some of it white")
+    if darkest == 255:
+        raise _Refused("mask_is_white", "the mask is all white; leave it out to have the whole picture drawn anew")
+    return red
 
 
 def _turn_upright(image: Image.Image, notes: list[str]) -> None:
@@ -205,4 +220,4 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), "mask" in sys.argv[3:])

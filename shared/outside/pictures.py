@@ -31,7 +31,7 @@ _children = threading.BoundedSemaphore(AT_ONCE)
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture that is safe to use: PNG in sRGB, RGB or (where it is transparent) RGBA."""
+    """A picture that is safe to use: PNG in sRGB, RGB or (where it is transparent) RGBA. A mask is grey."""
 
     png: bytes
     sha256: str
@@ -41,20 +41,29 @@ class Picture:
 
 
 def clean(
-    content: bytes, *, max_bytes: int, max_pixels: int, min_side: int, unwanted: Callable[[], bool] = lambda: False
+    content: bytes,
+    *,
+    max_bytes: int,
+    max_pixels: int,
+    min_side: int,
+    as_mask: bool = False,
+    unwanted: Callable[[], bool] = lambda: False,
 ) -> Picture:
     """The picture in these bytes. `unwanted` is called now and then; once it returns True, the child is killed.
 
+    A mask must be grey, and neither all black nor all white; its PNG has one channel.
+
     Raises:
         TooLarge: the file has more bytes or pixels than the limits allow.
-        Invalid: the file can't be read, or the picture is too small, or `unwanted` has returned True.
+        Invalid: the file can't be read, or the picture is too small or no mask, or `unwanted` has returned True.
     """
     if len(content) > max_bytes:
         raise TooLarge(f"the file has more than the {max_bytes} bytes allowed", code="picture_too_large")
+    limits = [str(max_pixels), str(min_side), *(["mask"] if as_mask else [])]
     with _child(unwanted):
-        done = _decoded(content, max_pixels, min_side, unwanted)
+        done = _decoded(content, limits, unwanted)
         if done.returncode == -signal.SIGTERM:  # meant for all processes of ours, which end what they have begun
-            done = _decoded(content, max_pixels, min_side, unwanted)
+            done = _decoded(content, limits, unwanted)
     head, _, png = done.stdout.partition(b"\n")
     if done.returncode != 0 or not head:
         raise _unreadable("its decoder gave up")
@@ -87,12 +96,10 @@ def _check_wanted(unwanted: Callable[[], bool]) -> None:
         raise Invalid("the client has hung up; send the picture again", code="hung_up")
 
 
-def _decoded(
-    content: bytes, max_pixels: int, min_side: int, unwanted: Callable[[], bool]
-) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "shared.outside.decoder", str(max_pixels), str(min_side)]
+def _decoded(content: bytes, limits: list[str], unwanted: Callable[[], bool]) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "shared.outside.decoder", *limits]
     deadline, given = time.monotonic() + WALL_SECONDS, content
-    with subprocess.Popen(  # noqa: S603  (our own program and two numbers)
+    with subprocess.Popen(  # noqa: S603  (our own program and its limits)
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -135,7 +135,9 @@ def test_every_sampler_may_begin_in_the_middle_of_a_picture(kind: str, first: in
                 level * eps.std().item(), rel=1e-4
             ), name
             if step > first and name != "euler_a":  # which draws noise of its own
-                assert torch.allclose(latents, sampler.noised(x0, eps, step), rtol=0.02, atol=0.15 * max(1, level)), name
+                assert torch.allclose(latents, sampler.noised(x0, eps, step), rtol=0.02, atol=0.15 * max(1, level)), (
+                    name
+                )
             t, generators = sampler.times[step], [torch.Generator().manual_seed(2)]
             answer = right_answer(noise, sampler.scale(latents, step), x0, t)
             latents = sampler.step(answer, step, latents, generators)

@@ -102,13 +102,16 @@ def round_trip(family: Family, image: Image.Image) -> np.ndarray:
 
 
 def samplers(family: Family) -> list[GenerateParams]:
-    return [replace(PARAMS, sampler=sampler) for sampler in catalog.FAMILIES[family.row.family].samplers]
+    """All that it offers; of families that take long to draw, one with noise of its own and one of several steps."""
+    name = family.row.family
+    offered = catalog.FAMILIES[name].samplers if name in ("sd15", "flow") else ("euler_a", "dpmpp_2m")
+    return [replace(PARAMS, sampler=sampler) for sampler in offered]
 
 
 class TestWithoutAMask:
     def test_the_weakest_is_almost_what_the_latents_hold_of_it(self, family: Family, album: Album) -> None:
         """One step of little noise. Latents of random VAEs are as small as that noise."""
-        most = 0.1 if family.row.family in ("chibi", "flow") else 0.9
+        most = 0.2 if family.row.family in ("chibi", "flow") else 0.9
         expected = round_trip(family, photo())
         for params in (replace(each, guidance_scale=1.0) for each in samplers(family)):
             (weak,) = draw(family, [album.wanted(photo(), 0.01)], replace(params, inference_steps=60), album)

@@ -104,7 +104,8 @@ def generate(work: Work[TroubledGenerate, GenerateInputs]) -> GenerateResult:
         time.sleep(params.seconds)
         _trouble(work, index)
         stored = work.store(f"{index:04}.png", _file(work, "picture", b"%d" % index), "image/png")
-        done[str(index)] = {**asdict(stored), "width": SIDE, "height": SIDE, **asdict(picture)}
+        told = {name: value for name, value in asdict(picture).items() if name != "original"}
+        done[str(index)] = {**asdict(stored), "width": SIDE, "height": SIDE, **told}
         work.save_checkpoint({"images": done})
         _note(params, f"{work.job.id} drew {index}")
         work.step("generating", index + 1, len(wanted))

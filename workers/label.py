@@ -1,0 +1,66 @@
+"""What the file of a drawn picture says about how it was drawn: texts in its PNG.
+
+`parameters` is the text that A1111 writes and that A1111, Forge and many galleries read. `bootlora` is JSON, for
+programs. Both are for files that have left the service; inside it, rows say the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from shared.catalog.kinds import LoraInput
+from shared.catalog.params import WantedPicture
+from workers.diffusion.generate import ResolvedParams
+
+
+def texts(
+    picture: WantedPicture, size: tuple[int, int], params: ResolvedParams, base_model: str, loras: Sequence[LoraInput]
+) -> dict[str, str]:
+    """Texts of a PNG by their keys. `size` is that of the file, in pixels."""
+    about = _about(picture, size, params, base_model, loras)
+    return {"parameters": _as_a1111(about), "bootlora": json.dumps(about, ensure_ascii=False)}
+
+
+def _about(
+    picture: WantedPicture, size: tuple[int, int], params: ResolvedParams, base_model: str, loras: Sequence[LoraInput]
+) -> dict[str, Any]:
+    original = picture.original
+    return {
+        "prompt": picture.prompt,
+        "negative_prompt": params.negative_prompt,
+        "seed": picture.seed,
+        "base_model": base_model,
+        "loras": [{"id": each.id, "name": each.name, "sha256": each.sha256, "weight": each.weight} for each in loras],
+        "inference_steps": params.inference_steps,
+        "sampler": params.sampler,
+        "guidance_scale": params.guidance_scale,
+        "clip_skip": params.clip_skip,
+        "width": size[0],
+        "height": size[1],
+        "image": original.image_id if original else None,
+        "strength": original.strength if original else None,
+        "masked": bool(original and original.mask),
+    }
+
+
+def _as_a1111(about: dict[str, Any]) -> str:
+    """Prompt and LoRAs, then the negative prompt, then the rest in one line. Its count of clip skip begins with 1."""
+    loras = "".join(f" <lora:{each['name'] or each['id']}:{each['weight']:g}>" for each in about["loras"])
+    rest = {
+        "Steps": about["inference_steps"],
+        "Sampler": about["sampler"],
+        "CFG scale": f"{about['guidance_scale']:g}",
+        "Seed": about["seed"],
+        "Size": f"{about['width']}x{about['height']}",
+        "Model": about["base_model"],
+        "Clip skip": about["clip_skip"] + 1,
+    }
+    if about["strength"] is not None:
+        rest["Denoising strength"] = f"{about['strength']:g}"
+    lines = [about["prompt"] + loras]
+    if about["negative_prompt"]:
+        lines.append(f"Negative prompt: {about['negative_prompt']}")
+    lines.append(", ".join(f"{name}: {value}" for name, value in rest.items()))
+    return "\n".join(lines)
