@@ -50,6 +50,21 @@ def test_what_a_lost_attempt_left_is_collected_after_a_grace_time(runtime: Runti
     assert key not in {found.key for found in runtime.storage.list("projects/")}
 
 
+def test_the_mask_of_a_job_that_waits_is_left_alone(runtime: Runtime, project: Project) -> None:
+    key = f"incoming/{project.id}/upl_{'0' * 26}"
+    mask = {"key": runtime.storage.put_bytes(key, b"mask").key, "sha256": "0" * 64}
+    original = {"image_id": "img_1", "image": mask, "mask": mask, "strength": 0.5, "width": 64, "height": 64}
+    with runtime.transaction() as session:
+        job = make_job(session, project)
+        job.inputs = {**job.inputs, "pictures": [{"prompt": "a", "seed": 1, "original": original}]}
+    assert reconcile.collect(runtime, grace_seconds=0) == 0
+    held = claim(runtime, job)
+    assert held is not None
+    with runtime.transaction() as session:
+        jobs.fail(session, held, {"code": "internal", "message": "", "retryable": True})
+    assert reconcile.compare(runtime, grace_seconds=0).orphans == [key]
+
+
 def test_the_objects_of_a_job_at_work_are_left_alone(runtime: Runtime, project: Project) -> None:
     with runtime.transaction() as session:
         job = make_job(session, project)

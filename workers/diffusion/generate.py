@@ -112,7 +112,7 @@ def generate(
     for batch in batches:
         # The LoRAs are merged only between yields, because the caller may use the base model, or not continue.
         with torch.no_grad(), merged(base, weights):
-            images = draw(base, batch, [pictures[i] for i in batch.indices], prompts, resolved, tick, open_picture)
+            images = draw(base, [pictures[i] for i in batch.indices], batch, prompts, resolved, tick, open_picture)
         yield from zip(batch.indices, images, strict=True)
 
 
@@ -154,8 +154,8 @@ def encode(base: Family, pictures: Sequence[WantedPicture], params: ResolvedPara
 
 def draw(
     base: Family,
-    batch: Batch,
     pictures: Sequence[WantedPicture],
+    batch: Batch,
     prompts: Prompts,
     params: ResolvedParams,
     tick: Callable[[], None],
