@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import os
@@ -462,6 +463,17 @@ def delete_lora(bootlora: Bootlora, lora: str) -> None:
 )
 @click.option("--lora", "loras", type=LoraWeight(), multiple=True, help="Default: the latest LoRA of the project.")
 @click.option("--base", is_flag=True, help="Draw with the base model alone, without a LoRA.")
+@click.option("--image", help="The id of a picture of the project to draw from.")
+@click.option(
+    "--strength",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="How much of --image is drawn anew; 0.6 if left out. 1 keeps nothing but what a mask keeps.",
+)
+@click.option(
+    "--mask",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A grey picture as large as --image: white is drawn anew, black stays as it is.",
+)
 @click.option("--out", type=Folder(), required=True)
 @with_client
 def generate(
@@ -472,12 +484,19 @@ def generate(
     count: int,
     loras: Sequence[Any],
     base: bool,
+    image: str | None,
+    strength: float | None,
+    mask: Path | None,
     out: Path,
 ) -> None:
-    """Draw pictures with a project's LoRAs."""
+    """Draw pictures with a project's LoRAs, from noise or from another picture."""
+    if image is None and (strength is not None or mask is not None):
+        raise click.UsageError("--strength and --mask need --image, the picture to draw from")
     if not loras and not base:
         loras = [{"lora_id": saving.latest_lora(bootlora, project)["id"], "weight": 1.0}]
-    wanted: list[Any] = [{"prompt": prompt, "seed": seed, "count": count} for prompt in prompts]
+    drawn_from = {"image": image, "strength": strength, "mask": mask and base64.b64encode(mask.read_bytes()).decode()}
+    given = {name: value for name, value in drawn_from.items() if value is not None}
+    wanted: list[Any] = [{"prompt": prompt, "seed": seed, "count": count, **given} for prompt in prompts]
     job = _watched(bootlora, bootlora.projects.generate(project, wanted, loras))
     for file in saving.pictures(bootlora, bootlora.jobs.images(job["id"]), out):
         click.echo(file)

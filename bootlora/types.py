@@ -140,6 +140,9 @@ class WantedPicture(TypedDict, total=False):
     count: int
     view: str
     framing: str
+    image: str  # the id of a picture of the project to draw from
+    strength: float  # how much of it is drawn anew: above 0, at most 1
+    mask: str  # a grey picture as base64, as large as the image: white is drawn anew
 
 
 class WantedLora(TypedDict):

@@ -253,6 +253,24 @@ def test_a_picture_is_drawn_with_weighted_loras(service: Service, tmp_path: Path
     assert (tmp_path / "001_img_1.png").read_bytes() == b"x"
 
 
+def test_generate_draws_from_another_picture(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "mask.png").write_bytes(b"grey")
+    service.script = [
+        Answer({"id": "job_1", "kind": "generate", "state": "queued"}, 202),
+        Answer({"id": "job_1", "kind": "generate", "state": "succeeded"}),
+        Answer({"items": [], "has_more": False}),
+    ]
+    words = ["--prompt", "eiei21girl", "--base", "--out", str(tmp_path / "out"), "--strength", "0.5"]
+    mask = ["--mask", str(tmp_path / "mask.png")]
+    done = run(service, "generate", "prj_1", *words, *mask, "--image", "img_1")
+    assert done.exit_code == 0, done.output
+    (wanted,) = service.requests[0].json["pictures"]
+    assert (wanted["image"], wanted["strength"], wanted["mask"]) == ("img_1", 0.5, "Z3JleQ==")
+    refused = run(service, "generate", "prj_1", *words)
+    assert refused.exit_code == 2
+    assert "--image" in refused.stderr
+
+
 def test_a_dataset_is_a_folder_for_kohyas_trainers(service: Service, shop: Shop, tmp_path: Path) -> None:
     file = {
         "url": f"{service.url}/files/img_1",

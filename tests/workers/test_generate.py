@@ -13,14 +13,16 @@ import pytest
 import torch
 from PIL import Image as Pixels
 
-from shared.catalog.kinds import GENERATE, GenerateInputs
+from shared.catalog.kinds import GENERATE, GenerateInputs, LoraInput
 from shared.catalog.params import GenerateParams, Original, StoredPicture, WantedPicture
 from shared.errors import JobFailed
 from shared.models import Image, Job
 from shared.queue import jobs
 from shared.runtime import Runtime
 from tests.domain import claim, make_project, make_runtime, make_user
+from workers import label
 from workers.diffusion import families
+from workers.diffusion.generate import ResolvedParams
 from workers.runner import run_job, work_on
 
 SIDE = 64
@@ -112,6 +114,25 @@ def test_the_file_says_how_it_was_drawn(runtime: Runtime) -> None:
     assert said["loras"] == []
     assert "Denoising" not in other.text["parameters"]
     assert json.loads(other.text["bootlora"])["image"] is None
+
+
+def test_the_file_names_the_loras_as_other_tools_do() -> None:
+    loras = [
+        LoraInput(id="lor_1", key="k", sha256="1" * 64, weight=0.8, name="fox-girl-3-character"),
+        LoraInput(id="lor_2", key="k", sha256="2" * 64, weight=1.0),  # of a job that was queued before names were kept
+    ]
+    resolved = ResolvedParams(
+        width=64, height=64, inference_steps=2, guidance_scale=3.5, sampler="euler", negative_prompt="", clip_skip=1,
+        batch_size=1, precision="fp32",
+    )  # fmt: skip
+    texts = label.texts(WantedPicture(prompt="her", seed=1), (64, 96), resolved, "chibi", loras)
+    assert texts["parameters"].split("\n") == [
+        "her <lora:fox-girl-3-character:0.8> <lora:lor_2:1>",
+        "Steps: 2, Sampler: euler, CFG scale: 3.5, Seed: 1, Size: 64x96, Model: chibi, Clip skip: 2",
+    ]
+    assert json.loads(texts["bootlora"])["loras"][0] == {
+        "id": "lor_1", "name": "fox-girl-3-character", "sha256": "1" * 64, "weight": 0.8,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("key", "named"), [("photo", "image img_1"), ("incoming/mask", "mask of image img_1")])
