@@ -171,7 +171,9 @@ def size_of_redrawing(own: tuple[int, int], given: Given | None, base_model: Bas
     if width * height > most and scale <= 1:  # rounded up
         width, height = (max(least, int(side * scale / unit) * unit) for side in own)
     width, height = wide or width, high or height
-    check_size(GenerateParams(width=width, height=height), base_model)
+    drawn = GenerateParams(width=width, height=height)
+    check_sides(drawn, base_model)
+    check_area(drawn, base_model)
     return width, height
 
 

@@ -10,6 +10,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -98,25 +99,28 @@ def _check_wanted(unwanted: Callable[[], bool]) -> None:
 
 def _decoded(content: bytes, limits: list[str], unwanted: Callable[[], bool]) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "shared.outside.decoder", *limits]
-    deadline, given = time.monotonic() + WALL_SECONDS, content
-    with subprocess.Popen(  # noqa: S603  (our own program and its limits)
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-        env={"LC_ALL": "C.UTF-8"},
-    ) as child:
-        try:
-            while time.monotonic() < deadline:
-                try:
-                    stdout, stderr = child.communicate(given, LOOK_EVERY_SECONDS)
-                    return subprocess.CompletedProcess(command, child.returncode, stdout, stderr)
-                except subprocess.TimeoutExpired:
-                    given = b""  # the child has its input already
-                    _check_wanted(unwanted)
-        finally:
-            child.kill()  # has no effect if it has ended
+    deadline = time.monotonic() + WALL_SECONDS
+    # A file, because `communicate` writes no more of its input to a pipe once it has timed out.
+    with tempfile.TemporaryFile() as given:
+        given.write(content)
+        given.seek(0)
+        with subprocess.Popen(  # noqa: S603  (our own program and its limits)
+            command,
+            stdin=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env={"LC_ALL": "C.UTF-8"},
+        ) as child:
+            try:
+                while time.monotonic() < deadline:
+                    try:
+                        stdout, stderr = child.communicate(timeout=LOOK_EVERY_SECONDS)
+                        return subprocess.CompletedProcess(command, child.returncode, stdout, stderr)
+                    except subprocess.TimeoutExpired:
+                        _check_wanted(unwanted)
+            finally:
+                child.kill()  # has no effect if it has ended
     raise _unreadable("it takes too long to decode")
 
 

@@ -101,6 +101,17 @@ def test_a_picture_is_turned_upright_and_loses_its_metadata():
     assert set(found.info) == set()
 
 
+def test_a_picture_arrives_whole_at_a_decoder_that_is_slow_to_start(monkeypatch):
+    """It is larger than a pipe holds, so most of it is left when the client is looked after for the first time."""
+    monkeypatch.setattr(pictures, "LOOK_EVERY_SECONDS", 0.001)
+    monkeypatch.setattr(pictures, "WALL_SECONDS", 30)
+    noise = Image.frombytes("RGB", (300, 300), random.Random(1).randbytes(270_000))
+    target = io.BytesIO()
+    noise.save(target, "PNG")
+    assert len(target.getvalue()) > 1 << 17
+    assert clean(target.getvalue()).tobytes() == noise.tobytes()
+
+
 def test_the_first_frame_of_an_animation_is_used():
     frames = [Image.new("RGB", (40, 40), color) for color in ("red", "lime")]
     target = io.BytesIO()
