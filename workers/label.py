@@ -10,28 +10,30 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from shared.catalog import BaseModel
 from shared.catalog.kinds import LoraInput
 from shared.catalog.params import WantedPicture
 from workers.diffusion.generate import ResolvedParams
 
 
 def texts(
-    picture: WantedPicture, size: tuple[int, int], params: ResolvedParams, base_model: str, loras: Sequence[LoraInput]
+    picture: WantedPicture, size: tuple[int, int], params: ResolvedParams, base: BaseModel, loras: Sequence[LoraInput]
 ) -> dict[str, str]:
     """Texts of a PNG by their keys. `size` is that of the file, in pixels."""
-    about = _about(picture, size, params, base_model, loras)
+    about = _about(picture, size, params, base, loras)
     return {"parameters": _as_a1111(about), "bootlora": json.dumps(about, ensure_ascii=False)}
 
 
 def _about(
-    picture: WantedPicture, size: tuple[int, int], params: ResolvedParams, base_model: str, loras: Sequence[LoraInput]
+    picture: WantedPicture, size: tuple[int, int], params: ResolvedParams, base: BaseModel, loras: Sequence[LoraInput]
 ) -> dict[str, Any]:
     original = picture.original
     return {
         "prompt": picture.prompt,
         "negative_prompt": params.negative_prompt,
         "seed": picture.seed,
-        "base_model": base_model,
+        "base_model": base.name,
+        "base_sha256": base.sha256,
         "loras": [{"id": each.id, "name": each.name, "sha256": each.sha256, "weight": each.weight} for each in loras],
         "inference_steps": params.inference_steps,
         "sampler": params.sampler,
@@ -54,6 +56,7 @@ def _as_a1111(about: dict[str, Any]) -> str:
         "CFG scale": f"{about['guidance_scale']:g}",
         "Seed": about["seed"],
         "Size": f"{about['width']}x{about['height']}",
+        "Model hash": about["base_sha256"][:10],
         "Model": about["base_model"],
         "Clip skip": about["clip_skip"] + 1,
     }

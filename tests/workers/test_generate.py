@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image as Pixels
 
+from shared import catalog
 from shared.catalog.kinds import GENERATE, GenerateInputs, LoraInput
 from shared.catalog.params import GenerateParams, Original, StoredPicture, WantedPicture
 from shared.errors import JobFailed
@@ -103,11 +105,12 @@ def test_the_file_says_how_it_was_drawn(runtime: Runtime) -> None:
     (_, picture), (_, other) = drawn(runtime, queue(runtime, from_photo(runtime), plain))
     lines = picture.text["parameters"].split("\n")
     assert lines[:2] == [PROMPT, "Negative prompt: bad"]
-    assert lines[2] == (
-        "Steps: 2, Sampler: euler_a, CFG scale: 3, Seed: 7, Size: 64x64, Model: chibi, Clip skip: 1, "
-        "Denoising strength: 0.5"
-    )
     said = json.loads(picture.text["bootlora"])
+    assert len(said["base_sha256"]) == 64
+    assert lines[2] == (
+        f"Steps: 2, Sampler: euler_a, CFG scale: 3, Seed: 7, Size: 64x64, Model hash: {said['base_sha256'][:10]}, "
+        "Model: chibi, Clip skip: 1, Denoising strength: 0.5"
+    )
     assert {name: said[name] for name in ("prompt", "seed", "base_model", "image", "strength", "masked")} == {
         "prompt": PROMPT, "seed": 7, "base_model": "chibi", "image": "img_1", "strength": 0.5, "masked": True,
     }  # fmt: skip
@@ -125,10 +128,12 @@ def test_the_file_names_the_loras_as_other_tools_do() -> None:
         width=64, height=64, inference_steps=2, guidance_scale=3.5, sampler="euler", negative_prompt="", clip_skip=1,
         batch_size=1, precision="fp32",
     )  # fmt: skip
-    texts = label.texts(WantedPicture(prompt="her", seed=1), (64, 96), resolved, "chibi", loras)
+    base = replace(catalog.BASE_MODELS["chibi"], sha256="abcdef" * 10)
+    texts = label.texts(WantedPicture(prompt="her", seed=1), (64, 96), resolved, base, loras)
     assert texts["parameters"].split("\n") == [
         "her <lora:fox-girl-3-character:0.8> <lora:lor_2:1>",
-        "Steps: 2, Sampler: euler, CFG scale: 3.5, Seed: 1, Size: 64x96, Model: chibi, Clip skip: 2",
+        "Steps: 2, Sampler: euler, CFG scale: 3.5, Seed: 1, Size: 64x96, Model hash: abcdefabcd, Model: chibi, "
+        "Clip skip: 2",
     ]
     assert json.loads(texts["bootlora"])["loras"][0] == {
         "id": "lor_1", "name": "fox-girl-3-character", "sha256": "1" * 64, "weight": 0.8,

@@ -44,7 +44,7 @@ def run(work: Work[GenerateParams, GenerateInputs]) -> GenerateResult:
     try:
         for position, image in drawing:
             index = left[position]
-            about = label.texts(pictures[index], image.size, resolved, work.inputs.base_model, work.inputs.loras)
+            about = label.texts(pictures[index], image.size, resolved, family.row, work.inputs.loras)
             stored = work.store_image(f"{index:04}.png", image, about)
             done[str(index)] = asdict(drawn(stored, pictures[index]))
             work.save_checkpoint({"images": done})  # after each picture, so that a retry does not draw it again
