@@ -35,7 +35,8 @@ def test_a_part_of_a_picture_is_drawn_anew(stack: Stack, bootlora: Bootlora, tmp
     project = shell("projects", "create", "ball", "--trigger", "eiei21ball")
     image = shell("upload", project, tmp_path / "picture.png")
     words = ["--base", "--prompt", "eiei21ball, 1girl", "--seed", 7, "--image", image, "--strength", 0.9]
-    (file,) = shell("generate", project, *words, "--mask", tmp_path / "mask.png", "--out", tmp_path / "out").split()
+    told = shell("generate", project, *words, "--mask", tmp_path / "mask.png", "--out", tmp_path / "out")
+    file = told.splitlines()[-1]  # after the progress
 
     drawn = Image.open(file)
     before, after = np.asarray(picture).astype(int), np.asarray(drawn).astype(int)
