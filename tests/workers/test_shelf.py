@@ -149,7 +149,8 @@ def drawing(runtime: Runtime, base_model: str = "mine") -> Job:
 def draw(runtime: Runtime, job: Job) -> GenerateResult:
     held = claim(runtime, job)
     assert held is not None
-    result: GenerateResult = work_on(runtime, held, lambda: False)
+    result: GenerateResult
+    result, _ = work_on(runtime, held, lambda: False)
     return result
 
 
