@@ -84,9 +84,7 @@ def _wanted(
             f"{project.base_model} is of the family {family}",
             code="wrong_base_model",
         )
-    return LoraInput(
-        id=imported.id, key=imported.key, sha256=imported.sha256, weight=weight, name=imported.name
-    )
+    return LoraInput(id=imported.id, key=imported.key, sha256=imported.sha256, weight=weight, name=imported.name)
 
 
 def as_input(lora: Lora, weight: float) -> LoraInput:
