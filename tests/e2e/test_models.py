@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ import pytest
 from bootlora import Bootlora
 from bootlora.http import ApiError
 from embedded.stack import ROOT, Stack
+from embedded.supervisor import Program
+from shared.models import Job
+from shared.outside.db import Database
+from shared.queue import jobs
 from tests.diffusion import tiny
 from tests.waiting import eventually
 
@@ -74,6 +79,52 @@ def test_a_model_that_is_dropped_into_the_folder_draws_and_a_bad_one_says_why(
     with pytest.raises(ApiError) as unknown:
         bootlora.projects.generate(project["id"], [{"prompt": "eiei21girl, 1girl"}], params=DRAWING)
     assert unknown.value.code == "unknown_base_model"
+
+
+def test_a_job_goes_only_to_the_worker_that_has_its_base_model(
+    stack: Stack, bootlora: Bootlora, models: Path, tmp_path: Path
+) -> None:
+    tiny.make_base_model(tmp_path / "far")
+    (tmp_path / "far.toml").write_text(SIDECAR)
+    stack.supervisor.start(second_worker(stack, tmp_path))
+    assert eventually(lambda: named(bootlora, "far"), 60)["available"]
+    project = bootlora.projects.create(
+        name="fox", trigger_word="eiei21girl", feature_tags=["fox ears"], base_model="far"
+    )
+    pictures: Any = [{"prompt": "eiei21girl, 1girl"}]
+    made = [bootlora.projects.generate(project["id"], pictures, params=DRAWING)["id"] for _ in range(4)]
+    ended = [bootlora.jobs.wait(job_id, 120) for job_id in made]
+    assert [(job["state"], job["attempt"]) for job in ended] == [("succeeded", 1)] * 4
+    database = Database(stack.database_url)
+    with database.reading() as session:
+        workers = {session.get_one(Job, job_id).worker for job_id in made}
+    database.dispose()
+    assert workers == {f"second@{socket.gethostname()}"}
+
+    stack.supervisor.stop("worker-second")
+    waiting = bootlora.projects.generate(project["id"], pictures, params=DRAWING)
+    assert eventually(lambda: "base model 'far'" in (bootlora.jobs.get(waiting["id"])["waits_for"] or ""), 60)
+    shutil.move(tmp_path / "far", models / "far")
+    (tmp_path / "far.toml").rename(models / "far.toml")
+    assert bootlora.jobs.wait(waiting["id"], 120)["state"] == "succeeded"
+
+
+def second_worker(stack: Stack, folder: Path) -> Program:
+    """Another worker-gpu, with a folder of its own."""
+    command = [
+        *(sys.executable, "-m", "celery", "-A", "workers.tasks", "worker", "-Q", "gpu", "-c", "1", "-P", "prefork"),
+        *("-n", "second@%h", "--without-gossip", "--without-mingle"),
+    ]
+
+    def has_checked_in() -> bool:
+        database = Database(stack.database_url)
+        with database.reading() as session:
+            found = jobs.is_alive(session, f"second@{socket.gethostname()}", 30)
+        database.dispose()
+        return found
+
+    environment = {**stack.environment, "BOOTLORA_MODELS_DIR": str(folder), "OMP_NUM_THREADS": "1"}
+    return Program(name="worker-second", command=command, environment=environment, is_ready=has_checked_in, folder=ROOT)
 
 
 def named(bootlora: Bootlora, name: str, *, sha256: bool = False) -> dict[str, Any] | None:
