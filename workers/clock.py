@@ -16,10 +16,14 @@ log = structlog.get_logger()
 
 
 class Clock(threading.Thread):
-    """Runs each function at its interval in seconds. A failure is logged, and the function runs again next time."""
+    """Runs each function at its interval in seconds. A failure is logged, and the function runs again next time.
 
-    def __init__(self, chores: dict[Callable[[], object], float]):
+    `patience_seconds`: how long `stop` waits for a function that is running; after that, it ends with the process.
+    """
+
+    def __init__(self, chores: dict[Callable[[], object], float], patience_seconds: float = 10.0):
         super().__init__(name="clock", daemon=True)
+        self._patience_seconds = patience_seconds
         self._chores = chores
         self._due = dict.fromkeys(chores, 0.0)
         self._ended = threading.Event()
@@ -37,4 +41,4 @@ class Clock(threading.Thread):
 
     def stop(self) -> None:
         self._ended.set()
-        self.join(timeout=10)
+        self.join(timeout=self._patience_seconds)

@@ -340,6 +340,7 @@ XL = {"kind": "StableDiffusionXLPipeline", "unet": {"cross_attention_dim": 2048}
         ({**XL, "without": ("text_encoder_2",)}, "text_encoder_2"),
         ({"kind": "StableDiffusionXLPipeline"}, "contradict each other"),
         ({"scheduler": {"prediction_type": "sample"}}, "sample"),
+        ({"scheduler": {"_class_name": "EDMDPMSolverMultistepScheduler"}}, "EDM"),
         ({"without": ("unet",)}, "unet holds no weights"),
         ({"without": ("vae",)}, "no VAE"),
         ({"without": ("model_index.json",)}, "model_index.json"),
