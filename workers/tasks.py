@@ -70,8 +70,10 @@ class Node:
         shelf = Shelf(self.runtime)
         shelf.look()
         # They only read, so a shutdown needs not wait for them.
-        looking, hashing = {shelf.look: LOOK_SECONDS}, {shelf.hash_next: HASH_SECONDS}
-        return Clock(looking, patience_seconds=0.0), Clock(hashing, patience_seconds=0.0)
+        return (
+            Clock({shelf.look: LOOK_SECONDS}, patience_seconds=0.0),
+            Clock({shelf.hash_next: HASH_SECONDS}, patience_seconds=0.0),
+        )
 
     def work(self, job_id: str, attempt: int) -> None:
         if draining():
