@@ -5,6 +5,7 @@ The formulas here are written out anew, index by index, from the papers that `wo
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from typing import Any
@@ -326,3 +327,59 @@ def test_what_can_t_be_used_is_named_and_nothing_else_is(base, tmp_path, sides, 
     with pytest.raises(BadLora, match=why) as refused:
         files.read(written(tmp_path, tensors), base)
     assert kohya(LINEAR) in str(refused.value)
+
+
+def trained_by_peft(base, config, seed: int = 3) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray]]:
+    """The state that peft saves of an adapter on the tiny UNet, and the changes that it makes to the weights."""
+    import peft
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    unet = copy.deepcopy(base.unet)
+    model = peft.get_peft_model(unet, config)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if any(word in name for word in ("lora_", "hada_", "lokr_")):
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+    deltas = {
+        name.removeprefix("base_model.model."): layer.get_delta_weight("default").detach().double().numpy()
+        for name, layer in model.named_modules()
+        if isinstance(layer, BaseTunerLayer)
+    }
+    return peft.get_peft_model_state_dict(model), deltas
+
+
+@pytest.mark.parametrize("kind", ["LoraConfig", "LoHaConfig", "LoKrConfig"])
+def test_what_peft_saves_is_read_as_peft_applies_it(base, tmp_path, kind):
+    import peft
+
+    more: dict[str, Any] = {"lora_alpha": RANK} if kind == "LoraConfig" else {"alpha": RANK}
+    state, expected = trained_by_peft(base, getattr(peft, kind)(r=RANK, target_modules=["to_q", "conv2"], **more))
+    read = files.read(written(tmp_path, state), base)["unet"]
+    assert set(read) == set(expected)
+    for path, change in read.items():
+        weight = base.unet.get_parameter(f"{path}.weight")
+        assert_close(change.delta(weight).double().numpy(), expected[path])
+
+
+def test_what_diffusers_saves_is_read_with_its_patterns(base, tmp_path):
+    """Ranks and alphas differ by module; `save_lora_weights` keeps peft's config in the metadata."""
+    import peft
+    from diffusers import StableDiffusionPipeline
+
+    config = peft.LoraConfig(
+        r=4, lora_alpha=2, rank_pattern={"attn2.to_q": 2}, alpha_pattern={"attn2.to_q": 6},
+        target_modules=["to_q", "to_out.0"],
+    )  # fmt: skip
+    state, expected = trained_by_peft(base, config)
+    state = {key.removeprefix("base_model.model."): tensor for key, tensor in state.items()}
+    StableDiffusionPipeline.save_lora_weights(
+        str(tmp_path), unet_lora_layers=state, unet_lora_adapter_metadata=json.loads(json.dumps(plain(config)))
+    )
+    read = files.read(tmp_path / "pytorch_lora_weights.safetensors", base)["unet"]
+    assert set(read) == set(expected)
+    for path, change in read.items():
+        assert_close(change.delta(base.unet.get_parameter(f"{path}.weight")).double().numpy(), expected[path])
+
+
+def plain(config: Any) -> dict[str, Any]:
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in config.to_dict().items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def test_one_picture_becomes_a_lora(tmp_path: Path) -> None:
 
     assert {path.name for path in out.iterdir()} == {"lora", "dataset", "sheets", "report.html"}
     assert "the character LoRA is ready" in said.getvalue()
+    assert "it fits only the demo's base model, chibi" in " ".join(said.getvalue().split())
     assert_loras(out / "lora")
     assert_dataset(out / "dataset" / "1_eiei21girl")
     for name in ("round-1.png", "round-2.png", "before-after.png"):
@@ -32,7 +34,9 @@ def test_one_picture_becomes_a_lora(tmp_path: Path) -> None:
 
 
 def assert_loras(folder: Path) -> None:
-    (kohya,) = (folder / "kohya").iterdir()
+    (kohya,) = (folder / "kohya").glob("*.safetensors")
+    assert "eiei21girl" in json.loads(kohya.with_suffix(".json").read_text())["activation text"]
+    assert Image.open(kohya.with_suffix(".preview.png")).format == "PNG"
     (diffusers,) = (folder / "diffusers").iterdir()
     with safe_open(kohya, "pt") as file:
         assert any(name.startswith("lora_unet_") for name in file.keys())  # noqa: SIM118  (no dict)
