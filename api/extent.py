@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -12,7 +13,7 @@ from api.schemas.estimates import shown
 from shared import plans, projects, rounds
 from shared.catalog import kinds
 from shared.catalog.kinds import JobKind
-from shared.catalog.params import GenerateParams, Plan
+from shared.catalog.params import GenerateParams, Original, Plan
 from shared.lifecycle import RoundKind
 from shared.models import Image, Project, User
 from shared.queue import jobs, speeds
@@ -60,12 +61,19 @@ def of(
 
 
 def of_drawing(
-    session: Session, project: Project, params: GenerateParams, pictures: int, user: User, settings: Settings
+    session: Session,
+    project: Project,
+    params: GenerateParams,
+    pictures: int,
+    user: User,
+    settings: Settings,
+    originals: Sequence[Original] = (),
 ) -> dict[str, Any]:
-    """Pictures and seconds of one drawing."""
+    """Pictures and seconds of one drawing. `originals` are what some pictures are drawn from."""
+    stages = kinds.generate_stages(params, pictures, originals)
     return {
         "pictures": pictures,
-        **shown("seconds", _seconds(session, kinds.GENERATE, project, kinds.generate_stages(params, pictures))),
+        **shown("seconds", _seconds(session, kinds.GENERATE, project, stages)),
         "quota": _quota(session, user, settings, 1),
     }
 

@@ -375,10 +375,10 @@ def drawing(
         pictures=wanted,
         loras=loras.of_project(session, project, given["loras"], base_models),
     )
-    for picture in wanted:
-        if picture.original is not None and params.batch_size is not None:
-            size = replace(params, width=picture.original.width, height=picture.original.height)
-            params = replace(params, batch_size=min(params.batch_size, plans.largest_batch(size, base)))
+    for original in inputs.originals:
+        size = replace(params, width=original.width, height=original.height)
+        most = plans.largest_batch(size, base)
+        params = replace(params, batch_size=min(params.batch_size or most, most))
     return params, inputs
 
 

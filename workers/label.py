@@ -7,33 +7,38 @@ programs. Both are for files that have left the service; inside it, rows say the
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from shared.catalog import BaseModel
+from shared import prompts
 from shared.catalog.kinds import LoraInput
 from shared.catalog.params import WantedPicture
+from workers.diffusion.families.base import Family
 from workers.diffusion.generate import ResolvedParams
+
+NOT_IN_NAMES = re.compile(r"[:<>\r\n]")  # they end a name in a prompt
 
 
 def texts(
-    picture: WantedPicture, size: tuple[int, int], params: ResolvedParams, base: BaseModel, loras: Sequence[LoraInput]
+    picture: WantedPicture, size: tuple[int, int], params: ResolvedParams, base: Family, loras: Sequence[LoraInput]
 ) -> dict[str, str]:
     """Texts of a PNG by their keys. `size` is that of the file, in pixels."""
     about = _about(picture, size, params, base, loras)
-    return {"parameters": _as_a1111(about), "bootlora": json.dumps(about, ensure_ascii=False)}
+    return {"parameters": _as_a1111(about, base.kohya_clip_skip), "bootlora": json.dumps(about, ensure_ascii=False)}
 
 
 def _about(
-    picture: WantedPicture, size: tuple[int, int], params: ResolvedParams, base: BaseModel, loras: Sequence[LoraInput]
+    picture: WantedPicture, size: tuple[int, int], params: ResolvedParams, base: Family, loras: Sequence[LoraInput]
 ) -> dict[str, Any]:
     original = picture.original
     return {
         "prompt": picture.prompt,
         "negative_prompt": params.negative_prompt,
+        "prompt_syntax": params.prompt_syntax,
         "seed": picture.seed,
-        "base_model": base.name,
-        "base_sha256": base.sha256,
+        "base_model": base.row.name,
+        "base_sha256": base.row.sha256,
         "loras": [{"id": each.id, "name": each.name, "sha256": each.sha256, "weight": each.weight} for each in loras],
         "inference_steps": params.inference_steps,
         "sampler": params.sampler,
@@ -47,9 +52,15 @@ def _about(
     }
 
 
-def _as_a1111(about: dict[str, Any]) -> str:
-    """Prompt and LoRAs, then the negative prompt, then the rest in one line. Its count of clip skip begins with 1."""
-    loras = "".join(f" <lora:{each['name'] or each['id']}:{each['weight']:g}>" for each in about["loras"])
+def _as_a1111(about: dict[str, Any], clip_skip: int) -> str:
+    """Prompt and LoRAs, then the negative prompt, then the rest in one line. `clip_skip` is its word for our 0."""
+
+    def written(prompt: str) -> str:
+        return prompts.escape(prompt) if about["prompt_syntax"] == "plain" else prompt
+
+    loras = "".join(
+        f" <lora:{NOT_IN_NAMES.sub('_', each['name'] or each['id'])}:{each['weight']:g}>" for each in about["loras"]
+    )
     rest = {
         "Steps": about["inference_steps"],
         "Sampler": about["sampler"],
@@ -58,12 +69,12 @@ def _as_a1111(about: dict[str, Any]) -> str:
         "Size": f"{about['width']}x{about['height']}",
         "Model hash": about["base_sha256"][:10],
         "Model": about["base_model"],
-        "Clip skip": about["clip_skip"] + 1,
+        "Clip skip": about["clip_skip"] + clip_skip,
     }
     if about["strength"] is not None:
         rest["Denoising strength"] = f"{about['strength']:g}"
-    lines = [about["prompt"] + loras]
+    lines = [written(about["prompt"]) + loras]
     if about["negative_prompt"]:
-        lines.append(f"Negative prompt: {about['negative_prompt']}")
+        lines.append(f"Negative prompt: {written(about['negative_prompt'])}")
     lines.append(", ".join(f"{name}: {value}" for name, value in rest.items()))
     return "\n".join(lines)

@@ -186,7 +186,8 @@ def generate_pictures(query: dict[str, Any], body: dict[str, Any], project_id: s
     if query["dry_run"]:
         project = owned.project(project_id)
         params, inputs = projects.drawing(reading(), project, body, base_models(), runtime().settings)
-        shown = extent.of_drawing(reading(), project, params, len(inputs.pictures), user(), runtime().settings)
+        count = len(inputs.pictures)
+        shown = extent.of_drawing(reading(), project, params, count, user(), runtime().settings, inputs.originals)
         return jsonify(DrawingDryRunSchema().dump(shown))
     session = begin_transaction()
     project = owned.locked_project(project_id)

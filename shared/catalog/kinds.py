@@ -6,12 +6,12 @@ service adds (rows and objects of the store, as values); the result is what the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from shared import catalog, records
-from shared.catalog.params import GenerateParams, ScoreParams, TrainParams, WantedPicture
+from shared.catalog.params import GenerateParams, Original, ScoreParams, TrainParams, WantedPicture
 from shared.records import field
 
 if TYPE_CHECKING:
@@ -378,6 +378,11 @@ class GenerateInputs:
     pictures: list[WantedPicture]
     loras: list[LoraInput]
 
+    @property
+    def originals(self) -> list[Original]:
+        """What pictures are drawn from, once for each of them."""
+        return [picture.original for picture in self.pictures if picture.original]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrawnImage(StoredImage):
@@ -403,14 +408,15 @@ GENERATE = JobKind(
     params=GenerateParams,
     inputs=GenerateInputs,
     result=GenerateResult,
-    stages=lambda params, inputs: generate_stages(params, len(inputs.pictures)),
+    stages=lambda params, inputs: generate_stages(params, len(inputs.pictures), inputs.originals),
 )
 
 
-def generate_stages(params: GenerateParams, pictures: int) -> dict[str, float]:
-    """The stages of drawing so many pictures."""
+def generate_stages(params: GenerateParams, pictures: int, originals: Sequence[Original] = ()) -> dict[str, float]:
+    """The stages of drawing so many pictures, some of them from originals, which have sizes of their own."""
     area = float((params.width or 1) * (params.height or 1))
-    return {LOADING: 1, "generating": pictures * (params.inference_steps or 1) * area}
+    areas = (pictures - len(originals)) * area + sum(each.strength * each.width * each.height for each in originals)
+    return {LOADING: 1, "generating": areas * (params.inference_steps or 1)}
 
 
 KINDS: dict[str, JobKind[Any, Any, Any]] = {kind.name: kind for kind in (UPLOAD, IMPORT, CROP, SCORE, TRAIN, GENERATE)}

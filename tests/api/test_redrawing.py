@@ -10,6 +10,7 @@ import pytest
 from PIL import Image as Pixels
 
 from shared.catalog import kinds
+from shared.catalog.params import GenerateParams
 from shared.models import Job
 from tests.api.test_bad_input import problem
 from tests.factories import make_image, make_project, png
@@ -181,6 +182,17 @@ def test_large_pictures_are_drawn_few_at_once(ada: Any, project: Any, session_of
         image = make_image(session, project, width=512, height=512)
     job = ada.post(f"/v1/projects/{project.id}/generations", body(image, count=8)).json
     assert job["params"]["batch_size"] == 4  # 64 squares of 128 at once
+
+
+def test_its_work_is_what_is_drawn_of_it(ada: Any, project: Any, session_of: Any) -> None:
+    with session_of() as session:
+        image = make_image(session, project, width=256, height=512)
+    params = {"inference_steps": 10}
+    wanted = {"pictures": [*body(image, strength=0.5)["pictures"], {"prompt": "eiei21girl"}], "params": params}
+    answer = ada.post(f"/v1/projects/{project.id}/generations", wanted)
+    inputs = told(session_of, answer)
+    stages = kinds.GENERATE.stages(GenerateParams(width=128, height=128, inference_steps=10), inputs)
+    assert stages["generating"] == 10 * (0.5 * 256 * 512 + 128 * 128)
 
 
 def test_a_dry_run_keeps_no_mask(ada: Any, project: Any, image: Any, runtime: Any) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,6 @@ import pytest
 import torch
 from PIL import Image as Pixels
 
-from shared import catalog
 from shared.catalog.kinds import GENERATE, GenerateInputs, LoraInput
 from shared.catalog.params import GenerateParams, Original, StoredPicture, WantedPicture
 from shared.errors import JobFailed
@@ -119,24 +119,29 @@ def test_the_file_says_how_it_was_drawn(runtime: Runtime) -> None:
     assert json.loads(other.text["bootlora"])["image"] is None
 
 
-def test_the_file_names_the_loras_as_other_tools_do() -> None:
+def test_the_file_speaks_to_other_tools_as_they_do(runtime: Runtime) -> None:
     loras = [
-        LoraInput(id="lor_1", key="k", sha256="1" * 64, weight=0.8, name="fox-girl-3-character"),
+        LoraInput(id="lor_1", key="k", sha256="1" * 64, weight=0.8, name="fox:girl"),
         LoraInput(id="lor_2", key="k", sha256="2" * 64, weight=1.0),  # of a job that was queued before names were kept
     ]
     resolved = ResolvedParams(
         width=64, height=64, inference_steps=2, guidance_scale=3.5, sampler="euler", negative_prompt="", clip_skip=1,
-        batch_size=1, precision="fp32",
+        batch_size=1, precision="fp32", prompt_syntax="plain",
     )  # fmt: skip
-    base = replace(catalog.BASE_MODELS["chibi"], sha256="abcdef" * 10)
-    texts = label.texts(WantedPicture(prompt="her", seed=1), (64, 96), resolved, base, loras)
+    base = copy(families.load(runtime.base_models["chibi"], "cpu"))
+    base.row = replace(base.row, sha256="abcdef" * 10)
+    texts = label.texts(WantedPicture(prompt="fox (animal)", seed=1), (64, 96), resolved, base, loras)
+    weighted = replace(resolved, prompt_syntax="weighted")
+    assert (
+        label.texts(WantedPicture(prompt="(fox)", seed=1), (64, 96), weighted, base, [])["parameters"][:6] == "(fox)\n"
+    )
     assert texts["parameters"].split("\n") == [
-        "her <lora:fox-girl-3-character:0.8> <lora:lor_2:1>",
+        r"fox \(animal\) <lora:fox_girl:0.8> <lora:lor_2:1>",
         "Steps: 2, Sampler: euler, CFG scale: 3.5, Seed: 1, Size: 64x96, Model hash: abcdefabcd, Model: chibi, "
         "Clip skip: 2",
     ]
     assert json.loads(texts["bootlora"])["loras"][0] == {
-        "id": "lor_1", "name": "fox-girl-3-character", "sha256": "1" * 64, "weight": 0.8,
+        "id": "lor_1", "name": "fox:girl", "sha256": "1" * 64, "weight": 0.8,
     }  # fmt: skip
 
 

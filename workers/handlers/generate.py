@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from shared.catalog.kinds import DrawnImage, GenerateInputs, GenerateResult, StoredImage
-from shared.catalog.params import GenerateParams, WantedPicture
+from shared.catalog.params import GenerateParams, Original, WantedPicture
 from shared.errors import JobFailed
 from shared.lora_files.kinds import BadLora
 from workers import label
@@ -26,7 +26,7 @@ def run(work: Work[GenerateParams, GenerateInputs]) -> GenerateResult:
     left = [index for index in range(len(pictures)) if str(index) not in done]
     base.report_cut_texts(work, family, [each.prompt for each in pictures] + [params.negative_prompt or ""])
     adapters = [(work.fetch(each.key, each.sha256), each.weight) for each in work.inputs.loras]
-    fetch_originals(work, [pictures[index] for index in left])
+    fetch_originals(work, [pictures[index].original for index in left])
     resolved = resolve(params, family)
     work.begin("generating")
 
@@ -44,7 +44,7 @@ def run(work: Work[GenerateParams, GenerateInputs]) -> GenerateResult:
     try:
         for position, image in drawing:
             index = left[position]
-            about = label.texts(pictures[index], image.size, resolved, family.row, work.inputs.loras)
+            about = label.texts(pictures[index], image.size, resolved, family, work.inputs.loras)
             stored = work.store_image(f"{index:04}.png", image, about)
             done[str(index)] = asdict(drawn(stored, pictures[index]))
             work.save_checkpoint({"images": done})  # after each picture, so that a retry does not draw it again
@@ -56,13 +56,13 @@ def run(work: Work[GenerateParams, GenerateInputs]) -> GenerateResult:
     return GenerateResult(images=[DrawnImage(**done[str(index)]) for index in range(len(pictures))])
 
 
-def fetch_originals(work: Work[GenerateParams, GenerateInputs], pictures: Sequence[WantedPicture]) -> None:
+def fetch_originals(work: Work[GenerateParams, GenerateInputs], originals: Sequence[Original | None]) -> None:
     """Download what pictures are drawn from, before any is drawn.
 
     Raises:
         JobFailed: an original or a mask is gone or damaged; the message names the image.
     """
-    for original in [each.original for each in pictures if each.original]:
+    for original in filter(None, originals):
         for noun, stored in (("image", original.image), ("mask of image", original.mask)):
             try:
                 if stored:
