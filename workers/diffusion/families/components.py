@@ -1,4 +1,7 @@
-"""The components of a base model, from a folder or a single file: from the disk alone, and never from a pickle."""
+"""The components of a base model, from a folder or a single file: from the disk alone, and never from a pickle.
+
+Errors name files without their folders, because users read them.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,7 @@ class Components(ABC):
         if len(found) > size or len(found) < size - 1:  # some have an unused place
             raise BadCheckpoint(
                 f"base model {self.row.name}: its text encoder knows {size} tokens, and its tokenizer {len(found)}; "
-                f"put the right one into the folder {name} of {self.configs}"
+                f"put the right one into its folder {name}"
             )
         return found
 
@@ -81,7 +84,7 @@ class Components(ABC):
         """A module without weights: its parameters are on torch's meta device."""
         path = self.configs / name / "config.json"
         if not path.is_file():
-            raise BadCheckpoint(f"base model {self.row.name}: {path} is missing")
+            raise BadCheckpoint(f"base model {self.row.name}: {name}/config.json is missing")
         return empty(kind, path)
 
 
@@ -138,7 +141,7 @@ def of(row: BaseModel, layouts: Mapping[str, Layout]) -> Components:
     if path.is_dir():
         return Folder(row)
     if not path.is_file():
-        raise FileNotFoundError(f"base model {row.name}: {row.path} is neither a folder nor a file")
+        raise FileNotFoundError(f"base model {row.name}: {path.name} is neither a folder nor a file")
     if path.suffix != ".safetensors":
         raise ValueError(f"base model {row.name}: {path.name} must be a .safetensors file")
     return SingleFile(row, layouts)
@@ -163,7 +166,7 @@ def variant(folder: Path) -> str | None:
 def _from_folder(folder: Path, kind: type[Any], dtype: torch.dtype) -> Any:
     """Without an explicit dtype, transformers would take over the one stored in the file."""
     if not folder.is_dir():
-        raise BadCheckpoint(f"{folder} is missing")
+        raise BadCheckpoint(f"the folder {folder.name} is missing")
     of_kind = {"dtype": dtype} if issubclass(kind, PreTrainedModel) else {"torch_dtype": dtype}
     with _no_progress_bars():
         return kind.from_pretrained(
@@ -174,7 +177,7 @@ def _from_folder(folder: Path, kind: type[Any], dtype: torch.dtype) -> Any:
 def _noise_config(folder: Path) -> dict[str, Any]:
     path = folder / "scheduler" / "scheduler_config.json"
     if not path.is_file():
-        raise BadCheckpoint(f"{path} is missing")
+        raise BadCheckpoint("scheduler/scheduler_config.json is missing")
     return json.loads(path.read_text())
 
 
@@ -210,7 +213,7 @@ def _open(path: Path, row: BaseModel) -> Iterator[Any]:
     try:
         file = safe_open(path, framework="pt")
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"base model {row.name}: {path} is missing") from error
+        raise FileNotFoundError(f"base model {row.name}: {path.name} is missing") from error
     except SafetensorError as error:
         raise BadCheckpoint(f"base model {row.name}: {path.name} is no whole safetensors file: {error}") from error
     with file as opened:
