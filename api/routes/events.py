@@ -33,7 +33,7 @@ def list_events(query: dict[str, Any], project_id: str) -> Any:
 @blp.needs("projects:read")
 @blp.fails(404, 422)
 @blp.arguments(StreamQuery, location="query")
-@blp.response(200, {"type": "string"}, content_type="text/event-stream")
+@blp.response(200, streams.EVENTS, content_type="text/event-stream")
 def stream_project_events(query: dict[str, Any], project_id: str) -> Any:
     """Follow the events of a project as they happen (server-sent events)
 
@@ -47,7 +47,7 @@ def stream_project_events(query: dict[str, Any], project_id: str) -> Any:
 @blp.needs("projects:read")
 @blp.fails(404, 422)
 @blp.arguments(StreamQuery, location="query")
-@blp.response(200, {"type": "string"}, content_type="text/event-stream")
+@blp.response(200, streams.EVENTS, content_type="text/event-stream")
 def stream_job_events(query: dict[str, Any], job_id: str) -> Any:
     """Follow the events and progress of a job (server-sent events)
 
