@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 REQUIREMENTS := $(wildcard requirements/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-faults soak check format openapi migrate bench env base-model clean
+.PHONY: help setup demo serve test test-fast test-faults soak check format openapi migrate bench true-size env base-model clean
 
 help:  ## Show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,12 +62,15 @@ migrate: setup  ## Bring the tables of BOOTLORA_DATABASE_URL up to date
 	@$(BIN)/python -m shared.admin migrate
 
 # malloc should keep the memory of large tensors instead of returning it to the system: this saves a fifth of the time.
-bench base-model: export MALLOC_MMAP_THRESHOLD_ = 4294967296
-bench base-model: export MALLOC_TRIM_THRESHOLD_ = 4294967296
-bench: export OMP_NUM_THREADS ?= 1  # like the workers of `make serve`
+bench true-size base-model: export MALLOC_MMAP_THRESHOLD_ = 4294967296
+bench true-size base-model: export MALLOC_TRIM_THRESHOLD_ = 4294967296
+bench true-size: export OMP_NUM_THREADS ?= 1  # like the workers of `make serve`
 
 bench: setup  ## Run the benchmarks; ONLY=name for one of them
 	@$(BIN)/python -m benchmarks ONLY=$(ONLY)
+
+true-size: setup  ## Try SD 1.5 and SDXL at their true size, on a CPU; ONLY=sd15 for one of them
+	@$(BIN)/python -m benchmarks.true_size ONLY=$(ONLY)
 
 env:  ## Write .env with fresh secrets, for docker compose
 	@test ! -e .env || { echo ".env is there already; remove it to get new secrets (the old data then stays locked)"; exit 1; }
