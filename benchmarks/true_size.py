@@ -73,7 +73,7 @@ PUBLISHED = {
 }
 TRAINED = {"sd15": ("attention_ff", "all"), "sdxl": ("attention_ff",)}  # with the text encoders
 RECOGNISED = {"sd15": ("sd15", "epsilon", 512), "sdxl": ("sdxl", "epsilon", 1024)}
-# A merged LoRA keeps the weights that it changes: 8 GB for SDXL in fp32, beside 14 GB of the base model.
+# While a LoRA is merged, the weights that it changes are in memory twice: for SDXL 9 GB beside 14 GB, in fp32.
 DRAWN_WITHOUT_LORA = {"sdxl"}
 
 KINDS = {
@@ -89,6 +89,8 @@ class Wrong(Exception):
 
 
 def main(only: Sequence[str]) -> None:
+    if unknown := set(only) - set(TRAINED):
+        sys.exit(f"there is no model {', '.join(sorted(unknown))}; there are {', '.join(TRAINED)}")
     print("| model | step | peak memory | our step | bare step | ratio | what |\n|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="true-size-") as scratch:
         for family in only or TRAINED:

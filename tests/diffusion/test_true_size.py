@@ -5,42 +5,19 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 
 from benchmarks import true_size
-from shared import catalog
 from shared.catalog import BaseModel
 from tests.diffusion import tiny
 from workers.diffusion import families
 from workers.diffusion.families import clip
-from workers.diffusion.families.components import SingleFile
 from workers.diffusion.lora import kohya
 from workers.diffusion.lora.changes import LowRank
 
 SIDE = 32
-
-
-class WithoutWeights(SingleFile):
-    """The components on torch's meta device."""
-
-    def model(self, name: str, kind: type[Any], dtype: torch.dtype) -> Any:
-        return self._empty(name, kind)
-
-
-def without_weights(family: str) -> Any:
-    """A base model at true size that takes no memory."""
-    code = catalog.resolve(catalog.FAMILIES[family].code)
-    row = BaseModel(name=family, family=family, path="", resolution=512)
-    found = WithoutWeights(row, code.layouts)
-    base = object.__new__(code)
-    base.row, base.device, base.dtype = row, torch.device("meta"), torch.float16
-    base.unet = found.model("unet", UNet2DConditionModel, base.dtype)
-    base.parts = (base.unet_part(), *base.text_encoder_parts(found))
-    return base
 
 
 def untrained(weight: torch.Tensor) -> LowRank:
@@ -51,7 +28,7 @@ def untrained(weight: torch.Tensor) -> LowRank:
 
 @pytest.mark.parametrize(("family", "modules"), list(true_size.PUBLISHED))
 def test_our_keys_are_those_of_sd_scripts(family: str, modules: str) -> None:
-    base = without_weights(family)
+    base = tiny.without_weights(family)
     weights = {
         part.name: {path: untrained(part.module.get_parameter(f"{path}.weight")) for path in part.lora_paths(modules)}
         for part in base.parts

@@ -23,9 +23,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from shared import catalog
 from shared.catalog import BaseModel
 from workers.diffusion.conditioning import Placement
 from workers.diffusion.families.base import Family
+from workers.diffusion.families.components import SingleFile
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT / "models/chibi/base/tokenizer"
@@ -167,6 +169,25 @@ def copy_configs(folder: Path, target: Path) -> Path:
     """A diffusers folder without its weights: what goes with a single file."""
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.safetensors"))
     return target
+
+
+class WithoutWeights(SingleFile):
+    """The components on torch's meta device."""
+
+    def model(self, name: str, kind: type[Any], dtype: torch.dtype) -> Any:
+        return self._empty(name, kind)
+
+
+def without_weights(family: str) -> Any:
+    """A base model at true size that takes no memory."""
+    code = catalog.resolve(catalog.FAMILIES[family].code)
+    row = BaseModel(name=family, family=family, path="", resolution=512)
+    found = WithoutWeights(row, code.layouts)
+    base = object.__new__(code)
+    base.row, base.device, base.dtype = row, torch.device("meta"), torch.float16
+    base.unet = found.model("unet", UNet2DConditionModel, base.dtype)
+    base.parts = (base.unet_part(), *base.text_encoder_parts(found))
+    return base
 
 
 def make_image(seed: int, size: tuple[int, int] = (48, 48)) -> Image.Image:
