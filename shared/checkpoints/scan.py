@@ -13,6 +13,7 @@ import structlog
 
 from shared import catalog
 from shared.catalog import FAMILIES, BaseModel
+from shared.catalog.families import UNET
 from shared.checkpoints import folder, header, licenses, recognition, rows
 from shared.checkpoints.header import BadModel
 from shared.checkpoints.told import EPSILON, TITLES, Told, V, settled
@@ -120,7 +121,7 @@ class Scan:
         for path in paths:
             suffix = path.suffix.lower()
             if path.is_dir():
-                if (path / folder.INDEX).exists() or (path / "unet").is_dir() or self._sidecar(path.name).exists():
+                if (path / folder.INDEX).exists() or (path / UNET).is_dir() or self._sidecar(path.name).exists():
                     names.add(path.name)
                     yield self._place(path.name, path)
             elif suffix == SUFFIX:
