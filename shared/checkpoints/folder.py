@@ -144,7 +144,7 @@ def _whole(value: Any) -> int:
 def _add_scheduler(told: Told, folder: Path) -> None:
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     if str(scheduler.get("_class_name")).startswith("EDM"):
-        raise BadModel(f"this is a model that was trained with EDM; its noise is another one. To go on, {USE_A_BASE}")
+        raise BadModel(f"this model was trained with EDM, which uses another kind of noise. To go on, {USE_A_BASE}")
     prediction = scheduler.get("prediction_type")
     if prediction is not None and prediction not in PREDICTIONS:
         raise BadModel(
