@@ -55,8 +55,8 @@ class Places:
         with self._lock:
             if self._held[user_id] >= self._each or self._held.total() >= self._at_once:
                 raise Unavailable(
-                    f"too many requests with pictures are being processed ({self._at_once} are allowed, {self._each} of "
-                    "each user); try again in a moment",
+                    f"too many requests with pictures are being processed ({self._at_once} are allowed, {self._each} "
+                    "of each user); try again in a moment",
                     code="busy_with_pictures",
                 )
             self._held[user_id] += 1
