@@ -24,11 +24,10 @@ from shared.checkpoints.told import EPSILON, Told, V
 INDEX = "model_index.json"
 MAX_JSON_BYTES = 10_000_000  # an index of shards names every tensor
 CLASSES = {"StableDiffusionPipeline": "", "StableDiffusionXLPipeline": "sdxl"}
-PREDICTIONS = {EPSILON: EPSILON, V: V}
 WEIGHTS = {UNET: "diffusion_pytorch_model", VAE: "diffusion_pytorch_model", TEXT_ENCODER: "model"}
 SECOND = {TEXT_ENCODER_2: "model"}  # of SDXL
 VAE_FACTOR = 8  # pixels of a latent's side
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 
 
 def told_by_folder(folder: Path, name: str) -> Told:
@@ -146,7 +145,7 @@ def _add_scheduler(told: Told, folder: Path) -> None:
     if str(scheduler.get("_class_name")).startswith("EDM"):
         raise BadModel(f"this model was trained with EDM, which uses another kind of noise. To go on, {USE_A_BASE}")
     prediction = scheduler.get("prediction_type")
-    if prediction is not None and prediction not in PREDICTIONS:
+    if prediction is not None and prediction not in (EPSILON, V):
         raise BadModel(
             f"its scheduler's prediction_type is {prediction!r}, and only epsilon and v_prediction can be used"
         )

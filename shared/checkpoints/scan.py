@@ -21,10 +21,8 @@ from shared.checkpoints.told import EPSILON, TITLES, Told, V, settled
 log = structlog.get_logger()
 
 SUFFIX = ".safetensors"
-PICKLES = {
-    **dict.fromkeys(
-        (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"), "a pickle, which can run any code when it is read"
-    ),
+UNREAD = {
+    **dict.fromkeys(folder.PICKLES, "a pickle, which can run any code when it is read"),
     ".gguf": "a GGUF file, whose weights are quantised",
 }
 MAX_NAME = 100  # characters, as the API takes them
@@ -127,8 +125,8 @@ class Scan:
             elif suffix == SUFFIX:
                 names.add(path.stem)
                 yield self._place(path.stem, path)
-            elif suffix in PICKLES:
-                problem = f"this is {PICKLES[suffix]}; convert it to .safetensors"
+            elif suffix in UNREAD:
+                problem = f"this is {UNREAD[suffix]}; convert it to .safetensors"
                 names.add(path.stem)
                 yield Place(path.name, path, path.name, {}, problem)
         for path in paths:
