@@ -20,7 +20,7 @@ from api.schemas.projects import DrawingDryRunSchema, DryRunQuery, DryRunSchema
 from api.schemas.rounds import DecisionsSchema, FinishSchema, MoreCandidatesSchema, RoundSchema
 from shared import loras, projects, rounds
 from shared.catalog.params import Plan
-from shared.lifecycle import Decision
+from shared.lifecycle import Decision, ImageRole
 from shared.models import Image, Project, Round
 from shared.queue import jobs
 
@@ -82,7 +82,7 @@ def get_round(project_id: str, number: int) -> Any:
 def list_candidates(query: dict[str, Any], project_id: str, number: int) -> Any:
     """List the candidates of a round, oldest first"""
     round_ = owned.round_(project_id, number)
-    found = select(Image).where(Image.round_id == round_.id, Image.role == "candidate")
+    found = select(Image).where(Image.round_id == round_.id, Image.role == ImageRole.CANDIDATE)
     return page(reading(), found, Image, query, newest_first=False)
 
 
