@@ -14,7 +14,7 @@ from shared import plans, projects, rounds
 from shared.catalog import kinds
 from shared.catalog.kinds import JobKind
 from shared.catalog.params import GenerateParams, Original, Plan
-from shared.lifecycle import RoundKind
+from shared.lifecycle import Decision, RoundKind
 from shared.models import Image, Project, User
 from shared.queue import jobs, speeds
 from shared.queue.speeds import Seconds
@@ -93,5 +93,5 @@ def _quota(session: Session, user: User, settings: Settings, new_jobs: int) -> d
 def _references(session: Session, project: Project) -> int:
     if project.id is None:
         return 0
-    query = select(func.count()).where(Image.project_id == project.id, Image.decision == "accepted")
+    query = select(func.count()).where(Image.project_id == project.id, Image.decision == Decision.ACCEPTED)
     return session.scalar(query) or 0
