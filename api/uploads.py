@@ -55,8 +55,8 @@ class Places:
         with self._lock:
             if self._held[user_id] >= self._each or self._held.total() >= self._at_once:
                 raise Unavailable(
-                    f"too many requests carry pictures right now ({self._at_once} may, {self._each} of each user); "
-                    "try again in a moment",
+                    f"too many requests with pictures are being processed ({self._at_once} are allowed, {self._each} "
+                    "of each user); try again in a moment",
                     code="busy_with_pictures",
                 )
             self._held[user_id] += 1
@@ -151,7 +151,11 @@ def store_lora(upload: FileStorage, family: str | None) -> dict[str, Any]:
     with place:
         size_bytes = file.seek(0, os.SEEK_END)
         if size_bytes > limits.max_lora_bytes:
-            raise TooLarge(f"{size_bytes} bytes are too many; {limits.max_lora_bytes} may be", code="lora_too_large")
+            raise TooLarge(
+                f"the LoRA has {size_bytes} bytes, and {limits.max_lora_bytes} are allowed; save it as fp16 or with a "
+                "lower rank",
+                code="lora_too_large",
+            )
         columns = loras.told(file, filename, family=family, settings=limits)
         sha256 = _sha256(file)
         if loras.same_file(context.reading(), user_id, sha256) is not None:

@@ -31,6 +31,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from benchmarks.memory import peak_bytes
 from shared import catalog
 from shared.catalog import BaseModel
+from shared.catalog.families import TEXT_ENCODER, TEXT_ENCODER_2, UNET, VAE
 from shared.catalog.params import GenerateParams, TrainParams, WantedPicture
 from shared.checkpoints.header import read_header
 from shared.checkpoints.scan import Scan
@@ -77,10 +78,10 @@ RECOGNISED = {"sd15": ("sd15", "epsilon", 512), "sdxl": ("sdxl", "epsilon", 1024
 DRAWN_WITHOUT_LORA = {"sdxl"}
 
 KINDS = {
-    "unet": UNet2DConditionModel,
-    "vae": AutoencoderKL,
-    "text_encoder": CLIPTextModel,
-    "text_encoder_2": CLIPTextModelWithProjection,
+    UNET: UNet2DConditionModel,
+    VAE: AutoencoderKL,
+    TEXT_ENCODER: CLIPTextModel,
+    TEXT_ENCODER_2: CLIPTextModelWithProjection,
 }
 
 

@@ -45,7 +45,7 @@ class Commands(click.Group):
             ) from error
 
 
-class Folder(click.Path):
+class FolderPath(click.Path):
     """A folder that exists or can be created. It is checked before the command starts any work."""
 
     def __init__(self) -> None:
@@ -333,7 +333,7 @@ def watch(bootlora: Bootlora, project: str) -> None:
 @main.command()
 @click.argument("project")
 @click.argument("number", metavar="ROUND", type=int)
-@click.option("--out", type=Folder(), required=True)
+@click.option("--out", type=FolderPath(), required=True)
 @with_client
 def candidates(bootlora: Bootlora, project: str, number: int, out: Path) -> None:
     """Download a round's candidates and a contact sheet with the numbers for `curate`."""
@@ -402,7 +402,7 @@ def finish(bootlora: Bootlora, project: str, number: int, accept_fewer: bool) ->
 
 @main.command()
 @click.argument("project")
-@click.option("--out", type=Folder(), required=True)
+@click.option("--out", type=FolderPath(), required=True)
 @click.option("--round", "number", type=int, help="Take this round's LoRA and dataset. Default: the last round.")
 @with_client
 def download(bootlora: Bootlora, project: str, out: Path, number: int | None) -> None:
@@ -474,7 +474,7 @@ def delete_lora(bootlora: Bootlora, lora: str) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A grey picture as large as --image: white is drawn anew, black stays as it is.",
 )
-@click.option("--out", type=Folder(), required=True)
+@click.option("--out", type=FolderPath(), required=True)
 @with_client
 def generate(
     bootlora: Bootlora,

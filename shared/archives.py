@@ -112,7 +112,10 @@ class Archive:
     def __init__(self, file: IO[bytes], *, max_pictures: int, max_picture_bytes: int, max_bytes: int):
         self._max_picture_bytes = max_picture_bytes
         if (size_bytes := file.seek(0, os.SEEK_END)) > max_bytes:
-            raise TooLarge(f"the zip has {size_bytes} bytes; {max_bytes} may be", code="zip_too_large")
+            raise TooLarge(
+                f"the zip has {size_bytes} bytes, and {max_bytes} are allowed; split it",
+                code="zip_too_large",
+            )
         most = max(LEAST_LIST_BYTES, BYTES_PER_ENTRY * MAX_ENTRIES * max_pictures)
         with _zip_errors():
             self._zip = zipfile.ZipFile(cast(IO[bytes], _Bounded(file, most)))
@@ -122,7 +125,9 @@ class Archive:
         for info in infos:
             _check(info, max_picture_bytes)
         if (together := sum(info.file_size for info in infos)) > max_bytes:
-            raise TooLarge(f"the zip unpacks to {together} bytes; {max_bytes} may be", code="zip_too_large")
+            raise TooLarge(
+                f"the zip unpacks to {together} bytes, and {max_bytes} are allowed; split it", code="zip_too_large"
+            )
         self._infos = {_name(info): info for info in infos}
         self.left_out = {name: reason for name in self._infos if (reason := _not_taken(name))}
         self.names = sorted(self._infos.keys() - self.left_out.keys() - set(self._texts))
@@ -131,7 +136,10 @@ class Archive:
         if not self.names:
             raise Invalid(f"the zip has no picture that can be read; use {', '.join(READ)}", code="empty_zip")
         if len(self.names) > max_pictures:
-            raise TooLarge(f"{len(self.names)} pictures are in the zip; {max_pictures} may be", code="zip_too_large")
+            raise TooLarge(
+                f"the zip has {len(self.names)} pictures, and {max_pictures} are allowed; split it",
+                code="zip_too_large",
+            )
         self._text_of = {name: self._beside(name) for name in (*self.names, *self._copies)}
         for name in self._texts.keys() - set(self._text_of.values()):
             self.left_out[name] = "a caption without a picture"
@@ -300,7 +308,7 @@ def _check(info: zipfile.ZipInfo, max_picture_bytes: int) -> None:
         raise Invalid("the zip has a password; pack it without one", code="not_a_zip")
     most = MAX_CAPTION_BYTES if _suffix(name) in CAPTIONS and not _not_taken(name) else max_picture_bytes
     if info.file_size > most or info.file_size > MAX_RATIO * max(info.compress_size, 100):
-        raise TooLarge(f"{name} in the zip unpacks to more than is allowed", code="zip_too_large")
+        raise TooLarge(f"{name} in the zip unpacks to more than is allowed; leave it out", code="zip_too_large")
 
 
 def _not_taken(name: str) -> str | None:

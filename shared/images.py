@@ -22,11 +22,11 @@ from shared.catalog.kinds import (
     UploadResult,
 )
 from shared.errors import Conflict, Invalid, NotFound
-from shared.lifecycle import TERMINAL_JOB_STATES, Decision, ProjectState, RoundState
+from shared.lifecycle import TERMINAL_JOB_STATES, Decision, ImageRole, ImageSource, ProjectState, RoundState
 from shared.models import Image, Job, Project, Round
 from shared.outside.pictures import MAX_ASPECT
 
-DATASET_ROLES = ("reference", "candidate")
+DATASET_ROLES = (ImageRole.REFERENCE, ImageRole.CANDIDATE)
 MIN_CROP_SIDE = 16
 
 
@@ -87,7 +87,7 @@ def arriving(session: Session, project: Project) -> dict[Job, int]:
 
 def check_room(session: Session, project: Project, more: int, max_images: int) -> None:
     """Refuse pictures over the project's limit. Pictures of open jobs count; drawn ones don't."""
-    brought = (Image.project_id == project.id, Image.source != "generated")
+    brought = (Image.project_id == project.id, Image.source != ImageSource.GENERATED)
     count = session.scalar(select(func.count()).where(*brought)) or 0
     count += sum(arriving(session, project).values())
     if count + more > max_images:
@@ -107,7 +107,7 @@ def add_edit(session: Session, project: Project, original: Image, stored: dict[s
         round_id=original.round_id,
         parent_id=original.id,
         role=original.role,
-        source="edited",
+        source=ImageSource.EDITED,
         decision=Decision.ACCEPTED,
         view=original.view,
         framing=original.framing,
@@ -159,15 +159,15 @@ def take_crops(session: Session, job: Job, result: CropResult) -> None:
     for crop in result.crops:
         stored = asdict(crop)
         view, framing, tags = stored.pop("view") or parent.view, stored.pop("framing"), stored.pop("tags")
-        made_from = {"source": "crop", "job_id": job.id, "parent_id": parent.id}
+        made_from: dict[str, Any] = {"source": ImageSource.CROP, "job_id": job.id, "parent_id": parent.id}
         _add(session, project, _reference(project, stored, view, framing, [*tags, *others], **made_from))
 
 
-def add_drawn(session: Session, job: Job, result: GenerateResult, role: str) -> None:
+def add_drawn(session: Session, job: Job, result: GenerateResult, role: ImageRole) -> None:
     """Add the pictures that a job has drawn."""
     project = session.get_one(Project, job.project_id)
     head = captions.clean([project.trigger_word, *project.subject_tags])
-    weighted = job.params.get("prompt_syntax") == "weighted"
+    weighted = kinds.GENERATE.params_of(job).prompt_syntax == "weighted"
     for drawn in result.images:
         prompt = prompts.unweighted(drawn.prompt) if weighted else drawn.prompt
         tags = [tag for tag in captions.clean([captions.without_quality(prompt)]) if tag not in head]
@@ -176,7 +176,7 @@ def add_drawn(session: Session, job: Job, result: GenerateResult, role: str) -> 
             round_id=job.round_id,
             job_id=job.id,
             role=role,
-            source="generated",
+            source=ImageSource.GENERATED,
             tags=tags,
             **asdict(drawn),
         )
@@ -281,7 +281,7 @@ def dataset(session: Session, project_id: str) -> list[Image]:
 def pending(session: Session, round_id: str) -> list[Image]:
     """The undecided candidates of a round."""
     query = select(Image).where(
-        Image.round_id == round_id, Image.role == "candidate", Image.decision == Decision.PENDING
+        Image.round_id == round_id, Image.role == ImageRole.CANDIDATE, Image.decision == Decision.PENDING
     )
     return list(session.scalars(query.order_by(Image.created_at, Image.id)))
 
@@ -293,7 +293,7 @@ def as_input(image: Image) -> ImageInput:
 
 def original_size(image: Image) -> tuple[int, int]:
     """Width and height before the service enlarged it: small crops are stored in the base model's resolution."""
-    if image.source != "crop" or image.box is None:
+    if image.source != ImageSource.CROP or image.box is None:
         return image.width, image.height
     left, top, right, bottom = image.box
     return right - left, bottom - top
@@ -306,12 +306,12 @@ def _reference(
     framing: str | None,
     tags: list[str],
     *,
-    source: str = "upload",
+    source: ImageSource = ImageSource.UPLOAD,
     **made_from: Any,
 ) -> Image:
     return Image(
         project_id=project.id,
-        role="reference",
+        role=ImageRole.REFERENCE,
         source=source,
         decision=Decision.ACCEPTED,
         view=view,

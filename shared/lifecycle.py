@@ -37,6 +37,20 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class ImageRole(StrEnum):
+    REFERENCE = "reference"  # uploaded, imported or cropped
+    CANDIDATE = "candidate"  # drawn by a style round, to be chosen from
+    EVALUATION = "evaluation"  # drawn by a character round, to show its LoRA
+    OUTPUT = "output"  # drawn because a client asked
+
+
+class ImageSource(StrEnum):
+    UPLOAD = "upload"
+    CROP = "crop"
+    GENERATED = "generated"
+    EDITED = "edited"  # a new version that a client has sent
+
+
 class Decision(StrEnum):
     PENDING = "pending"
     ACCEPTED = "accepted"

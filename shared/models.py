@@ -129,8 +129,8 @@ class Image(Base):
     round_id: Mapped[str | None] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"), index=True)
     job_id: Mapped[str | None]
     parent_id: Mapped[str | None]  # the image that it was cropped, edited or drawn from
-    role: Mapped[str]  # reference, candidate, evaluation or output
-    source: Mapped[str]  # upload, crop, generated or edited
+    role: Mapped[str]  # an ImageRole
+    source: Mapped[str]  # an ImageSource
     state: Mapped[str] = mapped_column(default="ready")  # ready, or missing once the store has lost it
     decision: Mapped[str] = mapped_column(default="pending")
     view: Mapped[str | None]

@@ -31,6 +31,7 @@ from shared.lifecycle import (
     ROUND_MOVES,
     Curation,
     Decision,
+    ImageRole,
     JobState,
     ProjectState,
     RoundKind,
@@ -234,7 +235,7 @@ def ask_for_more(
 def decide_all(session: Session, round_: Round, decisions: dict[str, Decision]) -> None:
     """Decide about many candidates. Either all decisions are taken or none."""
     check_curating(round_)
-    query = select(Image).where(Image.round_id == round_.id, Image.role == "candidate")
+    query = select(Image).where(Image.round_id == round_.id, Image.role == ImageRole.CANDIDATE)
     candidates = {image.id: image for image in session.scalars(query)}
     for image_id, decision in decisions.items():
         if image_id not in candidates:
@@ -246,7 +247,7 @@ def decide_all(session: Session, round_: Round, decisions: dict[str, Decision]) 
 
 def standing(session: Session, round_: Round) -> dict[str, Any]:
     """The decisions about a round's candidates, and how many pictures are missing."""
-    query = select(Image.id, Image.decision).where(Image.round_id == round_.id, Image.role == "candidate")
+    query = select(Image.id, Image.decision).where(Image.round_id == round_.id, Image.role == ImageRole.CANDIDATE)
     decisions: dict[str, list[str]] = {str(decision): [] for decision in Decision}
     for image_id, decision in session.execute(query.order_by(Image.created_at, Image.id)):
         decisions[decision].append(image_id)
@@ -326,16 +327,16 @@ def take_lora(session: Session, job: Job, result: TrainResult) -> None:
 def take_drawn(session: Session, job: Job, result: GenerateResult) -> None:
     """Add drawn pictures: outputs for a client, or candidates or evaluations of a round."""
     if job.round_id is None:
-        images.add_drawn(session, job, result, "output")
+        images.add_drawn(session, job, result, ImageRole.OUTPUT)
         return
     round_ = _awaiting(session, job)
     if round_ is None:
         _take_more(session, job, result)
     elif round_.state == RoundState.GENERATING:
-        images.add_drawn(session, job, result, "candidate")
+        images.add_drawn(session, job, result, ImageRole.CANDIDATE)
         curate(session, round_)
     else:
-        images.add_drawn(session, job, result, "evaluation")
+        images.add_drawn(session, job, result, ImageRole.EVALUATION)
         complete(session, round_)
 
 
@@ -344,7 +345,7 @@ def _take_more(session: Session, job: Job, result: GenerateResult) -> None:
     round_ = _drawing_more_for(session, job)
     if round_ is None or job.cancel_requested_at is not None:
         return
-    images.add_drawn(session, job, result, "candidate")
+    images.add_drawn(session, job, result, ImageRole.CANDIDATE)
     if round_.state == RoundState.CURATING:
         _announce_candidates(session, round_)
         _curate_as_wanted(session, round_)

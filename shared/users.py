@@ -40,13 +40,13 @@ def default_scopes(allowed: list[str]) -> list[str]:
 
 def create(session: Session, name: str, role: str = "member") -> User:
     if session.scalar(select(User).where(User.name == name)):
-        raise Conflict(f"there is a user {name!r} already", code="user_exists")
+        raise Conflict(f"there is already a user {name!r}; choose another name", code="user_exists")
     user = User(name=name, role=role)
     session.add(user)
     try:
         session.flush()
     except IntegrityError:  # another request was faster
-        raise Conflict(f"there is a user {name!r} already", code="user_exists") from None
+        raise Conflict(f"there is already a user {name!r}; choose another name", code="user_exists") from None
     return user
 
 
@@ -168,7 +168,7 @@ def create_key(
     """
     lock_keys(session, user.id)
     if parent_id is not None and not is_good(session, parent_id):
-        raise Unauthorized("this API key is no longer good; ask an admin for a new one")
+        raise Unauthorized("this API key has been revoked or has expired; ask an admin for a new one")
     if expires_at is not None and expires_at <= utcnow():
         raise Invalid("a key can't expire in the past", code="expired_already")
     if scopes is not None and "admin" in scopes and user.role != "admin":

@@ -26,7 +26,7 @@ QUEUE = "io"  # carries no jobs; it lists worker-io among the workers
 COLLECT_SECONDS = 3600.0
 FORGET_SECONDS = 5.0
 REROUTE_SECONDS = 5.0
-STRAIGHTEN_SECONDS = 60.0
+REPAIR_SECONDS = 60.0
 ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -48,7 +48,7 @@ class Keeper:
         }
         slow: dict[Callable[[], object], float] = {
             self.forget: FORGET_SECONDS,
-            self.repair_in_line: STRAIGHTEN_SECONDS,
+            self.repair_in_line: REPAIR_SECONDS,
             self.collect_orphans: COLLECT_SECONDS,
         }
         self.clocks = [Clock(quick), Clock(slow)]

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from flask import jsonify
 
-from api import etags, extent, filters, owned, uploads
+from api import dry_runs, etags, filters, owned, uploads
 from api.blueprint import Blueprint
 from api.context import after, base_models, begin_transaction, reading, release, runtime, user
 from api.pagination import page, page_of
@@ -187,7 +187,7 @@ def generate_pictures(query: dict[str, Any], body: dict[str, Any], project_id: s
         project = owned.project(project_id)
         params, inputs = projects.drawing(reading(), project, body, base_models(), runtime().settings)
         count = len(inputs.pictures)
-        shown = extent.of_drawing(reading(), project, params, count, user(), runtime().settings, inputs.originals)
+        shown = dry_runs.of_drawing(reading(), project, params, count, user(), runtime().settings, inputs.originals)
         return jsonify(DrawingDryRunSchema().dump(shown))
     session = begin_transaction()
     project = owned.locked_project(project_id)
@@ -205,6 +205,6 @@ def _delete_objects(project_id: str) -> None:
 
 
 def _dry_run(project: Project) -> Any:
-    shown = extent.of(reading(), project, project.plan, user(), runtime().settings)
+    shown = dry_runs.of_plan(reading(), project, project.plan, user(), runtime().settings)
     release()
     return jsonify(DryRunSchema().dump(shown))

@@ -8,7 +8,7 @@ from flask import jsonify
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api import etags, extent, owned
+from api import dry_runs, etags, owned
 from api.blueprint import Blueprint
 from api.context import base_models, begin_transaction, reading, runtime, user
 from api.pagination import PageQuery, list_of, page, page_of
@@ -20,7 +20,7 @@ from api.schemas.projects import DrawingDryRunSchema, DryRunQuery, DryRunSchema
 from api.schemas.rounds import DecisionsSchema, FinishSchema, MoreCandidatesSchema, RoundSchema
 from shared import loras, projects, rounds
 from shared.catalog.params import Plan
-from shared.lifecycle import Decision
+from shared.lifecycle import Decision, ImageRole
 from shared.models import Image, Project, Round
 from shared.queue import jobs
 
@@ -82,7 +82,7 @@ def get_round(project_id: str, number: int) -> Any:
 def list_candidates(query: dict[str, Any], project_id: str, number: int) -> Any:
     """List the candidates of a round, oldest first"""
     round_ = owned.round_(project_id, number)
-    found = select(Image).where(Image.round_id == round_.id, Image.role == "candidate")
+    found = select(Image).where(Image.round_id == round_.id, Image.role == ImageRole.CANDIDATE)
     return page(reading(), found, Image, query, newest_first=False)
 
 
@@ -104,7 +104,7 @@ def ask_for_candidates(query: dict[str, Any], body: dict[str, Any], project_id: 
         rounds.check_curating(round_)
         loras.of_project(reading(), round_.project, body["loras"], base_models())
         drawing = round_.plan.generate
-        shown = extent.of_drawing(reading(), round_.project, drawing, body["count"], user(), runtime().settings)
+        shown = dry_runs.of_drawing(reading(), round_.project, drawing, body["count"], user(), runtime().settings)
         return jsonify(DrawingDryRunSchema().dump(shown))
     session = begin_transaction()
     round_ = owned.locked_round(project_id, number)
@@ -161,7 +161,7 @@ def _dry_run(project: Project, given: dict[str, Any]) -> Any:
     session = reading()
     plan = Plan(rounds=[projects.another_round(session, project, given, base_models())])
     number = len(rounds.of_project(session, project.id)) + 1
-    shown = extent.of(session, project, plan, user(), runtime().settings, first=number)
+    shown = dry_runs.of_plan(session, project, plan, user(), runtime().settings, first=number)
     return jsonify(DryRunSchema().dump(shown))
 
 

@@ -110,11 +110,11 @@ class ScorerChoice(Choice):
 
 
 class ImageRoleChoice(Choice):
-    words = ("reference", "candidate", "evaluation", "output")
+    words = tuple(lifecycle.ImageRole)
 
 
 class ImageSourceChoice(Choice):
-    words = ("upload", "crop", "generated", "edited")
+    words = tuple(lifecycle.ImageSource)
 
 
 class ImageStateChoice(Choice):

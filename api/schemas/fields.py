@@ -85,7 +85,7 @@ class File(Upload):
         return value
 
 
-class Picture(fields.String):
+class Base64Picture(fields.String):
     """A small picture in JSON, as base64 or as a data URL (RFC 2397) with base64. Loaded as bytes, not yet decoded."""
 
     def __init__(self, **kwargs: Any):

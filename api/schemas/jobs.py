@@ -13,11 +13,11 @@ from api.schemas.estimates import bounds, middle
 from api.schemas.estimates import shown as shown_seconds
 from api.schemas.fields import (
     Answer,
+    Base64Picture,
     IdField,
     Links,
     List,
     Metadata,
-    Picture,
     Query,
     Schema,
     StrictFloat,
@@ -146,7 +146,7 @@ class WantedPictureSchema(Schema):
             "left out; 1 starts from noise alone."
         },
     )
-    mask = Picture(
+    mask = Base64Picture(
         allow_none=True,
         load_default=None,
         metadata={

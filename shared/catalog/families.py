@@ -10,6 +10,9 @@ from shared.catalog.lineages import SDXL_LINEAGES, Lineage
 from shared.catalog.tokens import TextLimit
 from shared.catalog.vocabulary import DISCRETE_SAMPLERS, PROMPT_SYNTAXES
 
+# diffusers' words for the parts of a base model: its folders have them, and so do keys of LoRA files.
+UNET, VAE, TEXT_ENCODER, TEXT_ENCODER_2 = "unet", "vae", "text_encoder", "text_encoder_2"
+
 
 @dataclass(frozen=True)
 class FamilyRow:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from shared.catalog.families import TEXT_ENCODER, TEXT_ENCODER_2, UNET, VAE
 from shared.checkpoints.header import BadModel, read_header
 from shared.checkpoints.recognition import (
     FAMILY_OF_WIDTH,
@@ -23,11 +24,10 @@ from shared.checkpoints.told import EPSILON, Told, V
 INDEX = "model_index.json"
 MAX_JSON_BYTES = 10_000_000  # an index of shards names every tensor
 CLASSES = {"StableDiffusionPipeline": "", "StableDiffusionXLPipeline": "sdxl"}
-PREDICTIONS = {EPSILON: EPSILON, V: V}
-WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-SECOND = {"text_encoder_2": "model"}  # of SDXL
+WEIGHTS = {UNET: "diffusion_pytorch_model", VAE: "diffusion_pytorch_model", TEXT_ENCODER: "model"}
+SECOND = {TEXT_ENCODER_2: "model"}  # of SDXL
 VAE_FACTOR = 8  # pixels of a latent's side
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 
 
 def told_by_folder(folder: Path, name: str) -> Told:
@@ -42,7 +42,7 @@ def told_by_folder(folder: Path, name: str) -> Told:
         raise BadModel(
             f"{INDEX} says that this is a {kind}, and only {' and '.join(CLASSES)} can be used; {USE_A_BASE}"
         )
-    unet = read_json(folder / "unet" / "config.json")
+    unet = read_json(folder / UNET / "config.json")
     told = Told()
     _check_input(unet)
     _add_family(told, unet, CLASSES[kind])
@@ -53,14 +53,14 @@ def told_by_folder(folder: Path, name: str) -> Told:
     variants, stored = set(), ""
     for part, stem in (WEIGHTS | (SECOND if CLASSES[kind] else {})).items():
         files = weights(folder / part, stem)
-        if not files and part == "vae":
+        if not files and part == VAE:
             told.has_vae = False
             continue
         if not files:
             raise BadModel(_without_weights(folder / part))
         variants.add(_variant(files[0], stem))
         dtypes = Counter(_dtype(file) for file in files)
-        stored = dtypes.most_common(1)[0][0] if part == "unet" else stored
+        stored = dtypes.most_common(1)[0][0] if part == UNET else stored
     if variant := max(variants):
         told.notes.append(f"some of its weights are there as {variant} only")
     told.notes.append(f"its UNet is stored in {PRECISIONS.get(stored, stored)}")
@@ -143,9 +143,9 @@ def _whole(value: Any) -> int:
 def _add_scheduler(told: Told, folder: Path) -> None:
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     if str(scheduler.get("_class_name")).startswith("EDM"):
-        raise BadModel(f"this is a model that was trained with EDM; its noise is another one. To go on, {USE_A_BASE}")
+        raise BadModel(f"this model was trained with EDM, which uses another kind of noise. To go on, {USE_A_BASE}")
     prediction = scheduler.get("prediction_type")
-    if prediction is not None and prediction not in PREDICTIONS:
+    if prediction is not None and prediction not in (EPSILON, V):
         raise BadModel(
             f"its scheduler's prediction_type is {prediction!r}, and only epsilon and v_prediction can be used"
         )

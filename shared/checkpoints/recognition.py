@@ -130,7 +130,7 @@ def _refuse_other_files(header: Header) -> None:
     keys = header.tensors.keys()
     for key, what in EDM.items():
         if key in keys:
-            raise BadModel(f"this is {what}; its noise is another one. To go on, {USE_A_BASE}")
+            raise BadModel(f"this is {what}, which uses another kind of noise. To go on, {USE_A_BASE}")
     if len(keys) <= MOST_EMBEDDINGS and EMBEDDING & set(keys):
         raise BadModel(f"this is an embedding (textual inversion), not a base model; {USE_A_BASE}")
     for what, words in OTHER_FILES.items():

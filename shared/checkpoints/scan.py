@@ -13,6 +13,7 @@ import structlog
 
 from shared import catalog
 from shared.catalog import FAMILIES, BaseModel
+from shared.catalog.families import UNET
 from shared.checkpoints import folder, header, licenses, recognition, rows
 from shared.checkpoints.header import BadModel
 from shared.checkpoints.told import EPSILON, TITLES, Told, V, settled
@@ -20,10 +21,8 @@ from shared.checkpoints.told import EPSILON, TITLES, Told, V, settled
 log = structlog.get_logger()
 
 SUFFIX = ".safetensors"
-PICKLES = {
-    **dict.fromkeys(
-        (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"), "a pickle, which can run any code when it is read"
-    ),
+UNREAD = {
+    **dict.fromkeys(folder.PICKLES, "a pickle, which can run any code when it is read"),
     ".gguf": "a GGUF file, whose weights are quantised",
 }
 MAX_NAME = 100  # characters, as the API takes them
@@ -120,14 +119,14 @@ class Scan:
         for path in paths:
             suffix = path.suffix.lower()
             if path.is_dir():
-                if (path / folder.INDEX).exists() or (path / "unet").is_dir() or self._sidecar(path.name).exists():
+                if (path / folder.INDEX).exists() or (path / UNET).is_dir() or self._sidecar(path.name).exists():
                     names.add(path.name)
                     yield self._place(path.name, path)
             elif suffix == SUFFIX:
                 names.add(path.stem)
                 yield self._place(path.stem, path)
-            elif suffix in PICKLES:
-                problem = f"this is {PICKLES[suffix]}; convert it to .safetensors"
+            elif suffix in UNREAD:
+                problem = f"this is {UNREAD[suffix]}; convert it to .safetensors"
                 names.add(path.stem)
                 yield Place(path.name, path, path.name, {}, problem)
         for path in paths:

@@ -7,6 +7,7 @@ writes LoHa and LoKr under kohya's names.
 
 from __future__ import annotations
 
+from shared.catalog.families import TEXT_ENCODER, UNET
 from shared.lora_files.modules import Module
 
 DOWN, UP, MID, ALPHA = "down", "up", "mid", "alpha"
@@ -58,19 +59,19 @@ def unread(key: str) -> str | None:
 def names(module: Module) -> list[str]:
     """All the names that files have for a module."""
     under = module.path.replace(".", "_")
-    if module.part == "unet":
+    if module.part == UNET:
         names = [f"lora_unet_{under}", f"lycoris_{under}"]
         names += [f"{prefix}{module.path}" for prefix in ("unet.", "", "base_model.model.", "unet.base_model.model.")]
         if module.original:
             names += [f"lora_unet_{module.original.replace('.', '_')}", f"diffusion_model.{module.original}"]
         return names
     short = module.path.removeprefix("text_model.")
-    prefixes = ("lora_te_", "lora_te1_") if module.part == "text_encoder" else ("lora_te2_",)
+    prefixes = ("lora_te_", "lora_te1_") if module.part == TEXT_ENCODER else ("lora_te2_",)
     return [
         *(f"{prefix}{under}" for prefix in prefixes),
         *dict.fromkeys((f"{module.part}.{module.path}", f"{module.part}.{short}")),
         f"{module.part}.base_model.model.{module.path}",
-        *([f"base_model.model.{module.path}"] if module.part == "text_encoder" else []),
+        *([f"base_model.model.{module.path}"] if module.part == TEXT_ENCODER else []),
     ]
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from shared.catalog.families import TEXT_ENCODER, TEXT_ENCODER_2, UNET
+
 Shape = tuple[int, ...]
 
 
@@ -18,7 +20,7 @@ Shape = tuple[int, ...]
 class Module:
     """A linear layer or a convolution."""
 
-    part: str  # diffusers' word for the model that it is in: unet, text_encoder or text_encoder_2
+    part: str  # diffusers' word for the model that it is in
     path: str  # in text encoders with `text_model.`
     shape: Shape  # of its weight: (out, in) or (out, in, height, width)
     original: str = ""  # its path in the code of Stability (sgm) and CompVis; UNets have one
@@ -56,7 +58,7 @@ class UNet:
 
     def modules(self) -> Iterator[Module]:
         for path, original, shape in self._modules():
-            yield Module("unet", path, shape, original)
+            yield Module(UNET, path, shape, original)
 
     def _modules(self) -> Iterator[tuple[str, str, Shape]]:
         first, time = self.channels[0], 4 * self.channels[0]
@@ -134,7 +136,7 @@ class UNet:
 class TextEncoder:
     """What the modules of a text encoder of CLIP follow from."""
 
-    part: str = "text_encoder"
+    part: str = TEXT_ENCODER
     width: int
     inner: int  # width of the feed-forward layers
     layers: int
@@ -152,7 +154,7 @@ class TextEncoder:
 
 
 CLIP_L = TextEncoder(width=768, inner=3072, layers=12)
-BIG_G = TextEncoder(part="text_encoder_2", width=1280, inner=5120, layers=32, projected=1280)
+BIG_G = TextEncoder(part=TEXT_ENCODER_2, width=1280, inner=5120, layers=32, projected=1280)
 SD_CHANNELS, SD_ATTENDS, SD_DEPTHS = (320, 640, 1280, 1280), (True, True, True, False), (1, 1, 1, 1)
 MODELS: Mapping[str, Sequence[UNet | TextEncoder]] = {
     "sd15": (

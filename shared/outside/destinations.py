@@ -98,7 +98,7 @@ class Destinations:
 def parse(url: str) -> Destination:
     """Parse a URL strictly. URLs that two parsers might read differently are refused."""
     if len(url) > MAX_URL:
-        raise _refused(f"the URL is {len(url)} characters long and may be {MAX_URL}")
+        raise _refused(f"the URL is {len(url)} characters long, and {MAX_URL} are allowed; use a shorter one")
     if re.search(r"[\s\x00-\x20\x7f\\]", url):
         raise _refused("the URL has spaces, control characters or backslashes in it")
     try:

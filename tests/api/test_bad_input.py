@@ -14,17 +14,8 @@ from shared import catalog
 from shared.catalog.tokens import CLIP
 from shared.models import Event, Image, Job, Project, User
 from tests.api.bodies import PROJECT, upload
+from tests.api.problems import problem
 from tests.factories import make_curating, make_image, make_project, png
-
-
-def problem(answer: Any, status: int, code: str) -> dict[str, Any]:
-    assert (answer.status_code, answer.json["code"]) == (status, code), answer.json
-    assert answer.content_type == "application/problem+json"
-    assert answer.json["type"] == f"urn:bootlora:problem:{code}"
-    assert answer.json["status"] == status
-    assert answer.json["instance"].endswith(answer.headers["X-Request-Id"])
-    assert answer.json["detail"]
-    return answer.json
 
 
 @pytest.mark.parametrize(

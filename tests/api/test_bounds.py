@@ -11,7 +11,7 @@ from marshmallow import Schema, ValidationError, fields
 
 from api.problems import MAX_ERRORS
 from tests.api.bodies import PROJECT
-from tests.api.test_bad_input import problem
+from tests.api.problems import problem
 
 
 def request_schemas(app: Flask) -> Iterator[tuple[str, Schema]]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from shared.outside import decoder, pictures
 from tests.api.bodies import PROJECT, upload
-from tests.api.test_pictures import LIMITS, chunk, clean, raw_png
+from tests.api.files import LIMITS, chunk, clean, raw_png
 from tests.factories import png
 from tests.profiles import SRGB, cmyk_profile, grey_profile, rgb_profile
 

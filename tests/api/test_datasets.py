@@ -23,7 +23,7 @@ from shared.outside import pictures
 from shared.queue import jobs
 from tests.api.bodies import PROJECT, upload, zipped
 from tests.api.conftest import ON_BOTH, Caller
-from tests.api.test_bad_input import problem
+from tests.api.problems import problem
 from tests.factories import png
 from workers.runner import run_job
 

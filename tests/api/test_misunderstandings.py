@@ -13,7 +13,7 @@ from shared import users
 from shared.outside.db import Database
 from tests.api.bodies import PROJECT, upload
 from tests.api.conftest import SECRET
-from tests.api.test_bad_input import problem
+from tests.api.problems import problem
 from tests.factories import png
 
 FORM = "multipart/form-data"

@@ -12,7 +12,7 @@ from PIL import Image as Pixels
 from shared.catalog import kinds
 from shared.catalog.params import GenerateParams
 from shared.models import Job
-from tests.api.test_bad_input import problem
+from tests.api.problems import problem
 from tests.factories import make_image, make_project, png
 
 

@@ -11,7 +11,7 @@ from shared import images
 from shared.catalog.kinds import DrawnImage, GenerateResult
 from shared.models import Image
 from tests.api.bodies import PROJECT, upload
-from tests.api.test_bad_input import problem
+from tests.api.problems import problem
 from tests.factories import make_job, make_project
 
 FOX = {"feature_tags": [r"fox \(animal\)", "(long hair:1.2)", "^_^"]}

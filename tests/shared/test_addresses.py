@@ -10,7 +10,7 @@ from environs import EnvValidationError
 from shared import addresses
 from shared.addresses import Store
 from shared.settings import Settings
-from tests.shared.test_settings import NEEDED
+from tests.shared.environment import NEEDED
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,7 @@ def act_at_random(runtime: Runtime, places: list[tuple[User, Project]], seed: in
                         jobs.check_in(session, f"{queue}@{seed}", queue, 2)
                         jobs.wake(session, queue)
                 case 3:
-                    straighten(runtime)
+                    repair_in_line(runtime)
                 case 4:
                     with runtime.transaction() as session:
                         move_or_reroute(session, job)
@@ -334,7 +334,7 @@ def work_on(runtime: Runtime, turn: Turn, worker: str, following: str) -> None:
             make_job(session, session.get_one(Project, held.project_id), following)
 
 
-def test_who_submits_while_the_line_is_straightened_stands_in_it(
+def test_a_job_that_is_submitted_while_the_line_is_repaired_is_dispatched(
     runtime: Runtime, user: User, project: Project
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
@@ -346,16 +346,14 @@ def test_who_submits_while_the_line_is_straightened_stands_in_it(
     assert take_next(runtime) == Turn("gpu", job.id, 1, "chibi")
 
 
-def test_the_line_is_straightened_without_those_who_are_submitting(
-    runtime: Runtime, user: User, project: Project
-) -> None:
+def test_the_line_is_repaired_without_users_who_are_submitting(runtime: Runtime, user: User, project: Project) -> None:
     with ThreadPoolExecutor(1) as pool, runtime.transaction() as session:
         job = make_job(session, project)
-        assert pool.submit(straighten, runtime).result(timeout=30) == 0
+        assert pool.submit(repair_in_line, runtime).result(timeout=30) == 0
     assert take_next(runtime) == Turn("gpu", job.id, 1, "chibi")
 
 
-def straighten(runtime: Runtime) -> int:
+def repair_in_line(runtime: Runtime) -> int:
     with runtime.transaction() as session:
         return turns.repair_in_line(session)
 

@@ -18,7 +18,7 @@ from shared.runtime import Runtime
 from shared.settings import Settings
 from tests.domain import make_project, make_runtime, make_user
 from tests.servers import Postgres
-from tests.shared.test_settings import NEEDED
+from tests.shared.environment import NEEDED
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.servers)])

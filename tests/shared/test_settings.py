@@ -9,13 +9,7 @@ import pytest
 
 from embedded.stack import ROOT
 from shared.settings import Settings
-
-NEEDED = {
-    "BOOTLORA_DATABASE_URL": "sqlite:////tmp/x.db",
-    "BOOTLORA_BROKER_URL": "memory://",
-    "BOOTLORA_STORAGE_URL": "file:///tmp/x",
-    "BOOTLORA_SECRET_KEY": "a secret for tests, 32 characters and more",
-}
+from tests.shared.environment import NEEDED
 
 
 @pytest.mark.parametrize(("said", "meant"), [("true", True), ("no", False), ("1", True)])

@@ -62,7 +62,7 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class Batch:
+class DrawingBatch:
     """Pictures that are drawn at once."""
 
     indices: Sequence[int]
@@ -116,7 +116,7 @@ def generate(
         yield from zip(batch.indices, images, strict=True)
 
 
-def alike(pictures: Sequence[WantedPicture], params: ResolvedParams) -> list[Batch]:
+def alike(pictures: Sequence[WantedPicture], params: ResolvedParams) -> list[DrawingBatch]:
     """Batches of pictures that have one size and take the same steps."""
     groups: dict[tuple[tuple[int, int], float | None], list[int]] = defaultdict(list)
     for index, picture in enumerate(pictures):
@@ -126,7 +126,7 @@ def alike(pictures: Sequence[WantedPicture], params: ResolvedParams) -> list[Bat
         else:
             groups[(original.width, original.height), original.strength].append(index)
     return [
-        Batch(indices, size, strength)
+        DrawingBatch(indices, size, strength)
         for (size, strength), group in groups.items()
         for indices in batched(group, params.batch_size)
     ]
@@ -155,7 +155,7 @@ def encode(base: Family, pictures: Sequence[WantedPicture], params: ResolvedPara
 def draw(
     base: Family,
     pictures: Sequence[WantedPicture],
-    batch: Batch,
+    batch: DrawingBatch,
     prompts: Prompts,
     params: ResolvedParams,
     tick: Callable[[], None],
@@ -184,7 +184,7 @@ def denoise(
     conditioning: Conditioning,
     params: ResolvedParams,
     tick: Callable[[], None],
-    batch: Batch,
+    batch: DrawingBatch,
     kept: Kept | None,
 ) -> Tensor:
     """Latents (batch, channels, ...) from noise. With guidance, the conditioning has twice the rows, negative first."""

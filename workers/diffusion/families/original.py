@@ -29,7 +29,7 @@ class Tensors(Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorPlace:
     """Where a parameter lies in a file."""
 
     key: str
@@ -48,7 +48,7 @@ class Layout:
     """How a module is spelled: `place` says where a parameter lies, behind one of `prefixes`."""
 
     prefixes: tuple[str, ...]  # the first is the one that we write
-    place: Callable[[str, Mapping[str, Any]], Place]  # by the parameter's name, and the module's config
+    place: Callable[[str, Mapping[str, Any]], TensorPlace]  # by the parameter's name, and the module's config
 
     def load(self, tensors: Tensors, model: nn.Module, dtype: torch.dtype) -> None:
         """Give an empty module (on torch's meta device) its weights, on the CPU and in `dtype`.
@@ -94,7 +94,7 @@ class Layout:
                 found[key] = (tensor.T if place.transposed else _unfolded(place.key, tensor)).contiguous()
         return found | {key: torch.cat([parts[n] for n in range(3)]) for key, parts in thirds.items()}
 
-    def _prefix(self, known: Collection[str], places: Iterable[Place]) -> str:
+    def _prefix(self, known: Collection[str], places: Iterable[TensorPlace]) -> str:
         """The prefix behind which most of a module lies."""
         keys = [place.key for place in places]
         return max(self.prefixes, key=lambda prefix: sum(prefix + key in known for key in keys))
@@ -157,9 +157,9 @@ def unet_path(path: str, config: Mapping[str, Any]) -> str:
     return f"output_blocks.{block * (layers + 1) + number}.{place}.{RESNET.get(rest, rest)}"
 
 
-def _unet_place(name: str, config: Mapping[str, Any]) -> Place:
+def _unet_place(name: str, config: Mapping[str, Any]) -> TensorPlace:
     path, _, kind = name.rpartition(".")
-    return Place(f"{unet_path(path, config)}.{kind}")
+    return TensorPlace(f"{unet_path(path, config)}.{kind}")
 
 
 # VAE
@@ -181,11 +181,11 @@ VAE_NAMES = (
 )
 
 
-def _vae_place(name: str, config: Mapping[str, Any]) -> Place:
+def _vae_place(name: str, config: Mapping[str, Any]) -> TensorPlace:
     for ours, theirs in VAE_NAMES:
         name = name.replace(ours, theirs)
     levels = len(config["block_out_channels"])
-    return Place(re.sub(r"up_blocks\.(\d+)", lambda found: f"up.{levels - 1 - int(found[1])}", name))
+    return TensorPlace(re.sub(r"up_blocks\.(\d+)", lambda found: f"up.{levels - 1 - int(found[1])}", name))
 
 
 # text encoders
@@ -203,19 +203,19 @@ OPEN_CLIP_NAMES = (
 )
 
 
-def _clip_place(name: str, config: Mapping[str, Any]) -> Place:
-    return Place(name.removeprefix("text_model."))
+def _clip_place(name: str, config: Mapping[str, Any]) -> TensorPlace:
+    return TensorPlace(name.removeprefix("text_model."))
 
 
-def _open_clip_place(name: str, config: Mapping[str, Any]) -> Place:
+def _open_clip_place(name: str, config: Mapping[str, Any]) -> TensorPlace:
     name = name.removeprefix("text_model.")
     if name == "text_projection.weight":
-        return Place("text_projection", transposed=True)
+        return TensorPlace("text_projection", transposed=True)
     for ours, theirs in OPEN_CLIP_NAMES:
         name = name.replace(ours, theirs)
     if found := re.fullmatch(r"(.+\.attn\.)([qkv])_proj\.(weight|bias)", name):
-        return Place(f"{found[1]}in_proj_{found[3]}", third="qkv".index(found[2]))
-    return Place(name)
+        return TensorPlace(f"{found[1]}in_proj_{found[3]}", third="qkv".index(found[2]))
+    return TensorPlace(name)
 
 
 UNET = Layout(("model.diffusion_model.",), _unet_place)

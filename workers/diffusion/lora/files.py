@@ -127,7 +127,7 @@ def _full_path(part: Part, path: str) -> str:
 def _originals(part: Part) -> dict[str, str]:
     """The paths of a UNet's modules, with those that Stability's code has for them."""
     config = getattr(part.module, "config", {})
-    if part.name != "unet" or "block_out_channels" not in config:
+    if part.role is not Role.DENOISER or "block_out_channels" not in config:
         return {}
     return {module.path: module.original for module in UNet.of(config).modules()}
 

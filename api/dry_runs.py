@@ -1,4 +1,4 @@
-"""The amount of work of a plan, for dry runs."""
+"""What dry runs answer: the work of a plan or of a drawing."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from shared import plans, projects, rounds
 from shared.catalog import kinds
 from shared.catalog.kinds import JobKind
 from shared.catalog.params import GenerateParams, Original, Plan
-from shared.lifecycle import RoundKind
+from shared.lifecycle import Decision, RoundKind
 from shared.models import Image, Project, User
 from shared.queue import jobs, speeds
 from shared.queue.speeds import Seconds
 from shared.settings import Settings
 
 
-def of(
+def of_plan(
     session: Session, project: Project, plan: Plan, user: User, settings: Settings, *, first: int = 1
 ) -> dict[str, Any]:
     """Steps, pictures and seconds of each round of a plan, if its candidates are drawn once.
@@ -30,7 +30,7 @@ def of(
         first: the number of its first round.
     """
     have = max(projects.MIN_REFERENCES, _references(session, project))
-    extents, seconds = [], list[Seconds]()
+    per_round, seconds = [], list[Seconds]()
     for number, round_ in enumerate(plan.rounds, first):
         style = round_.kind == RoundKind.STYLE
         wanted = plans.candidates(max(0, round_.target - have), round_)
@@ -38,7 +38,7 @@ def of(
         training = _seconds(session, kinds.TRAIN, project, kinds.train_stages(round_.train, have))
         drawing = _seconds(session, kinds.GENERATE, project, kinds.generate_stages(round_.generate, pictures))
         seconds.append(training + drawing)
-        extents.append(
+        per_round.append(
             {
                 "number": number,
                 "kind": round_.kind,
@@ -51,12 +51,12 @@ def of(
         have = max(have, round_.target) if style else have
     return {
         "plan": plan,
-        "rounds": extents,
-        "train_steps": sum(each["train_steps"] for each in extents),
-        "pictures": sum(each["pictures"] for each in extents),
+        "rounds": per_round,
+        "train_steps": sum(each["train_steps"] for each in per_round),
+        "pictures": sum(each["pictures"] for each in per_round),
         **shown("seconds", sum(seconds, speeds.NO_TIME)),
         "warnings": projects.warnings(project, base_models),
-        "quota": _quota(session, user, settings, 2 * len(extents)),
+        "quota": _quota(session, user, settings, 2 * len(per_round)),
     }
 
 
@@ -93,5 +93,5 @@ def _quota(session: Session, user: User, settings: Settings, new_jobs: int) -> d
 def _references(session: Session, project: Project) -> int:
     if project.id is None:
         return 0
-    query = select(func.count()).where(Image.project_id == project.id, Image.decision == "accepted")
+    query = select(func.count()).where(Image.project_id == project.id, Image.decision == Decision.ACCEPTED)
     return session.scalar(query) or 0
