@@ -252,9 +252,19 @@ def _read(path: Path, name: str) -> Told | str:
 
 def _printable(model: BaseModel) -> BaseModel:
     """A base model whose texts any table and any terminal can hold, whatever stands in its file."""
-    texts = {name: _marked(" ".join(getattr(model, name).split())) for name in ("license", "description", "problem")}
-    path = _marked(model.path) if model.problem else model.path
-    return replace(model, name=_marked(model.name), path=path, notes=tuple(map(_marked, model.notes)), **texts)
+    return replace(
+        model,
+        name=_marked(model.name),
+        path=_marked(model.path) if model.problem else model.path,
+        license=_on_one_line(model.license),
+        description=_on_one_line(model.description),
+        problem=_on_one_line(model.problem),
+        notes=tuple(_on_one_line(note) for note in model.notes),
+    )
+
+
+def _on_one_line(text: str) -> str:
+    return _marked(" ".join(text.split()))
 
 
 def _marked(text: str) -> str:
