@@ -298,6 +298,17 @@ def test_a_name_or_text_that_no_table_can_hold_stops_nothing(look: Look) -> None
     assert "\0" not in look({"odd\0key": (2, 2)}, name="other").problem
 
 
+@pytest.mark.parametrize(
+    "license",
+    [
+        *("CC-BY-NC-4.0", "non-commercial", "Not for commercial use (after Apache 2.0)", "MIT, but no commercial use"),
+        *("OpenRAIL; noncommercial", "commercial use is not allowed; CC0 in parts", "prohibits commercial use, MIT"),
+    ],
+)
+def test_a_licence_that_forbids_commercial_use_is_told_whatever_else_it_names(look: Look, license: str) -> None:
+    assert look(SD1, metadata={"modelspec.license": license}).commercial_use == "no"
+
+
 def test_zero_terminal_snr_without_v_is_a_contradiction(look: Look) -> None:
     assert "predicts epsilon, which learns nothing at the last time" in look(SDXL | {"ztsnr": ()}).problem
     assert look(sidecar='prediction_type = "v_prediction"').problem == ""
