@@ -102,6 +102,7 @@ def ask_for_candidates(query: dict[str, Any], body: dict[str, Any], project_id: 
     if query["dry_run"]:
         round_ = owned.round_(project_id, number)
         rounds.check_curating(round_)
+        projects.base_of(round_.project, base_models())
         loras.of_project(reading(), round_.project, body["loras"], base_models())
         drawing = round_.plan.generate
         shown = dry_runs.of_drawing(reading(), round_.project, drawing, body["count"], user(), runtime().settings)

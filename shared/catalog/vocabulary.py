@@ -41,9 +41,9 @@ VIEWS_FROM = ("style_lora",)
 
 CROP_MODES = ("quadrants", "boxes", "auto")
 
-# The scorers of candidates, with their code.
-INTENDED_USES = ("commercial", "non_commercial")
 INTENDED_USES = ("commercial", "non_commercial")  # of a project
+
+# The scorers of candidates, with their code.
 SCORERS = {
     "plain": "workers.scorers.plain:score",  # colours and their positions, for pictures of any kind
     "reader": "workers.scorers.reader:score",  # attributes and views of the chibi world

@@ -15,6 +15,7 @@ import msgspec
 
 MAX_HEADER_BYTES = 100_000_000  # as the library of the format allows
 MAX_TENSORS = 100_000
+MAX_DIMENSIONS = 64  # of a tensor, as torch allows
 BITS = {
     "F64": 64, "I64": 64, "U64": 64, "C64": 64, "F32": 32, "I32": 32, "U32": 32,
     "F16": 16, "BF16": 16, "I16": 16, "U16": 16, "I8": 8, "U8": 8, "BOOL": 8,
@@ -100,6 +101,8 @@ def _check_start(begins: bytes, size: int, length: int) -> None:
         raise BadModel(
             f"the file is truncated: its header has {length} bytes, the file only {size}; copy or download it again"
         )
+    if begins[8:9] != b"{":  # as the format says; blanks before it would hide a header from limits
+        raise BadModel("the header can't be read, so this is no .safetensors file: it doesn't begin with {")
 
 
 def _decoded(written: bytes) -> tuple[dict[str, _Entry], dict[str, str]]:
@@ -124,6 +127,11 @@ def _check_places(entries: dict[str, _Entry], size: int) -> None:
         begin, until = each.data_offsets
         if each.dtype not in BITS:
             raise BadModel(f"the tensor {name} is of the unknown type {each.dtype!r}")
+        if len(each.shape) > MAX_DIMENSIONS:  # the product of very many sides takes hours
+            raise BadModel(
+                f"the tensor {name} has {len(each.shape)} dimensions, and {MAX_DIMENSIONS} are allowed; "
+                "download the file again"
+            )
         if any(side < 0 for side in each.shape):
             raise BadModel(f"the tensor {name} has the impossible shape {each.shape}; download the file again")
         needed = math.prod(each.shape) * BITS[each.dtype]

@@ -8,7 +8,12 @@ from shared.catalog.bases import UNKNOWN
 
 # (words of the licence's name, commercial use, hosting); the first that is found counts.
 USES = (
-    (r"non-?\s?commercial|cc[- ]by[- ]nc|research[- ]only|noobai|circlestone", "no", "no"),
+    (
+        r"non-?\s?commercial|cc[- ]by[- ]nc|research[- ]only|noobai|circlestone"
+        r"|\b(?:no|not for|forbids|prohibits) commercial|commercial use (?:is )?(?:not|forbidden|prohibited)",
+        "no",
+        "no",
+    ),
     (r"open ?rail", "yes", "yes"),
     (r"apache|\bmit\b|\bbsd\b|cc0|cc[- ]by[- ](?:4|sa)", "yes", "yes"),
     (r"pony", "ask", "no"),

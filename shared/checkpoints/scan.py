@@ -26,6 +26,7 @@ UNREAD = {
     ".gguf": "a GGUF file, whose weights are quantised",
 }
 MAX_NAME = 100  # characters, as the API takes them
+MARK = "\N{REPLACEMENT CHARACTER}"  # in place of one that can't be shown
 MAX_FILES = 1_000  # in a diffusers folder
 
 Stamp = tuple[tuple[str, int, int], ...]  # of each file: its name, size and time of change in nanoseconds
@@ -65,7 +66,8 @@ class Scan:
             elif place.name in found:
                 first = Path(found[place.name].path).name
                 place.problem = f"two entries have this name: {first} and {place.where}; rename one of them"
-            found[place.name] = self._model(place, sha256_of)
+            model = _printable(self._model(place, sha256_of))
+            found[model.name] = model
         return found
 
     # where they are
@@ -101,10 +103,11 @@ class Scan:
         for name, row in listed.items():
             where = f"{self._file.name}, row [{name}]"
             try:
+                _check_name(name)
                 given = rows.checked(row, where, self._file.parent)
                 yield Place(name, Path(given.get("path", self._file)), where, given)
             except BadModel as error:
-                yield Place(name, self._file, where, {}, str(error))
+                yield Place(name[:MAX_NAME], self._file, where, {}, str(error))
 
     def _entries(self) -> Iterator[Place]:
         if self._dir is None:
@@ -141,8 +144,7 @@ class Scan:
         """An entry of the folder, with its sidecar."""
         sidecar = self._sidecar(name)
         try:
-            if len(name) > MAX_NAME or not name.isprintable():
-                raise BadModel(f"its name must have at most {MAX_NAME} printable characters; rename it")
+            _check_name(name)
             if not sidecar.exists():
                 return Place(name, path, path.name)
             row = rows.checked(rows.read_file(sidecar), sidecar.name, sidecar.parent, without=("path",))
@@ -247,8 +249,34 @@ def _read(path: Path, name: str) -> Told | str:
         return str(error)
 
 
+def _printable(model: BaseModel) -> BaseModel:
+    """A base model whose texts any table and any terminal can hold, whatever stands in its file."""
+    return replace(
+        model,
+        name=_marked(model.name),
+        path=_marked(model.path) if model.problem else model.path,
+        license=_on_one_line(model.license),
+        description=_on_one_line(model.description),
+        problem=_on_one_line(model.problem),
+        notes=tuple(_on_one_line(note) for note in model.notes),
+    )
+
+
+def _on_one_line(text: str) -> str:
+    return _marked(" ".join(text.split()))
+
+
+def _marked(text: str) -> str:
+    return "".join(letter if letter.isprintable() else MARK for letter in text)
+
+
+def _check_name(name: str) -> None:
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise BadModel(f"its name must have at most {MAX_NAME} printable characters; rename it")
+
+
 def _check_fit(facts: dict[str, Any]) -> None:
-    """Refuse a lineage or prediction type that the family does not have."""
+    """Refuse a lineage or prediction type that the family does not have, and one that its noise leaves nothing of."""
     family, lineage = facts["family"], facts["lineage"]
     lineages = FAMILIES[family].lineages
     if lineage and lineage not in lineages:
@@ -256,6 +284,11 @@ def _check_fit(facts: dict[str, Any]) -> None:
         raise BadModel(f"its row says that its lineage is {lineage}, but {known}")
     if facts["prediction_type"] not in (EPSILON, V) and (family in TITLES or family in catalog.BASE_MODELS):
         raise BadModel(f"its row says that it predicts {facts['prediction_type']}, but {family} predicts epsilon or v")
+    if facts["zero_terminal_snr"] and facts["prediction_type"] == EPSILON:
+        raise BadModel(
+            "it has zero terminal SNR and predicts epsilon, which learns nothing at the last time; "
+            "say in its row which is right: `prediction_type` v_prediction, or `zero_terminal_snr` false"
+        )
 
 
 def _check_places(row: dict[str, Any]) -> None:

@@ -52,6 +52,8 @@ def kind_of(sides: Mapping[str, Shape], weight: Shape) -> Kind:
         raise BadLora(f"its alpha is no number, but has the shape {list(sides[ALPHA])}")
     rank, tucker = CHECKS[name](sides, weight)
     decomposed = sides.keys() & {MAGNITUDE, DORA_SCALE}
+    if len(decomposed) > 1:
+        raise BadLora(f"it has both {DORA_SCALE} and {MAGNITUDE}, which are the same")
     for side in decomposed:
         _check_lengths(side, sides[side], weight)
     return Kind(name, rank, tucker, bool(decomposed))

@@ -15,7 +15,7 @@ PIECE_BYTES = 1 << 20  # a multiple of every width
 # By type: the mask of the exponent's bits in the highest byte, and in the byte below it. Bytes are little-endian.
 EXPONENT = {"F64": (0x7F, 0xF0), "F32": (0x7F, 0x80), "BF16": (0x7F, 0x80), "F16": (0x7C, 0x00)}
 WHOLE = ("I64", "I32", "I16", "I8", "U8")  # an alpha may be a whole number
-_FLAGS = {mask: bytes(int(byte & mask == mask) for byte in range(256)) for mask in (0x7F, 0x7C)}
+_FLAGS = {mask: bytes(int(byte & mask == mask) for byte in range(256)) for masks in EXPONENT.values() for mask in masks}
 
 
 def check_finite(file: IO[bytes], header: Header) -> None:
@@ -45,15 +45,12 @@ def check_finite(file: IO[bytes], header: Header) -> None:
 
 def is_finite(data: bytes, dtype: str) -> bool:
     """Whether all numbers of a type are finite. `data`: whole numbers only."""
-    highest, next_ = EXPONENT[dtype]
     width = BITS[dtype] // 8
-    flags = data[width - 1 :: width].translate(_FLAGS[highest])
-    place = flags.find(1)
-    while place >= 0:
-        if data[place * width + width - 2] & next_ == next_:
-            return False
-        place = flags.find(1, place + 1)
-    return True
+    highest, below = (
+        int.from_bytes(data[width - place :: width].translate(_FLAGS[mask]), "little")
+        for place, mask in enumerate(EXPONENT[dtype], 1)
+    )
+    return not highest & below
 
 
 def _bytes_of(tensor: TensorInfo) -> int:

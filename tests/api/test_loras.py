@@ -12,7 +12,7 @@ import pytest
 
 from shared import inventory, reconcile
 from shared.catalog import BaseModel
-from shared.models import ImportedLora, Job
+from shared.models import ImportedLora, Job, Project
 from tests.api.bodies import PROJECT
 from tests.api.conftest import Caller
 from tests.factories import make_curating
@@ -137,6 +137,11 @@ def test_candidates_are_drawn_with_it_beside_the_round_s_own(
     for query in ("", "?dry_run=true"):
         refused = ada.post(path + query, {"count": 2, "loras": [{"lora_id": other}]})
         assert (refused.status_code, refused.json["code"]) == (409, "wrong_base_model")
+    with session_of() as session:
+        session.get_one(Project, project.id).base_model = "gone"
+    for query in ("", "?dry_run=true"):
+        refused = ada.post(path + query, wanted)
+        assert (refused.status_code, refused.json["code"]) == (422, "unknown_base_model")
 
 
 def test_it_is_not_deleted_while_a_job_draws_with_it(ada: Caller, brought: dict[str, Any], runtime: Any) -> None:

@@ -249,6 +249,7 @@ def header(**changes: Any) -> bytes:
         (struct.pack("<Q", 61) + b"[" * 61, "can't be read"),
         (struct.pack("<Q", 2) + b"{}", "no weights"),
         (struct.pack("<Q", 4) + b"\xff\xfe{}", "can't be read"),
+        (struct.pack("<Q", 62) + b" " * 60 + b"{}", "doesn't begin with {"),
     ],
 )
 def test_a_file_that_is_none_is_named(look: Look, tmp_path: Path, content: bytes, what: str) -> None:
@@ -263,6 +264,7 @@ def test_a_file_that_is_none_is_named(look: Look, tmp_path: Path, content: bytes
         (header(shape=[2, 3]), 8, "needs 12 bytes and has 8"),
         (header(shape=[2**40, 2**40]), 8, "contradicts itself"),
         (header(shape=[-2, -2]), 8, "impossible shape"),
+        (header(shape=[1] * 65), 2, "65 dimensions, and 64 are allowed"),
         (header(shape="2x2"), 8, "can't be read"),
         (header(dtype="F12"), 8, "unknown type 'F12'"),
         (header(data_offsets=[8, 16]), 16, "begins at byte 8"),
@@ -287,6 +289,29 @@ def test_a_truncated_checkpoint_says_how_much_is_missing(look: Look, tmp_path: P
         file.truncate(size - 1000)
     assert "truncated: 1000 of" in look().problem
     assert look(SD1).problem == ""  # once it is whole
+
+
+def test_a_name_or_text_that_no_table_can_hold_stops_nothing(look: Look) -> None:
+    found = look(SD1, metadata={"modelspec.title": "A\0B\nC", "modelspec.license": "MIT\0"})
+    mark = "\N{REPLACEMENT CHARACTER}"
+    assert (found.description, found.license, found.commercial_use) == (f"A{mark}B C", f"MIT{mark}", "yes")
+    assert "\0" not in look({"odd\0key": (2, 2)}, name="other").problem
+
+
+@pytest.mark.parametrize(
+    "license",
+    [
+        *("CC-BY-NC-4.0", "non-commercial", "Not for commercial use (after Apache 2.0)", "MIT, but no commercial use"),
+        *("OpenRAIL; noncommercial", "commercial use is not allowed; CC0 in parts", "prohibits commercial use, MIT"),
+    ],
+)
+def test_a_licence_that_forbids_commercial_use_is_told_whatever_else_it_names(look: Look, license: str) -> None:
+    assert look(SD1, metadata={"modelspec.license": license}).commercial_use == "no"
+
+
+def test_zero_terminal_snr_without_v_is_a_contradiction(look: Look) -> None:
+    assert "predicts epsilon, which learns nothing at the last time" in look(SDXL | {"ztsnr": ()}).problem
+    assert look(sidecar='prediction_type = "v_prediction"').problem == ""
 
 
 # --- folders

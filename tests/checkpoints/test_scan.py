@@ -120,6 +120,21 @@ def test_a_bad_value_is_named_by_file_row_and_key(folder: Path, line: str, what:
     assert what.split(",")[0] in found["good"].problem
 
 
+def test_a_file_name_that_is_no_utf_8_is_shown_with_a_mark(folder: Path) -> None:
+    corpus.write(folder / os.fsdecode(b"odd\xff.safetensors"), SD1)
+    assert "printable characters" in look(folder)["odd\N{REPLACEMENT CHARACTER}"].problem
+
+
+@pytest.mark.parametrize("name", ["x" * 101, "a\\u0000b", "a\\nb"])
+def test_a_row_of_a_name_that_no_table_can_hold_is_refused(folder: Path, name: str) -> None:
+    found = look(folder, f'["{name}"]\npath = "models/good.safetensors"\n')
+    (bad,) = (model for name, model in found.items() if name not in ("chibi", "good"))
+    assert "must have at most 100 printable characters" in bad.problem
+    assert len(bad.name) <= 100
+    assert bad.name.isprintable()
+    assert found[bad.name] is bad
+
+
 @pytest.mark.parametrize(
     ("line", "what"),
     [('lineage = "pony"', "sd15 has no lineages"), ('prediction_type = "flow_prediction"', "predicts epsilon or v")],

@@ -43,9 +43,10 @@ def test_weights_are_frozen_and_in_full_precision_on_a_cpu(base):
         assert all(p.dtype == torch.float32 and not p.requires_grad for p in part.module.parameters())
 
 
-def test_the_folder_knows_what_it_predicts(tmp_path):
+def test_the_row_decides_what_a_folder_predicts(tmp_path):
+    """Where the folder's own config says something else or nothing, the row holds what was settled."""
     row = tiny.make_base_model(tmp_path / "v", "v_prediction")
-    assert StableDiffusion15(replace(row, prediction_type="epsilon"), "cpu").noise.prediction_type == "v_prediction"
+    assert StableDiffusion15(replace(row, prediction_type="epsilon"), "cpu").noise.prediction_type == "epsilon"
 
 
 def test_modules_by_name(base, chibi):

@@ -227,6 +227,12 @@ class TestFeather:
         assert (soft[:, 20] == 255).all()
         assert soft[200, 200] == 255
 
+    def test_the_edge_of_a_large_mask_is_soft_too(self) -> None:
+        """A filter whose work for a pixel grows with the square of the edge's width would take many minutes."""
+        mask = Image.new("L", (4096, 4096))
+        mask.paste(255, (0, 0, 2048, 4096))
+        assert np.asarray(originals.feathered(mask))[2048].tolist().count(255) > 1900
+
     def test_grey_is_at_most_what_it_was(self) -> None:
         mask = Image.new("L", (64, 64), 100)
         assert (np.asarray(originals.feathered(mask)) == 100).all()

@@ -154,6 +154,16 @@ class TestWeights:
         weights[0, 3] = 1.4
         assert torch.equal(clip.weigh(even, weights), even * weights[:, :, None])
 
+    def test_a_mean_that_changes_its_sign_is_not_restored(self) -> None:
+        """The quotient of the means would be negative, and turn the text into its opposite."""
+        states = torch.full((1, 77, 64), -0.5)
+        states[0, :30] = 1.0
+        states += torch.randn(states.shape, generator=torch.Generator().manual_seed(0))
+        weights = torch.ones(1, 77)
+        weights[0, 40:70] = 1.5
+        assert states.mean() > 0 > (states * weights[:, :, None]).mean()
+        assert torch.equal(clip.weigh(states, weights), states * weights[:, :, None])
+
     def test_a_weight_in_a_long_text_changes_its_chunk_alone(self, base: Any) -> None:
         plain, weighted = states(base, LONG), states(base, LONG.replace("tag z", "(tag z:1.4)"), syntax="weighted")
         assert torch.equal(plain[:77], weighted[:77])

@@ -126,6 +126,12 @@ class TestSingleFile:
         assert scheduler.config.timestep_spacing == "trailing"
         assert scheduler.timesteps[0] == 999
 
+    def test_a_folder_s_row_says_it_too(self, base: Any) -> None:
+        v = load(replace(base.row, prediction_type="v_prediction", zero_terminal_snr=True))
+        assert (v.noise.prediction_type, v.noise.zero_terminal_snr) == ("v_prediction", True)
+        scheduler = v.noise.sampler("euler", 4, v.device).scheduler
+        assert (scheduler.config.prediction_type, scheduler.timesteps[0]) == ("v_prediction", 999)
+
     def test_what_is_missing_is_named(self, base: Any, single: BaseModel, tmp_path: Path) -> None:
         for component, what in (("unet", "no unet"), ("vae", "no VAE"), ("text_encoder", "no text encoder")):
             path = tiny.make_single_file(base, tmp_path / f"no-{component}.safetensors", but=[component])
@@ -187,6 +193,12 @@ class TestVae:
         for row in (single, base.row):
             vae = load(replace(row, vae=str(tmp_path / "vae"))).vae
             assert torch.equal(vae.decoder.conv_in.weight, another.decoder.conv_in.weight)
+
+    @pytest.mark.parametrize("family", ["sd15", "sd2", "sdxl"])
+    def test_a_folder_without_one_takes_a_file_of_its_family(self, tmp_path: Path, family: str) -> None:
+        row = BaseModel(name="mine", family=family, path=str(tmp_path), resolution=512)
+        vae = components.Folder(row)._empty("vae", AutoencoderKL)
+        assert sum(parameter.numel() for parameter in vae.parameters()) / 1e6 == pytest.approx(83.65, abs=0.01)
 
     def test_one_that_is_none_is_named(self, without: BaseModel, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"base model single: .*nowhere.safetensors is missing"):

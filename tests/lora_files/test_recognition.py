@@ -108,6 +108,14 @@ def test_one_module_under_two_names_is_refused(tmp_path: Path) -> None:
         told(tmp_path, lora([module]) | lora([module], sgm_name))
 
 
+def test_the_lengths_of_a_weight_may_not_be_there_twice(tmp_path: Path) -> None:
+    (module,) = some("sdxl", "attn1.to_q")
+    name, out = kohya_name(module), module.shape[0]
+    twice = {f"{name}.dora_scale": ("F16", (out, 1)), f"{name}.lora_magnitude_vector": ("F16", (out,))}
+    with pytest.raises(BadLora, match="both dora_scale and magnitude"):
+        told(tmp_path, lora([module]) | twice)
+
+
 def test_quantised_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadLora, match="of the type F8_E4M3"):
         told(tmp_path, lora(attention("sd15"), dtype="F8_E4M3"))

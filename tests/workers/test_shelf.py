@@ -199,6 +199,17 @@ def test_a_job_says_why_its_base_model_can_not_be_used(
     assert raised.value.code == code
 
 
+def test_a_model_that_is_gone_is_named_without_its_place(
+    runtime: Runtime, shelf: Shelf, folder: Path, tiny_folder: Path
+) -> None:
+    drop(tiny_folder, folder)
+    shelf.look()
+    (folder / "mine").rename(folder / ".gone")
+    with pytest.raises(JobFailed, match="base model 'mine' can't be read: No such file or directory; put it") as raised:
+        draw(runtime, drawing(runtime))
+    assert str(folder) not in raised.value.message
+
+
 def test_a_model_that_changes_while_a_job_runs_fails_the_job_by_name(
     runtime: Runtime, shelf: Shelf, folder: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ from tests.diffusion.tiny import RESOLUTION, make_base_model
 from tests.domain import claim, make_project, make_runtime, make_user
 from tests.factories import png
 from workers.diffusion import families, generate, train
+from workers.diffusion.families.sd15 import StableDiffusion15
 from workers.diffusion.families.stable_diffusion import StableDiffusion
 from workers.handlers.train import slug, weights
 from workers.runner import work_on
@@ -301,6 +302,22 @@ def test_beside_the_lora_are_its_sidecar_and_a_picture_that_it_draws(runtime: Ru
     assert json.loads(runtime.storage.get_bytes(files["sidecar"].key))["activation text"] == "eiei21girl, 1girl"
     picture = Image.open(io.BytesIO(runtime.storage.get_bytes(files["preview"].key)))
     assert (picture.format, picture.size) == ("PNG", (RESOLUTION, RESOLUTION))
+
+
+def test_the_preview_is_drawn_with_the_training_s_clip_skip(
+    runtime: Runtime, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, encode = set(), StableDiffusion15.encode_prompts
+
+    def encode_and_note(self: Any, texts: Any, clip_skip: int = 0, syntax: str = "plain") -> Any:
+        used.add(clip_skip)
+        return encode(self, texts, clip_skip, syntax)
+
+    monkeypatch.setattr(StableDiffusion15, "encode_prompts", encode_and_note)
+    with runtime.transaction() as session:
+        session.get_one(Job, job.id).params = asdict(replace(PARAMS, clip_skip=1))
+    attempt(runtime, job)
+    assert used == {1}
 
 
 @pytest.mark.parametrize(

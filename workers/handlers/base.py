@@ -70,9 +70,10 @@ def _sha256(work: Work[Any, Any]) -> str:
     try:
         return hashes.sha256(Path(model.path), work.runtime.settings.scratch_dir)
     except (OSError, BadModel) as error:
+        reason = error.strerror if isinstance(error, OSError) else error  # users read it: no place on the disk
         raise JobFailed(
             "base_model_unavailable",
-            f"base model {model.name!r} can't be read: {error}; put it back, then retry",
+            f"base model {model.name!r} can't be read: {reason}; put it back, then retry",
         ) from error
 
 

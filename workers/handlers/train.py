@@ -79,7 +79,9 @@ def preview(work: Work[TrainParams, TrainInputs], family: Family, lora: Path) ->
     """The file of a picture of her, as her LoRA draws her. A1111 and Forge show it beside the LoRA's name."""
     params, inputs = work.params, work.inputs
     prompt = ", ".join([inputs.trigger_word, *inputs.subject_tags, *inputs.prompt_tags])
-    drawing = GenerateParams(width=params.resolution, height=params.resolution, batch_size=1)
+    drawing = GenerateParams(
+        width=params.resolution, height=params.resolution, clip_skip=params.clip_skip, batch_size=1
+    )
     work.begin("drawing the preview")
 
     def on_step(step: int, total: int) -> None:

@@ -27,7 +27,7 @@ LENGTH = 77  # tokens that a text encoder reads at once
 MARKS = ("<|startoftext|>", "<|endoftext|>")
 BACKTRACK = 20  # tokens: a chunk ends at its last comma, if that is so near to its end
 CHUNKS_AT_ONCE = 16  # in one call of a text encoder
-LEAST_MEAN = 1e-4  # beside the standard deviation: a smaller mean is rounding, and nothing to be restored
+LEAST_MEAN = 1e-4  # beside the standard deviation: a smaller mean is rounding, and is not restored
 
 
 def tokenizer(pad: str = MARKS[1]) -> CLIPTokenizer:
@@ -120,7 +120,7 @@ def weigh(states: Tensor, weights: Tensor) -> Tensor:
     dims = (1, 2)
     before, after = (each.float().mean(dims, keepdim=True) for each in (states, weighed))
     spread = states.float().std(dims, keepdim=True)
-    restores = torch.minimum(before.abs(), after.abs()) > LEAST_MEAN * spread
+    restores = (before * after > 0) & (torch.minimum(before.abs(), after.abs()) > LEAST_MEAN * spread)
     return weighed * torch.where(restores, before / after, torch.ones_like(before)).to(states.dtype)
 
 

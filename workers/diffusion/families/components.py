@@ -43,9 +43,16 @@ class Components(ABC):
             BadCheckpoint, OSError: it isn't there, or not whole.
         """
 
-    @abstractmethod
     def noise_config(self) -> Mapping[str, Any]:
-        """The config of the base model's noise scheduler."""
+        """The config of the base model's noise scheduler, with what its row says of it."""
+        path = self.configs / "scheduler" / "scheduler_config.json"
+        if not path.is_file():
+            raise BadCheckpoint("scheduler/scheduler_config.json is missing")
+        from_row = {
+            "prediction_type": self.row.prediction_type,
+            "rescale_betas_zero_snr": self.row.zero_terminal_snr,
+        }
+        return {**json.loads(path.read_text()), **from_row}
 
     def vae(self) -> Any:
         """The VAE in fp32, for some overflow in fp16: the one that the row names, else the checkpoint's own."""
@@ -82,8 +89,9 @@ class Components(ABC):
 
     def _empty(self, name: str, kind: type[Any]) -> Any:
         """A module without weights: its parameters are on torch's meta device."""
-        path = self.configs / name / "config.json"
-        if not path.is_file():
+        places = (self.configs, CONFIGS / self.row.family)  # a folder may lack a VAE, which its row then names
+        path = next((path for place in places if (path := place / name / "config.json").is_file()), None)
+        if path is None:
             raise BadCheckpoint(f"base model {self.row.name}: {name}/config.json is missing")
         return empty(kind, path)
 
@@ -97,12 +105,9 @@ class Folder(Components):
     def model(self, name: str, kind: type[Any], dtype: torch.dtype) -> Any:
         return _from_folder(self.configs / name, kind, dtype)
 
-    def noise_config(self) -> Mapping[str, Any]:
-        return _noise_config(self.configs)
-
 
 class SingleFile(Components):
-    """A file in the original layout. Its row says what its UNet predicts, for the file doesn't."""
+    """A file in the original layout."""
 
     def __init__(self, row: BaseModel, layouts: Mapping[str, Layout]):
         super().__init__(row, Path(row.config) if row.config else CONFIGS / row.family)
@@ -122,13 +127,6 @@ class SingleFile(Components):
                         f"base model {self.row.name}: {Path(self.row.path).name} has no VAE; name one with `vae`"
                     )
         return super().vae()
-
-    def noise_config(self) -> Mapping[str, Any]:
-        from_row = {
-            "prediction_type": self.row.prediction_type,
-            "rescale_betas_zero_snr": self.row.zero_terminal_snr,
-        }
-        return {**_noise_config(self.configs), **from_row}
 
 
 def of(row: BaseModel, layouts: Mapping[str, Layout]) -> Components:
@@ -172,13 +170,6 @@ def _from_folder(folder: Path, kind: type[Any], dtype: torch.dtype) -> Any:
         return kind.from_pretrained(
             folder, variant=variant(folder), use_safetensors=True, local_files_only=True, **of_kind
         )
-
-
-def _noise_config(folder: Path) -> dict[str, Any]:
-    path = folder / "scheduler" / "scheduler_config.json"
-    if not path.is_file():
-        raise BadCheckpoint("scheduler/scheduler_config.json is missing")
-    return json.loads(path.read_text())
 
 
 def _load(layout: Layout, file: Any, model: nn.Module, dtype: torch.dtype, path: Path, what: str) -> None:

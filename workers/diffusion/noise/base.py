@@ -70,6 +70,7 @@ class Sampler:
         self.scheduler = scheduler
         self.times: Tensor = scheduler.timesteps
         self._draws_noise = "generator" in inspect.signature(scheduler.step).parameters
+        self.begin(0)  # where the first two times are one, diffusers would begin with the second
 
     def start(self, noise: Tensor) -> Tensor:
         """The latents before the first step, from noise of variance 1."""
