@@ -172,7 +172,7 @@ def _nothing_is_left_over(service: Service) -> None:
         if name.startswith(("worker-gpu", "worker-cpu")):
             service.await_that(lambda name=name: len(service.processes(name)) == 2)
     scratch = service.data_dir / "scratch"
-    service.await_that(lambda: not [*scratch.iterdir()] if scratch.exists() else True)
+    service.await_that(lambda: not [each for each in scratch.glob("*") if each.is_dir()])  # of jobs
 
 
 def _logs_keep_secrets(service: Service) -> None:
