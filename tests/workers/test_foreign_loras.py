@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from safetensors.torch import save
@@ -61,9 +63,10 @@ def drawn(runtime: Runtime, weights: bytes | None) -> Any:
         job: Job = jobs.enqueue(session, project, GENERATE, params=PARAMS, inputs=inputs)
     held = claim(runtime, job)
     assert held is not None
-    (image,) = work_on(runtime, held, lambda: False).images
+    result, _ = work_on(runtime, held, lambda: False)
+    (image,) = result.images
     assert asdict(image)["prompt"] == "1girl"
-    return np.frombuffer(runtime.storage.get_bytes(image.key), np.uint8)
+    return np.asarray(PIL.Image.open(io.BytesIO(runtime.storage.get_bytes(image.key))))
 
 
 def test_a_loha_changes_what_chibi_draws_and_leaves_chibi_as_it_was(runtime: Runtime) -> None:
