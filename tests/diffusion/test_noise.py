@@ -13,6 +13,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 
 from shared import catalog
+from shared.catalog.defaults import generate_defaults
 from shared.catalog.params import TrainParams
 from tests.diffusion import flow
 from workers.diffusion import train
@@ -78,6 +79,15 @@ def test_zero_terminal_snr_leaves_nothing_of_the_picture_at_the_last_timestep() 
 def test_zero_terminal_snr_starts_at_the_last_timestep() -> None:
     for name in catalog.DISCRETE_SAMPLERS:
         assert NOISES["zero terminal SNR"]().sampler(name, 5, CPU).times[0] == 999, name
+
+
+@pytest.mark.parametrize("family", ["sd15", "sd2", "sdxl"])
+def test_the_default_sampler_spends_few_steps_on_pure_noise(family: str) -> None:
+    row = catalog.BaseModel(name="v", family=family, path="", resolution=512, prediction_type="v_prediction")
+    chosen = generate_defaults(row)
+    steps = chosen["inference_steps"]
+    times = NOISES["zero terminal SNR"]().sampler(chosen["sampler"], steps, CPU).times
+    assert sum(float(t) >= 900 for t in times) <= steps / 5
 
 
 def test_epsilon_with_zero_terminal_snr_is_refused() -> None:
