@@ -27,7 +27,7 @@ LINES: dict[str, Callable[[dict[str, Any]], str]] = {
     ),
     "round.generating_started": lambda data: f"round {data['number']}: drawing {data['images']} candidates",
     "round.candidates_ready": lambda data: (
-        f"round {data['number']}: {data['candidates']} candidates are ready; accept {data['missing']} more"
+        f"round {data['number']}: {data['candidates']} candidates are ready, needed: {data['missing']}"
     ),
     "round.attention_needed": lambda data: (
         f"round {data['number']}: [yellow]needs attention[/]: {escape(data['reason'])}"
