@@ -248,8 +248,14 @@ def models(bootlora: Bootlora) -> None:
     for each in bootlora.base_models():
         family = " ".join(filter(None, [each["family"], each.get("lineage")]))
         remark = each.get("problem") or ("" if each.get("available", True) else "no live worker has it")
-        terms = (each["license"], each.get("commercial_use", ""))
-        table.add_row(each["name"], family, each["prediction_type"], str(each["resolution"]), *terms, remark)
+        facts = (
+            family,
+            each["prediction_type"],
+            str(each["resolution"]),
+            each["license"],
+            each.get("commercial_use", ""),
+        )
+        table.add_row(each["name"], *([""] * len(facts) if each.get("problem") else facts), remark)
     console.print(table)
 
 
