@@ -48,7 +48,7 @@ class Work(Generic[P, I]):
     folder: Path
     runtime: Runtime
     pulse: Pulse
-    base_sha256: str = ""  # of the base model that is loaded
+    base_sha256: str = ""  # of the files of the base model that is loaded
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     _reports: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=REPORTS))  # steps, and when
 
