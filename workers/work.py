@@ -54,7 +54,7 @@ class Work(Generic[P, I]):
 
     @cached_property
     def base_model(self) -> BaseModel:
-        """The job's base model: that of this machine, else what other workers have told. The latter has no `path`."""
+        """The job's base model: that of this machine, or else that of another worker, without `path`."""
         name: str = getattr(self.inputs, "base_model")  # noqa: B009  (not all kinds have it)
         found = self.runtime.base_models.get(name)
         if found is None:
@@ -103,7 +103,7 @@ class Work(Generic[P, I]):
         return JobOutput(key=stored.key, sha256=stored.sha256, size_bytes=stored.size_bytes)
 
     def store_image(self, name: str, image: Image.Image, texts: Mapping[str, str] | None = None) -> StoredImage:
-        """Store a picture as PNG, with texts that its file is to carry."""
+        """Store a picture as PNG, with these texts in its file."""
         path, carried = self.folder / name, PngInfo()
         for key, text in (texts or {}).items():
             carried.add_text(key, text)  # as iTXt where Latin-1 is not enough

@@ -58,7 +58,7 @@ class Components(ABC):
         return {**json.loads(path.read_text()), **from_row}
 
     def vae(self) -> Any:
-        """The VAE in fp32, for some overflow in fp16: the one that the row names, else the checkpoint's own."""
+        """The VAE that the row names, or else the checkpoint's own. It is in fp32, because some overflow in fp16."""
         if not self.row.vae:
             return self.model("vae", AutoencoderKL, torch.float32)
         path = Path(self.row.vae)
