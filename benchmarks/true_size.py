@@ -1,7 +1,7 @@
 """SD 1.5 and SDXL at their true size with random weights, on a CPU: `make true-size`, `ONLY=sd15` for one of them.
 
 Each model is written as a single file, found, loaded, trained for a few steps, exported and drawn with by the
-service's own code. What is wrong ends the run with an error. Each step is a process of its own and prints one row:
+service's own code. The run ends with an error if a check fails. Each step is a process of its own and prints one row:
 its peak memory, and the CPU seconds of our step and of a bare torch loop on the same modules in the same process.
 """
 
@@ -85,8 +85,8 @@ KINDS = {
 }
 
 
-class Wrong(Exception):
-    """What should be so at true size is not."""
+class CheckFailed(Exception):
+    """A check of `make true-size` has failed."""
 
 
 def main(only: Sequence[str]) -> None:
@@ -278,7 +278,7 @@ def factors(changes: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str, st
 
 def expect(true: bool, otherwise: str) -> None:
     if not true:
-        raise Wrong(otherwise)
+        raise CheckFailed(otherwise)
 
 
 # running and printing

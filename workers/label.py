@@ -1,7 +1,7 @@
 """What the file of a drawn picture says about how it was drawn: texts in its PNG.
 
 `parameters` is the text that A1111 writes and that A1111, Forge and many galleries read. `bootlora` is JSON, for
-programs. Both are for files that have left the service; inside it, rows say the same.
+programs. Both are for files outside the service. Inside it, the tables hold the same.
 """
 
 from __future__ import annotations

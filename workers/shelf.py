@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ log = structlog.get_logger()
 
 LOOK_SECONDS = 5.0
 HASH_SECONDS = 1.0
+RETRY_SECONDS = 60.0  # a model that could not be read is tried again after this time
 
 
 class Shelf:
@@ -26,7 +28,7 @@ class Shelf:
         self._scratch = runtime.settings.scratch_dir
         self._scan = Scan(runtime.settings.models_dir, runtime.settings.models_file)
         self._problems: dict[str, str] = {}
-        self._unreadable: set[str] = set()
+        self._retry_at: dict[str, float] = {}  # of models that could not be read
 
     def look(self) -> None:
         """Look for base models. Logs each new problem once."""
@@ -41,12 +43,12 @@ class Shelf:
     def hash_next(self) -> None:
         """Compute one hash that is missing. A large file takes some seconds, and nothing waits for it."""
         for name, model in self._runtime.base_models.items():
-            if model.sha256 or model.problem or name in self._unreadable:
+            if model.sha256 or model.problem or time.monotonic() < self._retry_at.get(name, 0.0):
                 continue
             try:
                 hashes.sha256(Path(model.path), self._scratch)
             except (OSError, BadModel) as error:
                 log.warning("base_model.not_hashed", base_model=name, error=str(error))
-                self._unreadable.add(name)
+                self._retry_at[name] = time.monotonic() + RETRY_SECONDS
             self.look()
             return

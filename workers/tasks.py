@@ -69,7 +69,7 @@ class Node:
             return ()
         shelf = Shelf(self.runtime)
         shelf.look()
-        # They only read, so a shutdown needs not wait for them.
+        # A shutdown needn't wait for them: they change only the file of hashes, and replace it in one step.
         return (
             Clock({shelf.look: LOOK_SECONDS}, patience_seconds=0.0),
             Clock({shelf.hash_next: HASH_SECONDS}, patience_seconds=0.0),

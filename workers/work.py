@@ -48,13 +48,13 @@ class Work(Generic[P, I]):
     folder: Path
     runtime: Runtime
     pulse: Pulse
-    base_sha256: str = ""  # of the base model that is loaded
+    base_sha256: str = ""  # of the files of the base model that is loaded
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     _reports: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=REPORTS))  # steps, and when
 
     @cached_property
     def base_model(self) -> BaseModel:
-        """The job's base model: that of this machine, else what other workers have told. The latter has no `path`."""
+        """The job's base model: that of this machine, or else that of another worker, without `path`."""
         name: str = getattr(self.inputs, "base_model")  # noqa: B009  (not all kinds have it)
         found = self.runtime.base_models.get(name)
         if found is None:
@@ -103,7 +103,7 @@ class Work(Generic[P, I]):
         return JobOutput(key=stored.key, sha256=stored.sha256, size_bytes=stored.size_bytes)
 
     def store_image(self, name: str, image: Image.Image, texts: Mapping[str, str] | None = None) -> StoredImage:
-        """Store a picture as PNG, with texts that its file is to carry."""
+        """Store a picture as PNG, with these texts in its file."""
         path, carried = self.folder / name, PngInfo()
         for key, text in (texts or {}).items():
             carried.add_text(key, text)  # as iTXt where Latin-1 is not enough

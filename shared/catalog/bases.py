@@ -34,6 +34,11 @@ class BaseModel:
     notes: tuple[str, ...] = ()  # what was filled in or ignored
     problem: str = ""  # why it can't be used, and what to do
 
+    @property
+    def companions(self) -> list[str]:
+        """The files and folders that its row names besides its own."""
+        return [path for path in (self.vae, self.config) if path]
+
 
 BASE_MODELS = {
     "chibi": BaseModel(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,16 @@ CLASSES = {"StableDiffusionPipeline": "", "StableDiffusionXLPipeline": "sdxl"}
 WEIGHTS = {UNET: "diffusion_pytorch_model", VAE: "diffusion_pytorch_model", TEXT_ENCODER: "model"}
 SECOND = {TEXT_ENCODER_2: "model"}  # of SDXL
 VAE_FACTOR = 8  # pixels of a latent's side
+VARIANTS = ("", "bf16", "fp16", "fp32")  # in the order in which they are preferred; the empty one has no name
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a part."""
+
+    variant: str  # one of VARIANTS
+    files: list[Path]  # one, or its shards
 
 
 def told_by_folder(folder: Path, name: str) -> Told:
@@ -52,14 +62,14 @@ def told_by_folder(folder: Path, name: str) -> Told:
     add_name(told, name)
     variants, stored = set(), ""
     for part, stem in (WEIGHTS | (SECOND if CLASSES[kind] else {})).items():
-        files = weights(folder / part, stem)
-        if not files and part == VAE:
+        found = weights(folder / part, stem)
+        if found is None and part == VAE:
             told.has_vae = False
             continue
-        if not files:
+        if found is None:
             raise BadModel(_without_weights(folder / part))
-        variants.add(_variant(files[0], stem))
-        dtypes = Counter(_dtype(file) for file in files)
+        variants.add(found.variant)
+        dtypes = Counter(_dtype(file) for file in found.files)
         stored = dtypes.most_common(1)[0][0] if part == UNET else stored
     if variant := max(variants):
         told.notes.append(f"some of its weights are there as {variant} only")
@@ -84,25 +94,33 @@ def read_json(path: Path) -> dict[str, Any]:
         raise BadModel(f"{said} can't be read: {error}") from error
 
 
-def weights(folder: Path, stem: str) -> list[Path]:
-    """The weights of a part: the plain ones, else those of a variant, such as fp16. Shards are checked for gaps."""
-    if not folder.is_dir():
-        return []
-    indexes = sorted(folder.glob(f"{stem}.safetensors.index*.json"), key=lambda path: len(path.name))
-    if indexes:
-        names = set(read_json(indexes[0]).get("weight_map", {}).values())
-        for name in sorted(map(str, names)):
-            if Path(name).name != name or not (folder / name).is_file():
-                raise BadModel(f"{folder.name}/{name} is missing, which its index names; copy or download it again")
-        return [folder / name for name in sorted(names)]
-    whole = sorted(folder.glob(f"{stem}*.safetensors"), key=lambda path: (len(path.name), path.name))
-    return [path for path in whole if _variant(path, stem) in ("", "fp16", "bf16", "fp32")][:1]
+def weights(folder: Path, stem: str) -> Weights | None:
+    """The weights of a part, of the first variant that is there; None if there are none.
+
+    The names are those of diffusers: `model.fp16.safetensors`, and `model.safetensors.index.fp16.json` of shards.
+
+    Raises:
+        BadModel: a shard is missing, or the index of the shards can't be read.
+    """
+    for variant in VARIANTS:
+        dotted = f".{variant}" if variant else ""
+        index = folder / f"{stem}.safetensors.index{dotted}.json"
+        if index.is_file():
+            return Weights(variant, _shards(index))
+        whole = folder / f"{stem}{dotted}.safetensors"
+        if whole.is_file():
+            return Weights(variant, [whole])
+    return None
 
 
-def _variant(path: Path, stem: str) -> str:
-    """`fp16` of `model.fp16.safetensors`, and empty of `model.safetensors` and of shards without a variant."""
-    middle = path.name.removeprefix(stem).removesuffix(".safetensors").strip(".")
-    return middle.split(".")[0].split("-")[0]
+def _shards(index: Path) -> list[Path]:
+    folder, names = index.parent, sorted(map(str, set(read_json(index).get("weight_map", {}).values())))
+    if not names:
+        raise BadModel(f"{folder.name}/{index.name} names no shards; copy or download it again")
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise BadModel(f"{folder.name}/{name} is missing, which its index names; copy or download it again")
+    return [folder / name for name in names]
 
 
 def _without_weights(folder: Path) -> str:

@@ -349,6 +349,23 @@ def test_a_folder_in_shards_must_have_them_all(look: Look, tmp_path: Path) -> No
     assert "00002-of-00002.safetensors is missing" in look().problem
     index.write_text(json.dumps({"weight_map": {"b": "../../../../etc/passwd"}}))
     assert "missing" in look().problem
+    index.write_text("{}")
+    assert "names no shards" in look().problem
+
+
+@pytest.mark.parametrize(
+    "shard", ["diffusion_pytorch_model.fp16-00001-of-00001", "diffusion_pytorch_model-00001-of-00001.fp16"]
+)
+def test_shards_of_a_variant_are_noted(look: Look, tmp_path: Path, shard: str) -> None:
+    unet = corpus.write_folder(tmp_path / "models" / "mine") / "unet"
+    (unet / "diffusion_pytorch_model.safetensors").rename(unet / f"{shard}.safetensors")
+    index = {"weight_map": {"weight": f"{shard}.safetensors"}}
+    (unet / "diffusion_pytorch_model.safetensors.index.fp16.json").write_text(json.dumps(index))
+    assert "some of its weights are there as fp16 only" in look().notes
+
+
+def test_a_folder_with_another_variant_alone_holds_no_weights(look: Look, tmp_path: Path) -> None:
+    assert "holds no weights" in folder_of(look, tmp_path, suffix=".non_ema.safetensors").problem
 
 
 XL = {"kind": "StableDiffusionXLPipeline", "unet": {"cross_attention_dim": 2048}}

@@ -216,6 +216,29 @@ class TestFolder:
         assert loaded.unet.dtype == torch.float32
         assert torch.allclose(output(loaded), output(base), atol=0.02)
 
+    def test_other_variants_are_not_taken_for_the_weights(self, base: Any, tmp_path: Path) -> None:
+        folder = shutil.copytree(base.row.path, tmp_path / "variants")
+        weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+        tensors = load_file(weights)
+        weights.unlink()
+        for name in ("ema", "non_ema", "fp16", "fp8", "pruned"):
+            changed = {key: tensor if name == "fp16" else tensor + 1 for key, tensor in tensors.items()}
+            save_file(changed, weights.with_suffix(f".{name}.safetensors"))
+        assert same(load(replace(base.row, path=str(folder))), base)
+
+    def test_a_variant_in_shards_is_read(self, base: Any, tmp_path: Path) -> None:
+        folder = shutil.copytree(base.row.path, tmp_path / "shards")
+        (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+        base.unet.save_pretrained(folder / "unet", variant="fp16", max_shard_size="100KB")
+        assert len(list((folder / "unet").glob("*.safetensors"))) > 1
+        assert same(load(replace(base.row, path=str(folder))), base)
+
+    def test_a_folder_without_weights_is_named(self, base: Any, tmp_path: Path) -> None:
+        folder = shutil.copytree(base.row.path, tmp_path / "empty")
+        (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+        with pytest.raises(BadCheckpoint, match="the folder unet holds no weights"):
+            load(replace(base.row, path=str(folder)))
+
     def test_a_folder_without_a_tokenizer_has_clip_s(self, base: Any, tmp_path: Path) -> None:
         folder = shutil.copytree(base.row.path, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
         assert same(load(replace(base.row, path=str(folder))), base)

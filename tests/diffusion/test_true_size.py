@@ -48,7 +48,7 @@ def test_a_random_model_goes_all_the_way(family: str, tmp_path: Path) -> None:
     assert len(trained.ours) == len(trained.bare) == true_size.STEPS - 1
     drawn = true_size.draw(row, SIDE, kohya)
     assert (drawn.what, len(drawn.ours)) == ("with the LoRA", true_size.STEPS - 1)
-    with pytest.raises(true_size.Wrong, match="sd-scripts'"):
+    with pytest.raises(true_size.CheckFailed, match="sd-scripts'"):
         true_size.check_keys(kohya, true_size.PUBLISHED[family, "attention_ff"])
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,7 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
+import workers.shelf
 from shared import catalog
 from shared.catalog.kinds import GENERATE, GenerateInputs, GenerateResult
 from shared.catalog.params import GenerateParams, WantedPicture
@@ -131,10 +136,27 @@ def test_a_model_that_has_gone_while_it_is_hashed_stops_no_other(runtime: Runtim
     assert len(runtime.base_models["b"].sha256) == 64
 
 
+def test_a_model_that_could_not_be_read_is_hashed_once_it_can(
+    runtime: Runtime, shelf: Shelf, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers.shelf, "RETRY_SECONDS", 0.0)
+    path = small(folder / "mine.safetensors")
+    (folder / "mine.toml").write_text(SIDECAR)
+    shelf.look()
+    runtime.base_models = {"mine": runtime.base_models["mine"]}
+    path.rename(folder / ".away")
+    shelf.hash_next()
+    (folder / ".away").rename(path)
+    for _ in range(3):  # that of chibi as well
+        shelf.look()
+        shelf.hash_next()
+    assert len(runtime.base_models["mine"].sha256) == 64
+
+
 # --- jobs
 
 
-def drawing(runtime: Runtime, base_model: str = "mine") -> Job:
+def drawing(runtime: Runtime, base_model: str = "mine", user: str = "ann") -> Job:
     pictures = [WantedPicture(prompt="1girl", seed=seed) for seed in range(2)]
     inputs = GenerateInputs(base_model=base_model, pictures=pictures, loras=[])
     params = GenerateParams(
@@ -142,7 +164,7 @@ def drawing(runtime: Runtime, base_model: str = "mine") -> Job:
         sampler="ddim", negative_prompt="",
     )  # fmt: skip
     with runtime.transaction() as session:
-        project = make_project(session, make_user(session), references=0)
+        project = make_project(session, make_user(session, user), references=0)
         return jobs.enqueue(session, project, GENERATE, params=params, inputs=inputs)
 
 
@@ -228,6 +250,56 @@ def test_a_model_that_changes_while_a_job_runs_fails_the_job_by_name(
     with pytest.raises(JobFailed, match="'mine' changed while the job ran") as raised:
         draw(runtime, job)
     assert (raised.value.code, raised.value.retryable) == ("base_model_changed", True)
+
+
+@pytest.fixture
+def vae(folder: Path, tiny_folder: Path, tmp_path: Path) -> Path:
+    """The weights of a VAE that the row of `mine` names."""
+    drop(tiny_folder, folder)
+    shutil.copytree(tiny_folder / "vae", tmp_path / "vae")
+    (folder / "mine.toml").write_text(f'{SIDECAR}vae = "{tmp_path / "vae"}"\n')
+    return tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+
+
+def other_weights(path: Path) -> None:
+    save_file({key: tensor * 2 for key, tensor in load_file(path).items()}, path)
+
+
+def test_a_vae_that_was_replaced_is_drawn_with(runtime: Runtime, shelf: Shelf, vae: Path) -> None:
+    def drawn_by(user: str) -> set[str]:
+        return {image.sha256 for image in draw(runtime, drawing(runtime, user=user)).images}
+
+    shelf.look()
+    before, again = drawn_by("ann"), drawn_by("bea")
+    other_weights(vae)
+    after = drawn_by("cleo")
+    assert before == again
+    assert not before & after
+
+
+def test_a_vae_that_changes_while_a_job_runs_fails_the_job(
+    runtime: Runtime, shelf: Shelf, vae: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.look()
+    load = families.load
+
+    def load_and_change(row: catalog.BaseModel, *more: object) -> object:
+        family = load(row, *more)  # type: ignore[arg-type]
+        other_weights(vae)
+        return family
+
+    monkeypatch.setattr(families, "load", load_and_change)
+    with pytest.raises(JobFailed, match="'mine' changed while the job ran"):
+        draw(runtime, drawing(runtime))
+
+
+def test_a_picture_names_the_hash_of_the_model_s_own_file(runtime: Runtime, shelf: Shelf, vae: Path) -> None:
+    """Other tools find a base model by it."""
+    shelf.look()
+    key = draw(runtime, drawing(runtime)).images[0].key
+    said = json.loads(Image.open(io.BytesIO(b"".join(runtime.storage.open(key)))).text["bootlora"])
+    own = Path(runtime.base_models["mine"].path)
+    assert said["base_sha256"] == hashes.sha256(own, runtime.settings.scratch_dir)
 
 
 @pytest.mark.parametrize("attempt", [1, 2])

@@ -193,7 +193,7 @@ def denoise(
     first = batch.first_step(params.inference_steps)
     if kept is not None:
         sampler.begin(first)
-        if batch.strength != 1:  # all of it is drawn anew: nothing of the original may shine through the first noise
+        if batch.strength != 1:  # 1 draws all of it anew, so the first noise must hold nothing of the original
             latents = sampler.noised(kept.latents, noise, first)
     for step in range(first, len(sampler.times)):
         if kept is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,8 @@ MOST_REPORTED = 10  # cut-off texts in one event
 def load(work: Work[Any, Any]) -> Family:
     """The job's base model, on this worker's device.
 
-    A checkpoint that another file of the same name has made is of no use: an attempt fails then, a retry begins anew.
+    The job's checkpoint is used only with the files that it was made with. If they have changed, a later attempt fails,
+    and a retry by the client begins anew.
     """
     device = work.runtime.settings.device
     model = work.base_model
@@ -36,7 +38,8 @@ def load(work: Work[Any, Any]) -> Family:
             "base_model_unavailable",
             f"this worker has no base model {model.name!r}; put the file there, then retry",
         )
-    work.base_sha256 = _sha256(work)
+    found = _hashes(work)
+    work.base_sha256 = _joined(found)
     before = (work.job.checkpoint or {}).get("base_sha256")
     if before and before != work.base_sha256:
         if work.job.attempt > 1:
@@ -45,7 +48,7 @@ def load(work: Work[Any, Any]) -> Family:
         work.job = replace(work.job, checkpoint=None)
     try:
         return families.load(
-            replace(model, sha256=work.base_sha256, notes=()),
+            replace(model, sha256=found[0], notes=()),
             None if device == "auto" else device,
             work.runtime.settings.keep_model_bytes,
         )
@@ -59,16 +62,17 @@ def load(work: Work[Any, Any]) -> Family:
 
 
 def check_unchanged(work: Work[Any, Any]) -> None:
-    """Refuse the result if the base model's file has changed while the job ran: it says of which file it is."""
-    now = _sha256(work)
+    """Refuse the result if the base model's files have changed while the job ran, because it says which they are."""
+    now = _joined(_hashes(work))
     if now != work.base_sha256:
         raise _changed(work.base_model.name, work.base_sha256, now)
 
 
-def _sha256(work: Work[Any, Any]) -> str:
-    model = work.base_model
+def _hashes(work: Work[Any, Any]) -> list[str]:
+    """The SHA-256 of the base model, then those of the VAE and the configs that its row names."""
+    model, scratch = work.base_model, work.runtime.settings.scratch_dir
     try:
-        return hashes.sha256(Path(model.path), work.runtime.settings.scratch_dir)
+        return [hashes.sha256(Path(path), scratch) for path in (model.path, *model.companions)]
     except (OSError, BadModel) as error:
         reason = error.strerror if isinstance(error, OSError) else error  # users read it: no place on the disk
         raise JobFailed(
@@ -77,10 +81,16 @@ def _sha256(work: Work[Any, Any]) -> str:
         ) from error
 
 
+def _joined(found: list[str]) -> str:
+    """One SHA-256 for all; that of the base model where it is alone."""
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
+
+
 def _changed(name: str, before: str, now: str) -> JobFailed:
     return JobFailed(
         "base_model_changed",
-        f"the base model {name!r} changed while the job ran: its SHA-256 was {before[:12]} and is {now[:12]}; retry",
+        f"the base model {name!r} changed while the job ran: the SHA-256 of its files was {before[:12]} and is "
+        f"{now[:12]}; retry",
         retryable=True,
     )
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 from collections import OrderedDict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared import catalog
+from shared.checkpoints.scan import Stamp, stamp_of
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +18,10 @@ if TYPE_CHECKING:
 DEFAULT_BYTES = 8_000_000_000
 WIDENED = 2  # on a CPU, half-precision weights take twice the bytes of their file
 
-_warm: OrderedDict[catalog.BaseModel, Family] = OrderedDict()  # the one used last comes last
+# A base model, with the sizes and times of its VAE and its configs. Its row has the hash of its own file.
+Key = tuple[catalog.BaseModel, tuple[Stamp, ...]]
+
+_warm: OrderedDict[Key, Family] = OrderedDict()  # the one used last comes last
 
 
 def load(
@@ -26,14 +31,18 @@ def load(
 
     Before one is loaded, those used least recently are dropped until all together have at most `keep_bytes`, the new
     one counted with twice the size of its file.
+
+    Raises:
+        OSError, ValueError: it can't be read.
     """
-    warm = _warm.get(base_model)
+    key = base_model, tuple(stamp_of(Path(path)) for path in base_model.companions)
+    warm = _warm.get(key)
     if warm is None or (device is not None and str(warm.device) != str(device)):
-        _warm.pop(base_model, None)
+        _warm.pop(key, None)
         _make_room(keep_bytes - WIDENED * base_model.size_bytes)
-        _warm[base_model] = catalog.resolve(catalog.FAMILIES[base_model.family].code)(base_model, device)
-    _warm.move_to_end(base_model)
-    return _warm[base_model]
+        _warm[key] = catalog.resolve(catalog.FAMILIES[base_model.family].code)(base_model, device)
+    _warm.move_to_end(key)
+    return _warm[key]
 
 
 def check_device(device: str) -> None:

@@ -1,7 +1,8 @@
 """How CLIP reads texts: its tokenizer, texts of any length in chunks, and attention weights.
 
-Both are done as in AUTOMATIC1111's web UI, but for one thing: where weights change a chunk's mean, it restores the mean
-over all texts of a batch, and we that of each chunk. So a text means the same whatever it is drawn with.
+Both are done as in AUTOMATIC1111's web UI, with one difference. Weights change the mean of the states. The web UI then
+restores the mean over all texts of a batch. We restore that of each chunk, so that a text has the same states in every
+batch.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def _letters_of_bytes() -> dict[int, str]:
-    """A letter that can be seen for each byte, in the vocabulary's order: those that have one, then the others."""
+    """A printable letter for each byte, in the vocabulary's order: first the bytes that are printable in Latin-1."""
     seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     unseen = [byte for byte in range(256) if byte not in seen]
     return {byte: chr(byte) for byte in seen} | {byte: chr(256 + n) for n, byte in enumerate(unseen)}

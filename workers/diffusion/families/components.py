@@ -22,6 +22,9 @@ from torch import nn
 from transformers import CLIPTokenizer, PreTrainedModel
 
 from shared.catalog import BaseModel
+from shared.catalog.families import TEXT_ENCODER, UNET
+from shared.checkpoints.folder import WEIGHTS, weights
+from shared.checkpoints.header import BadModel
 from workers.diffusion.families import clip
 from workers.diffusion.families.original import VAE, BadCheckpoint, Layout
 
@@ -55,7 +58,7 @@ class Components(ABC):
         return {**json.loads(path.read_text()), **from_row}
 
     def vae(self) -> Any:
-        """The VAE in fp32, for some overflow in fp16: the one that the row names, else the checkpoint's own."""
+        """The VAE that the row names, or else the checkpoint's own. It is in fp32, because some overflow in fp16."""
         if not self.row.vae:
             return self.model("vae", AutoencoderKL, torch.float32)
         path = Path(self.row.vae)
@@ -154,21 +157,21 @@ def empty(kind: type[Any], config: Path) -> Any:
         return kind.from_config(values)
 
 
-def variant(folder: Path) -> str | None:
-    """The variant to ask for, such as fp16, where a folder has its weights in no other."""
-    names = [path.name.split(".") for path in folder.glob("*.safetensors")]
-    variants = [parts[1].split("-")[0] for parts in names if len(parts) > 2]
-    return None if len(variants) < len(names) or not variants else variants[0]
-
-
 def _from_folder(folder: Path, kind: type[Any], dtype: torch.dtype) -> Any:
     """Without an explicit dtype, transformers would take over the one stored in the file."""
     if not folder.is_dir():
         raise BadCheckpoint(f"the folder {folder.name} is missing")
-    of_kind = {"dtype": dtype} if issubclass(kind, PreTrainedModel) else {"torch_dtype": dtype}
+    of_transformers = issubclass(kind, PreTrainedModel)
+    as_dtype = {"dtype" if of_transformers else "torch_dtype": dtype}
+    try:
+        found = weights(folder, WEIGHTS[TEXT_ENCODER if of_transformers else UNET])
+    except BadModel as error:
+        raise BadCheckpoint(str(error)) from error
+    if found is None:
+        raise BadCheckpoint(f"the folder {folder.name} holds no weights as .safetensors")
     with _no_progress_bars():
         return kind.from_pretrained(
-            folder, variant=variant(folder), use_safetensors=True, local_files_only=True, **of_kind
+            folder, variant=found.variant or None, use_safetensors=True, local_files_only=True, **as_dtype
         )
 
 

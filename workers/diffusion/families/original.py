@@ -45,7 +45,7 @@ class TensorPlace:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a module is spelled: `place` says where a parameter lies, behind one of `prefixes`."""
+    """The keys of a module's tensors in a file: one of `prefixes`, then the key that `place` gives."""
 
     prefixes: tuple[str, ...]  # the first is the one that we write
     place: Callable[[str, Mapping[str, Any]], TensorPlace]  # by the parameter's name, and the module's config

@@ -77,7 +77,7 @@ class Sampler:
         return noise * self.scheduler.init_noise_sigma
 
     def begin(self, step: int) -> None:
-        """Have the first step be this one: those before it are left out. Call it before anything else."""
+        """Begin with this step, and leave out those before it. Call this before the other methods."""
         if hasattr(self.scheduler, "set_begin_index"):  # DDIM goes by times alone
             self.scheduler.set_begin_index(step)
 
