@@ -21,7 +21,7 @@ from shared.models import Job, Worker, WorkerModel
 from shared.outside.db import clock
 from shared.settings import Settings
 
-MOST_NAMED = 5  # workers in a message
+MOST_NOTED = 5  # unusable copies in the notes of a base model
 KEEP_SECONDS = 2.0  # how long a process goes by what was at hand
 
 _models, _workers = WorkerModel.__table__, Worker.__table__
@@ -49,6 +49,14 @@ def known(session: Session, settings: Settings) -> dict[str, BaseModel]:
         found.setdefault(row.name, []).append(row)
     models = {name: replace(model, path="") for name, model in catalog.base_models().items()}
     return models | {name: _joined(rows) for name, rows in sorted(found.items())}
+
+
+def copies(session: Session, settings: Settings) -> dict[str, dict[str, BaseModel]]:
+    """What each worker has reported, by the model's name and the worker. For operators: it names the workers' hosts."""
+    found: dict[str, dict[str, BaseModel]] = {}
+    for row in session.execute(_known(settings)):
+        found.setdefault(row.name, {})[row.worker] = row.model
+    return found
 
 
 def of_workers(session: Session, workers: Collection[str]) -> dict[str, set[str]]:
@@ -105,20 +113,18 @@ def _public(model: BaseModel) -> BaseModel:
 
 
 def _joined(rows: list[Any]) -> BaseModel:
-    """One base model of what several workers report under its name: of live ones, else of the latest report."""
+    """One base model for what several workers report under a name. All users read it, so it names no worker.
+
+    Reports of live workers count; if there are none, the latest report does.
+    """
     live = [row for row in rows if row.live] or [max(rows, key=lambda row: row.reported_at)]
     good = [row for row in live if row.usable] or live
-    first = good[0]
-    model: BaseModel = first.model
-    for row in good[1:]:
-        if model.sha256 and row.model.sha256 and model.sha256 != row.model.sha256:
-            problem = (
-                f"the workers {first.worker} and {row.worker} have different files of this name; "
-                "give both the same file, or rename one"
-            )
-            return replace(model, problem=problem)
-    bad = [f"{row.worker}: {row.model.problem}" for row in live if row not in good]
-    return replace(model, notes=(*model.notes, *bad[:MOST_NAMED]))
+    model: BaseModel = good[0].model
+    if len({row.model.sha256 for row in good} - {""}) > 1:
+        problem = "two workers have different files of this name; give both the same file, or rename one"
+        return replace(model, problem=problem)
+    bad = dict.fromkeys(f"another worker can't use its copy: {row.model.problem}" for row in live if row not in good)
+    return replace(model, notes=(*model.notes, *list(bad)[:MOST_NOTED]))
 
 
 _REPORTED = select(_models.c.name, _models.c.model).where(_models.c.worker == bindparam("reporter"))

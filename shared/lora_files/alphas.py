@@ -34,17 +34,17 @@ class Alphas:
 
     def of(self, part: str, path: str, rank: int) -> float:
         """The alpha of a change of this rank, such that its scale is alpha / rank."""
-        given = self._said(part, "lora_alpha", float(rank))
-        for pattern, alpha in self._said(part, "alpha_pattern", {}).items():
+        given = self._value(part, "lora_alpha", float(rank))
+        for pattern, alpha in self._value(part, "alpha_pattern", {}).items():
             plain = _plain(pattern)
             if path == plain or path.endswith(f".{plain}"):
                 given = alpha
                 break
-        return float(given) * (math.sqrt(rank) if self._said(part, "use_rslora", False) else 1.0)
+        return float(given) * (math.sqrt(rank) if self._value(part, "use_rslora", False) else 1.0)
 
-    def _said(self, part: str, name: str, default: Any) -> Any:
-        """A part's own value, or the one of a config that is about a single part."""
-        return self._config.get(f"{part}.{name}", self._config.get(name, default)) or default
+    def _value(self, part: str, name: str, default: Any) -> Any:
+        """The value under a part's prefix, else the one without a prefix, as in a config of a single part."""
+        return self._config.get(f"{part}.{name}", self._config.get(name, default))
 
 
 def _check_pattern(key: str, value: Any) -> None:

@@ -241,6 +241,8 @@ def test_a_text_encoder_is_known_by_all_its_names(base, tmp_path, name):
         ({}, RANK),
         ({"unet.lora_alpha": 6}, 6),
         ({"lora_alpha": 6}, 6),
+        ({"unet.lora_alpha": 0}, 0),
+        ({"unet.lora_alpha": 6, "unet.alpha_pattern": {LINEAR: 0}}, 0),
         ({"unet.lora_alpha": 6, "unet.use_rslora": True}, 6 * math.sqrt(RANK)),
         ({"unet.lora_alpha": 6, "unet.alpha_pattern": {LINEAR: 9}}, 9),
         ({"unet.lora_alpha": 6, "unet.alpha_pattern": {"attn1.to_q": 9, "to_k": 12}}, 9),
