@@ -1,4 +1,4 @@
-"""What a folder in diffusers' format is, told by its JSON files and by the headers of its weights."""
+"""What a folder in diffusers' format is, by its JSON files and the headers of its weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from shared.catalog.families import TEXT_ENCODER, TEXT_ENCODER_2, UNET, VAE
+from shared.checkpoints.evidence import EPSILON, Evidence, V
 from shared.checkpoints.header import BadModel, read_header
 from shared.checkpoints.recognition import (
     FAMILY_OF_WIDTH,
@@ -19,7 +20,6 @@ from shared.checkpoints.recognition import (
     USE_A_BASE,
     add_name,
 )
-from shared.checkpoints.told import EPSILON, Told, V
 
 INDEX = "model_index.json"
 MAX_JSON_BYTES = 10_000_000  # an index of shards names every tensor
@@ -30,8 +30,8 @@ VAE_FACTOR = 8  # pixels of a latent's side
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 
 
-def told_by_folder(folder: Path, name: str) -> Told:
-    """What a diffusers folder tells of itself.
+def evidence_of_folder(folder: Path, name: str) -> Evidence:
+    """What a diffusers folder says about itself.
 
     Raises:
         BadModel: it is no base model of SD 1.x, SD 2.x or SDXL, or a part of it is missing or damaged.
@@ -43,18 +43,18 @@ def told_by_folder(folder: Path, name: str) -> Told:
             f"{INDEX} says that this is a {kind}, and only {' and '.join(CLASSES)} can be used; {USE_A_BASE}"
         )
     unet = read_json(folder / UNET / "config.json")
-    told = Told()
+    found = Evidence()
     _check_input(unet)
-    _add_family(told, unet, CLASSES[kind])
-    _add_scheduler(told, folder)
+    _add_family(found, unet, CLASSES[kind])
+    _add_scheduler(found, folder)
     if isinstance(unet.get("sample_size"), int):
-        told.add("resolution", "unet/config.json", unet["sample_size"] * VAE_FACTOR)
-    add_name(told, name)
+        found.add("resolution", "unet/config.json", unet["sample_size"] * VAE_FACTOR)
+    add_name(found, name)
     variants, stored = set(), ""
     for part, stem in (WEIGHTS | (SECOND if CLASSES[kind] else {})).items():
         files = weights(folder / part, stem)
         if not files and part == VAE:
-            told.has_vae = False
+            found.has_vae = False
             continue
         if not files:
             raise BadModel(_without_weights(folder / part))
@@ -62,9 +62,9 @@ def told_by_folder(folder: Path, name: str) -> Told:
         dtypes = Counter(_dtype(file) for file in files)
         stored = dtypes.most_common(1)[0][0] if part == UNET else stored
     if variant := max(variants):
-        told.notes.append(f"some of its weights are there as {variant} only")
-    told.notes.append(f"its UNet is stored in {PRECISIONS.get(stored, stored)}")
-    return told
+        found.notes.append(f"some of its weights are there as {variant} only")
+    found.notes.append(f"its UNet is stored in {PRECISIONS.get(stored, stored)}")
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -127,12 +127,12 @@ def _check_input(unet: dict[str, Any]) -> None:
         raise BadModel(f"this is {what}, a base model's {LATENT_CHANNELS}. To go on, {USE_A_BASE}")
 
 
-def _add_family(told: Told, unet: dict[str, Any], of_class: str) -> None:
+def _add_family(found: Evidence, unet: dict[str, Any], of_class: str) -> None:
     width = _whole(unet.get("cross_attention_dim"))
     if width == REFINER_WIDTH:
         raise BadModel("this is SDXL's refiner, which only finishes pictures; use the SDXL base")
-    told.add("family", INDEX, of_class or None)
-    told.add("family", f"unet/config.json with the width {width}", FAMILY_OF_WIDTH.get(width))
+    found.add("family", INDEX, of_class or None)
+    found.add("family", f"unet/config.json with the width {width}", FAMILY_OF_WIDTH.get(width))
 
 
 def _whole(value: Any) -> int:
@@ -140,7 +140,7 @@ def _whole(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _add_scheduler(told: Told, folder: Path) -> None:
+def _add_scheduler(found: Evidence, folder: Path) -> None:
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     if str(scheduler.get("_class_name")).startswith("EDM"):
         raise BadModel(f"this model was trained with EDM, which uses another kind of noise. To go on, {USE_A_BASE}")
@@ -149,5 +149,5 @@ def _add_scheduler(told: Told, folder: Path) -> None:
         raise BadModel(
             f"its scheduler's prediction_type is {prediction!r}, and only epsilon and v_prediction can be used"
         )
-    told.add("prediction_type", "scheduler/scheduler_config.json", prediction)
-    told.add("zero_terminal_snr", "scheduler/scheduler_config.json", scheduler.get("rescale_betas_zero_snr"))
+    found.add("prediction_type", "scheduler/scheduler_config.json", prediction)
+    found.add("zero_terminal_snr", "scheduler/scheduler_config.json", scheduler.get("rescale_betas_zero_snr"))

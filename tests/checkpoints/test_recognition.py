@@ -80,7 +80,7 @@ def test_the_precision_is_said(look: Look, dtype: str, word: str) -> None:
 def test_a_name_tells_what_nothing_else_does(look: Look) -> None:
     assert look(SDXL, name="noobaiXL_vPred10").prediction_type == "v_prediction"
     assert look(SDXL, name="noobaiXL_epsPred11").prediction_type == "epsilon"
-    assert "prediction_type: only its name tells it" in look(SDXL, name="noobaiXL_vPred10").notes
+    assert "prediction_type: only its name says it" in look(SDXL, name="noobaiXL_vPred10").notes
 
 
 def test_a_small_sd2_predicts_the_noise(look: Look) -> None:

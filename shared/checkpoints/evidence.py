@@ -1,4 +1,4 @@
-"""What the sources of a base model tell of it, and what follows where they disagree or are silent."""
+"""The facts of a base model: what its keys, metadata, configs and name say, what its row overrides, and defaults."""
 
 from __future__ import annotations
 
@@ -15,34 +15,33 @@ EPSILON_SD2_RESOLUTION = 512  # of the models of SD 2.x that predict the noise
 
 
 @dataclass
-class Told:
-    """What is told of a model: for each fact, its value by the source that tells it."""
+class Evidence:
+    """What the files and the name of a model say about it."""
 
-    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)  # by fact and source
     has_vae: bool = True
     notes: list[str] = field(default_factory=list)
 
     def add(self, fact: str, source: str, value: Any) -> None:
-        """Add what a source tells; None is nothing."""
+        """Add what a source says about a fact. None, if it says nothing, is ignored."""
         if value is not None:
-            self.facts.setdefault(fact, {})[source] = value
+            self.values.setdefault(fact, {})[source] = value
 
-    def settle(self, fact: str) -> Any:
-        """The value that all sources agree on; None if no source tells it.
+    def agreed(self, fact: str) -> Any:
+        """The value that all sources agree on; None if no source says it.
 
         Raises:
             BadModel: two sources contradict each other.
         """
-        sources = self.facts.get(fact, {})
-        values = list(sources.items())
-        for source, value in values[1:]:
-            first_source, first_value = values[0]
+        found = list(self.values.get(fact, {}).items())
+        for source, value in found[1:]:
+            first_source, first_value = found[0]
             if value != first_value:
                 raise BadModel(
                     f"two sources contradict each other: {first_source} says that its {WORDS[fact]} is "
                     f"{_shown(first_value)}, {source} says {_shown(value)}; say in its row which is right"
                 )
-        return values[0][1] if values else None
+        return found[0][1] if found else None
 
 
 WORDS = {
@@ -56,31 +55,31 @@ WORDS = {
 }
 
 
-def settled(told: Told, row: dict[str, Any]) -> dict[str, Any]:
-    """Every fact: by the row, else by the sources, else as usual in the family, which a note then says.
+def resolve(found: Evidence, row: dict[str, Any]) -> dict[str, Any]:
+    """Every fact, from the row, else from the evidence, else the usual value of the family. Adds notes about the last.
 
     Raises:
-        BadModel: two sources contradict each other and the row doesn't decide, or nothing tells the family.
+        BadModel: two sources contradict each other and the row doesn't decide, or nothing says the family.
     """
-    facts = {fact: row[fact] if fact in row else told.settle(fact) for fact in WORDS}
-    family, prediction = _family(told, row), facts["prediction_type"]
+    facts = {fact: row[fact] if fact in row else found.agreed(fact) for fact in WORDS}
+    family, prediction = _family(found, row), facts["prediction_type"]
     if prediction is None:
         small = family == "sd2" and facts["resolution"] == EPSILON_SD2_RESOLUTION
         prediction = EPSILON if small else PREDICTIONS.get(family, EPSILON)
-        told.notes.append(_filled("prediction_type", prediction, family))
+        found.notes.append(_filled("prediction_type", prediction, family))
     if facts["zero_terminal_snr"] is None and prediction == V:
-        told.notes.append(_filled("zero_terminal_snr", "false", family))
+        found.notes.append(_filled("zero_terminal_snr", "false", family))
     resolution = facts["resolution"]
     if resolution is None:
         small = family == "sd2" and prediction == EPSILON
         resolution = EPSILON_SD2_RESOLUTION if small else RESOLUTIONS.get(family)
         if resolution is None:
-            raise BadModel("nothing tells its resolution; write `resolution` into its row, in pixels of the side")
-        told.notes.append(_filled("resolution", resolution, family))
+            raise BadModel("nothing says its resolution; write `resolution` into its row, in pixels of the side")
+        found.notes.append(_filled("resolution", resolution, family))
     for fact in WORDS:
-        if fact in row and any(value != row[fact] for value in told.facts.get(fact, {}).values()):
-            source, value = next(item for item in told.facts[fact].items() if item[1] != row[fact])
-            told.notes.append(f"{fact}: {_shown(row[fact])}, as its row says; {source} says {_shown(value)}")
+        if fact in row and any(value != row[fact] for value in found.values.get(fact, {}).values()):
+            source, value = next(item for item in found.values[fact].items() if item[1] != row[fact])
+            found.notes.append(f"{fact}: {_shown(row[fact])}, as its row says; {source} says {_shown(value)}")
     return {
         "family": family,
         "prediction_type": prediction,
@@ -92,18 +91,15 @@ def settled(told: Told, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _family(told: Told, row: dict[str, Any]) -> str:
-    """The family. A row may name one that the file doesn't show, but not another one than the file shows."""
-    found, said = told.settle("family"), row.get("family")
-    if found is None and said is None:
+def _family(found: Evidence, row: dict[str, Any]) -> str:
+    """The family. The row may name it if the file doesn't show it, as with chibi; it can't contradict the file."""
+    shown, named = found.agreed("family"), row.get("family")
+    if shown is None and named is None:
         raise BadModel("it has the parts of Stable Diffusion, but other sizes; name its `family` in its row")
-    # Chibi is a small model with the parts of SD 1.x.
-    if found is not None and said is not None and said != found:
-        source = next(iter(told.facts["family"]))
-        raise BadModel(
-            f"its row says that its family is {said}, {source} says {_shown(found)}; take `family` out of the row"
-        )
-    return str(said or found)
+    if shown is not None and named is not None and named != shown:
+        source = next(iter(found.values["family"]))
+        raise BadModel(f"its row says that its family is {named}, {source} says {shown}; take `family` out of the row")
+    return str(named or shown)
 
 
 def _filled(fact: str, value: Any, family: str) -> str:
