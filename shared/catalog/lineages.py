@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Lineage:
     """Base models that descend from one finetune, and are asked for good pictures in its words."""
 
-    words: tuple[str, ...]  # in lower case: a name that holds one of them tells the lineage
+    words: tuple[str, ...]  # in lower case; a model whose name has one of them is of the lineage
     quality_tags: tuple[str, ...]
     negative_prompt: str
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from shared.catalog import FAMILIES
 from shared.checkpoints.header import BadModel
 
 V, EPSILON = "v_prediction", "epsilon"
-TITLES = {"sd15": "SD 1.x", "sd2": "SD 2.x", "sdxl": "SDXL base"}
 RESOLUTIONS = {"sd15": 512, "sd2": 768, "sdxl": 1024}  # pixels of the side
 PREDICTIONS = {"sd15": EPSILON, "sd2": V, "sdxl": EPSILON}  # of most models of the family
 EPSILON_SD2_RESOLUTION = 512  # of the models of SD 2.x that predict the noise
@@ -103,7 +103,7 @@ def _family(found: Evidence, row: dict[str, Any]) -> str:
 
 
 def _filled(fact: str, value: Any, family: str) -> str:
-    usual = TITLES.get(family, family)
+    usual = FAMILIES[family].title or family
     return f"{fact}: {value}, as usual for {usual}; neither its keys nor its metadata nor its name say"
 
 

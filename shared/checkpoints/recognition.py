@@ -10,8 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Collection
 
-from shared.catalog import FAMILIES, lineage_told_by
-from shared.checkpoints.evidence import EPSILON, TITLES, Evidence, V
+from shared.catalog import FAMILIES, lineage_named_in
+from shared.checkpoints.evidence import EPSILON, Evidence, V
 from shared.checkpoints.header import BadModel, Header
 
 UNET, VAE, EMA = "model.diffusion_model.", "first_stage_model.", "model_ema."
@@ -87,12 +87,7 @@ EDM = {
 EMBEDDING = {"emb_params", "clip_l", "clip_g", "t5xxl", "string_to_param"}
 MOST_EMBEDDINGS = 8  # tensors in a file of an embedding
 
-ARCHITECTURES = {
-    "stable-diffusion-v1": "sd15",
-    "stable-diffusion-v2-512": "sd2",
-    "stable-diffusion-v2-768-v": "sd2",
-    "stable-diffusion-xl-v1-base": "sdxl",
-}
+FAMILY_OF_ARCHITECTURE = {word: name for name, row in FAMILIES.items() for word in row.architectures}
 SPEC_PREDICTIONS = {"epsilon": EPSILON, "v": V, "v_prediction": V}
 NAMED_V = re.compile(r"v[-_ .]?pred(?!a)", re.IGNORECASE)
 NAMED_EPSILON = re.compile(r"(?<![a-z])eps(?:ilon|[-_ .]?pred)", re.IGNORECASE)
@@ -178,8 +173,8 @@ def _add_text_encoders(found: Evidence, keys: Collection[str]) -> None:
         raise BadModel(f"{rest}; use the full checkpoint, with text encoder and VAE")
     if family is not None and family not in fitting:
         raise BadModel(
-            f"the parts contradict each other: the UNet is that of {TITLES[family]}, the text encoder that of "
-            f"{TITLES[fitting[0]]}; use another file"
+            f"the parts contradict each other: the UNet is that of {FAMILIES[family].title}, the text encoder that of "
+            f"{FAMILIES[fitting[0]].title}; use another file"
         )
 
 
@@ -194,12 +189,12 @@ def _add_markers(found: Evidence, keys: Collection[str]) -> None:
 def add_metadata(found: Evidence, metadata: dict[str, str]) -> None:
     """Add what ModelSpec's metadata says."""
     architecture = metadata.get("modelspec.architecture", "").strip().lower()
-    if architecture and architecture not in ARCHITECTURES:
+    if architecture and architecture not in FAMILY_OF_ARCHITECTURE:
         raise BadModel(
             f"its metadata calls it {architecture[:100]!r} (modelspec.architecture), which is no base model that is "
             f"known here; {USE_A_BASE}"
         )
-    found.add("family", "modelspec.architecture", ARCHITECTURES.get(architecture))
+    found.add("family", "modelspec.architecture", FAMILY_OF_ARCHITECTURE.get(architecture))
     prediction = metadata.get("modelspec.prediction_type", "").strip().lower()
     found.add("prediction_type", "modelspec.prediction_type", SPEC_PREDICTIONS.get(prediction))
     sides = re.fullmatch(r"(\d{2,5})(?:\s*x\s*(\d{2,5}))?", metadata.get("modelspec.resolution", "").strip().lower())
@@ -226,7 +221,7 @@ def add_name(found: Evidence, name: str) -> None:
 def _lineage(found: Evidence, text: str) -> str | None:
     """The lineage that a title or a name shows, if the family has it."""
     family = found.agreed("family")
-    return (lineage_told_by(family, text) or None) if family in FAMILIES else None
+    return (lineage_named_in(family, text) or None) if family in FAMILIES else None
 
 
 def _precision(header: Header) -> str:

@@ -15,7 +15,7 @@ from shared import catalog
 from shared.catalog import FAMILIES, BaseModel
 from shared.catalog.families import UNET
 from shared.checkpoints import folder, header, licenses, recognition, rows
-from shared.checkpoints.evidence import EPSILON, TITLES, Evidence, V, resolve
+from shared.checkpoints.evidence import EPSILON, Evidence, V, resolve
 from shared.checkpoints.header import BadModel
 
 log = structlog.get_logger()
@@ -279,7 +279,7 @@ def _check_fit(facts: dict[str, Any]) -> None:
     if lineage and lineage not in lineages:
         known = f"its family {family} has {', '.join(lineages)}" if lineages else f"its family {family} has no lineages"
         raise BadModel(f"its row says that its lineage is {lineage}, but {known}")
-    if facts["prediction_type"] not in (EPSILON, V) and (family in TITLES or family in catalog.BASE_MODELS):
+    if facts["prediction_type"] not in (EPSILON, V) and FAMILIES[family].samplers != catalog.FLOW_SAMPLERS:
         raise BadModel(f"its row says that it predicts {facts['prediction_type']}, but {family} predicts epsilon or v")
     if facts["zero_terminal_snr"] and facts["prediction_type"] == EPSILON:
         raise BadModel(

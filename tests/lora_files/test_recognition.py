@@ -1,4 +1,4 @@
-"""What is told of a LoRA file by its header, for each family, spelling and kind, and what is refused."""
+"""What the header of a LoRA file shows, for each family, spelling and kind, and which files are refused."""
 
 from __future__ import annotations
 
