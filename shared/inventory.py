@@ -5,7 +5,6 @@ What a worker had is remembered after it has gone, so that projects can still be
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cache
@@ -14,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, bindparam, delete, exists, select, update
 from sqlalchemy.orm import Session
 
-from shared import catalog
+from shared import catalog, figures
 from shared.catalog import QUEUES, BaseModel
 from shared.lifecycle import JobState
 from shared.models import Job, Worker, WorkerModel
@@ -22,10 +21,9 @@ from shared.outside.db import clock
 from shared.settings import Settings
 
 MOST_NOTED = 5  # unusable copies in the notes of a base model
-KEEP_SECONDS = 2.0  # how long a process goes by what was at hand
+KEEP_SECONDS = 2.0  # how long the base models at hand are kept before they are looked up again
 
 _models, _workers = WorkerModel.__table__, Worker.__table__
-_lately: dict[str, tuple[float, set[str] | None]] = {}  # by database: until when it counts, and what it is
 
 
 def report(session: Session, worker: str, models: Mapping[str, BaseModel]) -> None:
@@ -98,13 +96,8 @@ def forget(session: Session, days: int) -> int:
 
 
 def _at_hand_lately(session: Session, settings: Settings) -> set[str] | None:
-    """What was at hand a moment ago: every answer about a waiting job asks for it."""
-    place = str(session.get_bind().engine.url)
-    until, found = _lately.get(place, (0.0, None))
-    if time.monotonic() >= until:
-        found = at_hand(session, settings)
-        _lately[place] = (time.monotonic() + KEEP_SECONDS, found)
-    return found
+    """`at_hand`, kept for a moment: every answer about a waiting job asks for it."""
+    return figures.kept(session, "models at hand", KEEP_SECONDS, lambda: at_hand(session, settings))
 
 
 def _public(model: BaseModel) -> BaseModel:

@@ -36,7 +36,7 @@ SDXL_LINEAGES = {
     ),
     "pony": Lineage(
         words=("pony", "pdxl"),
-        # underscored: its tokens were learned so, and are no words
+        # with underscores, as Pony was trained on them
         quality_tags=("score_9", "score_8_up", "score_7_up", "source_anime", "rating_safe"),
         negative_prompt="score_4, score_5",
     ),

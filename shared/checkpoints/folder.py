@@ -34,7 +34,7 @@ def evidence_of_folder(folder: Path, name: str) -> Evidence:
     """What a diffusers folder says about itself.
 
     Raises:
-        BadModel: it is no base model of SD 1.x, SD 2.x or SDXL, or a part of it is missing or damaged.
+        BadModel: it isn't a base model of SD 1.x, SD 2.x or SDXL, or a part of it is missing or damaged.
         OSError: a file can't be read.
     """
     kind = read_json(folder / INDEX).get("_class_name")
@@ -71,7 +71,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object in a file.
 
     Raises:
-        BadModel: there is no such file, or it is no JSON object.
+        BadModel: there is no such file, or it isn't a JSON object.
     """
     said = f"{path.parent.name}/{path.name}" if path.name != INDEX else path.name
     if not path.is_file():

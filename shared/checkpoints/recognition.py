@@ -98,7 +98,7 @@ def evidence_of_file(header: Header, name: str) -> Evidence:
     """What a single file says about itself.
 
     Raises:
-        BadModel: it is no base model of SD 1.x, SD 2.x or SDXL, or only a part of one.
+        BadModel: it isn't a base model of SD 1.x, SD 2.x or SDXL, or only a part of one.
     """
     keys = header.tensors.keys()
     _refuse_other_files(header)
@@ -143,7 +143,7 @@ def _without_unet(keys: Collection[str]) -> str:
         return f"this is a VAE, not a base model; {USE_A_BASE}, and name this file as `vae` in its row if you want it"
     if any("text_model.encoder.layers." in key or "transformer.resblocks." in key for key in keys):
         return f"this is a text encoder, not a base model; {USE_A_BASE}"
-    return f"this is no base model that is known here (it begins with the tensor {min(keys)[:100]}); {USE_A_BASE}"
+    return f"this isn't a base model that is known here (it begins with the tensor {min(keys)[:100]}); {USE_A_BASE}"
 
 
 def _check_input(shape: tuple[int, ...]) -> None:
@@ -155,7 +155,7 @@ def _check_input(shape: tuple[int, ...]) -> None:
 
 def _check_width(width: int | None, unet: Collection[str]) -> None:
     if width is None:
-        raise BadModel(f"its UNet attends to no text, so it is no base model that is known here; {USE_A_BASE}")
+        raise BadModel(f"its UNet doesn't attend to a text, so it isn't a base model that is known here; {USE_A_BASE}")
     if width == REFINER_WIDTH:
         raise BadModel("this is SDXL's refiner, which only finishes pictures; use the SDXL base")
     if FAMILY_OF_WIDTH.get(width) == "sdxl":
@@ -191,8 +191,8 @@ def add_metadata(found: Evidence, metadata: dict[str, str]) -> None:
     architecture = metadata.get("modelspec.architecture", "").strip().lower()
     if architecture and architecture not in FAMILY_OF_ARCHITECTURE:
         raise BadModel(
-            f"its metadata calls it {architecture[:100]!r} (modelspec.architecture), which is no base model that is "
-            f"known here; {USE_A_BASE}"
+            f"its metadata calls it {architecture[:100]!r} (modelspec.architecture), which isn't a base model that "
+            f"is known here; {USE_A_BASE}"
         )
     found.add("family", "modelspec.architecture", FAMILY_OF_ARCHITECTURE.get(architecture))
     prediction = metadata.get("modelspec.prediction_type", "").strip().lower()

@@ -240,7 +240,7 @@ def _read(path: Path, name: str) -> Evidence | str:
         if path.is_dir():
             return folder.evidence_of_folder(path, name)
         if path.suffix.lower() != SUFFIX:
-            return f"{path.name} is no {SUFFIX} file; pickles are refused, because they can run any code"
+            return f"{path.name} isn't a {SUFFIX} file; pickles are refused, because they can run any code"
         return recognition.evidence_of_file(header.read_header(path), name)
     except BadModel as error:
         return str(error)
@@ -292,7 +292,7 @@ def _check_places(row: dict[str, Any]) -> None:
     """Refuse a row whose VAE or configs are missing or are something else."""
     vae, config = row.get("vae"), row.get("config")
     if config and not Path(config).is_dir():
-        raise BadModel(f"its row names the `config` {Path(config).name}, which is no folder")
+        raise BadModel(f"its row names the `config` {Path(config).name}, which isn't a folder")
     if not vae:
         return
     if not Path(vae).exists():
@@ -303,7 +303,7 @@ def _check_places(row: dict[str, Any]) -> None:
         except BadModel as error:
             raise BadModel(f"its `vae` {Path(vae).name} can't be used: {error}") from error
         if not any(key.removeprefix(recognition.VAE) == "decoder.conv_in.weight" for key in keys):
-            raise BadModel(f"its `vae` {Path(vae).name} is no VAE: it has no decoder")
+            raise BadModel(f"its `vae` {Path(vae).name} isn't a VAE: it has no decoder")
     elif not folder.weights(Path(vae), folder.WEIGHTS["vae"]):
         raise BadModel(f"its `vae` {Path(vae).name} holds no {folder.WEIGHTS['vae']}{SUFFIX}")
 

@@ -28,7 +28,7 @@ class Alphas:
             raise BadLora(f"its metadata {CONFIG} can't be read: {error}") from error
         for key, value in self._config.items():
             if key.endswith("lora_alpha") and not _is_number(value):
-                raise BadLora(f"its metadata says that {key} is {value!r}, which is no number")
+                raise BadLora(f"its metadata says that {key} is {value!r}, which isn't a number")
             if key.endswith("alpha_pattern"):
                 _check_pattern(key, value)
 
@@ -50,10 +50,10 @@ class Alphas:
 def _check_pattern(key: str, value: Any) -> None:
     """peft takes regular expressions here. Those of a stranger could run for ever, so plain paths alone are taken."""
     if not isinstance(value, dict):
-        raise BadLora(f"its metadata {key} is no table")
+        raise BadLora(f"its metadata {key} isn't a table")
     for pattern, alpha in value.items():
         if not _plain(pattern).replace(".", "").replace("_", "").isalnum() or not _is_number(alpha):
-            raise BadLora(f"its metadata {key} has {pattern!r}: {alpha!r}, which is no module's path with a number")
+            raise BadLora(f"its metadata {key} has {pattern!r}: {alpha!r}, but must have a module's path and a number")
 
 
 def _plain(pattern: str) -> str:

@@ -29,7 +29,7 @@ OTHER_FILES = {
     "a hypernetwork or another module, not a LoRA": ("motion_modules.", "temporal_transformer"),
     "a VAE, not a LoRA": ("decoder.conv_in", "encoder.conv_in"),
 }
-# How modules begin in LoRAs of base models that are none of ours.
+# How modules begin in LoRAs for base models of other families.
 OTHER_MODELS = (
     *(
         "transformer.",
@@ -60,7 +60,7 @@ def recognise(header: Header, family: str | None = None) -> Recognised:
     """Tell what a file is. `family`: for the rare file that fits several, which one is meant.
 
     Raises:
-        BadLora: it is no LoRA, or one for a base model or of a kind that we don't read. The whole file is refused for
+        BadLora: it isn't a LoRA, or one for a base model or of a kind that we don't read. The whole file is refused for
             one tensor, for a part of a LoRA would be another LoRA.
     """
     _refuse_other_files(header.tensors)
@@ -82,12 +82,12 @@ def group(tensors: Mapping[str, TensorInfo]) -> dict[str, Sides]:
     """The tensors of a file by the names of their modules.
 
     Raises:
-        BadLora: a tensor is no change of a weight that we read.
+        BadLora: a tensor isn't a change of a weight that we read.
     """
     if len(tensors) > MAX_TENSORS:
         raise BadLora(f"it has {len(tensors)} tensors, and {MAX_TENSORS} are allowed", code="not_a_lora")
     if not any(keys.split(key)[1] or keys.unread(key) for key in tensors):
-        raise BadLora(f"this is no LoRA: it has no change of a weight, but {min(tensors)[:200]}", code="not_a_lora")
+        raise BadLora(f"this isn't a LoRA: it has no change of a weight, but {min(tensors)[:200]}", code="not_a_lora")
     found: dict[str, dict[str, tuple[str, TensorInfo]]] = defaultdict(dict)
     for key, tensor in tensors.items():
         name, side = keys.split(key)
@@ -95,7 +95,7 @@ def group(tensors: Mapping[str, TensorInfo]) -> dict[str, Sides]:
             what = keys.unread(key)
             if what:
                 raise BadLora(f"it changes {what} ({key}), which is not read here", code="lora_kind_not_read")
-            raise BadLora(f"its tensor {key[:200]} is no part of a LoRA that we read", code="lora_kind_not_read")
+            raise BadLora(f"its tensor {key[:200]} isn't part of a LoRA that we read", code="lora_kind_not_read")
         if side in found[name]:
             raise BadLora(f"it has both {found[name][side][0]} and {key}, which are the same", code="lora_does_not_fit")
         if tensor.dtype not in EXPONENT and not (side == ALPHA and tensor.dtype in WHOLE):

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from shared import inventory
+from shared import figures, inventory
 from shared.catalog import QUEUES
 from shared.lifecycle import JobState
 from shared.models import Job, Worker
@@ -132,11 +132,11 @@ def _starts(session: Session, job: Job, settings: Settings) -> dict[str, Seconds
     def look() -> dict[str, Seconds] | None:
         return _all_starts(session, job.queue, settings)
 
-    starts = speeds.kept(session, name, KEEP_SECONDS, look)
+    starts = figures.kept(session, name, KEEP_SECONDS, look)
     if starts is None or job.id in starts:
         return starts
-    speeds.forget(name)  # the job is newer than these
-    return speeds.kept(session, name, KEEP_SECONDS, look)
+    figures.forget(name)  # the job is newer than these
+    return figures.kept(session, name, KEEP_SECONDS, look)
 
 
 def _all_starts(session: Session, queue: str, settings: Settings) -> dict[str, Seconds] | None:

@@ -243,7 +243,7 @@ def header(**changes: Any) -> bytes:
         (b"\x80\x02}q\x00." + bytes(60), "pickle"),
         (b"GGUF" + bytes(60), "GGUF"),
         (struct.pack("<Q", 4 * 2**30) + b"{}" + bytes(60), "4294967296 bytes"),
-        (struct.pack("<Q", 2**63 + 5) + b"{}" + bytes(60), "no .safetensors file"),
+        (struct.pack("<Q", 2**63 + 5) + b"{}" + bytes(60), "isn't a .safetensors file"),
         (struct.pack("<Q", 500) + b"{}" + bytes(60), "truncated"),
         (struct.pack("<Q", 60) + b"{" * 60, "can't be read"),
         (struct.pack("<Q", 61) + b"[" * 61, "can't be read"),

@@ -319,7 +319,7 @@ def test_several_kinds_are_added_each_from_the_base_s_own_weight(base, tmp_path)
         ({"lokr_w1": (5, 2), "lokr_w2": (8, 16)}, "don't make a weight"),
         ({"lokr_w1": (4, 2)}, "either lokr_w2 or lokr_w2_a"),
         ({"lora_up.weight": (32, 3), "lora_down.weight": (3, 32), "dora_scale": (7, 1)}, "dora_scale"),
-        ({"lora_up.weight": (32, 3), "lora_down.weight": (3, 32), "alpha": (3,)}, "alpha is no number"),
+        ({"lora_up.weight": (32, 3), "lora_down.weight": (3, 32), "alpha": (3,)}, "alpha isn't a number"),
     ],
 )  # fmt: skip
 def test_what_can_t_be_used_is_named_and_nothing_else_is(base, tmp_path, sides, why):
