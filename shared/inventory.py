@@ -68,7 +68,7 @@ def of_workers(session: Session, workers: Collection[str]) -> dict[str, set[str]
 
 
 def at_hand(session: Session, settings: Settings) -> set[str] | None:
-    """The names of the base models that a live worker can load now. None: any, for an older worker reports none."""
+    """The names of the base models that a live worker can load now. None: any, since an older worker reports none."""
     live = session.scalars(_live_workers(settings)).all()
     having = of_workers(session, live)
     return None if any(worker not in having for worker in live) else set().union(*having.values())

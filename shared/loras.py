@@ -177,7 +177,7 @@ def delete(session: Session, lora: ImportedLora) -> None:
 
 
 def _text(written: str) -> str:
-    """Text of a stranger's file, on one line and not too long."""
+    """A text from an uploaded file, on one line, without invisible characters and not too long."""
     clean = re.sub(rf"[{UNSEEN}{UNSEEN_BEYOND}]+", " ", written.encode("utf-8", "replace").decode())
     return texts.normal(" ".join(clean.split()))[:MAX_TEXT]
 

@@ -41,7 +41,7 @@ def warnings(intended_use: str | None, base: BaseModel | None) -> list[ProjectWa
     if base.commercial_use == "ask":
         detail = f"{base.name!r} allows commercial use only under conditions of its licence: {base.license}; read it"
         return [_warning("license_asks", detail)]
-    detail = f"nothing is known of whether {base.name!r} may be used commercially; find its licence and read it"
+    detail = f"it is not known whether {base.name!r} may be used commercially; find its licence and read it"
     return [_warning("license_unknown", detail)]
 
 

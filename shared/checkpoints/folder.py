@@ -73,15 +73,15 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         BadModel: there is no such file, or it isn't a JSON object.
     """
-    said = f"{path.parent.name}/{path.name}" if path.name != INDEX else path.name
+    shown = f"{path.parent.name}/{path.name}" if path.name != INDEX else path.name
     if not path.is_file():
-        raise BadModel(f"the folder has no {said}; copy or download it again")
+        raise BadModel(f"the folder has no {shown}; copy or download it again")
     if path.stat().st_size > MAX_JSON_BYTES:
-        raise BadModel(f"{said} has {path.stat().st_size} bytes, and {MAX_JSON_BYTES} are allowed")
+        raise BadModel(f"{shown} has {path.stat().st_size} bytes, and {MAX_JSON_BYTES} are allowed")
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadModel(f"{said} can't be read: {error}") from error
+        raise BadModel(f"{shown} can't be read: {error}") from error
 
 
 def weights(folder: Path, stem: str) -> list[Path]:

@@ -21,7 +21,7 @@ BITS = {
     "F16": 16, "BF16": 16, "I16": 16, "U16": 16, "I8": 8, "U8": 8, "BOOL": 8,
     "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }  # fmt: skip
-# What lies under the name of a model when a download or a rename went wrong: how the file begins, and what it is.
+# Files that have the name of a model after a failed download or a wrong rename: how they begin, and what they are.
 IMPOSTORS = {
     b"<": "a web page or another text with tags, not a model; the download may have asked for a login; try again",
     b"version https://git-lfs": "a pointer of Git LFS, not the model itself; fetch it with `git lfs pull`",

@@ -1,4 +1,4 @@
-"""The strength of changes whose file has no alpha beside them: peft's config in the metadata, or else full strength.
+"""The strength of changes without an alpha of their own: that of peft's config in the metadata, else full strength.
 
 peft applies a change times alpha / rank, or alpha / sqrt(rank) where `use_rslora` is set (arXiv 2312.03732).
 """
@@ -48,7 +48,7 @@ class Alphas:
 
 
 def _check_pattern(key: str, value: Any) -> None:
-    """peft takes regular expressions here. Those of a stranger could run for ever, so plain paths alone are taken."""
+    """Allow plain paths only. peft allows regular expressions, and a hostile one could run for ever."""
     if not isinstance(value, dict):
         raise BadLora(f"its metadata {key} isn't a table")
     for pattern, alpha in value.items():

@@ -1,4 +1,4 @@
-"""How long until a job begins and until it ends. No estimate is better than a wrong one.
+"""How long until a job begins and until it ends. Where too little is known, there is no estimate.
 
 A job that runs takes what is left of its present stage, and the stages that follow. One that waits begins when enough
 of the jobs before it have ended, each on a slot of the queue's workers.
@@ -94,7 +94,7 @@ def _left_of_stage(whole: Seconds, progress: dict[str, Any], running_seconds: fl
 def _from_here(own: float, usual: Seconds) -> Seconds:
     """Halfway between the speed of the last steps and that of earlier jobs: what slows a machine down comes and goes.
 
-    The bounds hold both. They lie a quarter away from the stage's own speed, or as far as earlier jobs differed.
+    The bounds include both. They lie a quarter away from the stage's own speed, or as far as earlier jobs differed.
     """
     low, high = own / OWN_CHANGE, own * OWN_CHANGE
     if not usual.is_known or usual.middle == 0:
