@@ -14,11 +14,11 @@ from shared.checkpoints.header import BadModel, read_header
 from shared.checkpoints.recognition import (
     FAMILY_OF_WIDTH,
     LATENT_CHANNELS,
-    OTHER_INPUTS,
     PRECISIONS,
-    REFINER_WIDTH,
     USE_A_BASE,
     add_name,
+    check_channels,
+    refuse_refiner,
 )
 
 INDEX = "model_index.json"
@@ -44,7 +44,7 @@ def evidence_of_folder(folder: Path, name: str) -> Evidence:
         )
     unet = read_json(folder / UNET / "config.json")
     found = Evidence()
-    _check_input(unet)
+    check_channels(_whole(unet.get("in_channels", LATENT_CHANNELS)))
     _add_family(found, unet, CLASSES[kind])
     _add_scheduler(found, folder)
     if isinstance(unet.get("sample_size"), int):
@@ -120,17 +120,9 @@ def _dtype(path: Path) -> str:
     return Counter(each.dtype for each in header.tensors.values()).most_common(1)[0][0]
 
 
-def _check_input(unet: dict[str, Any]) -> None:
-    channels = unet.get("in_channels", LATENT_CHANNELS)
-    if channels != LATENT_CHANNELS:
-        what = OTHER_INPUTS.get(_whole(channels), f"another model: its UNet takes {channels} channels")
-        raise BadModel(f"this is {what}, a base model's {LATENT_CHANNELS}. To go on, {USE_A_BASE}")
-
-
 def _add_family(found: Evidence, unet: dict[str, Any], of_class: str) -> None:
     width = _whole(unet.get("cross_attention_dim"))
-    if width == REFINER_WIDTH:
-        raise BadModel("this is SDXL's refiner, which only finishes pictures; use the SDXL base")
+    refuse_refiner(width)
     found.add("family", INDEX, of_class or None)
     found.add("family", f"unet/config.json with the width {width}", FAMILY_OF_WIDTH.get(width))
 
@@ -143,7 +135,7 @@ def _whole(value: Any) -> int:
 def _add_scheduler(found: Evidence, folder: Path) -> None:
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     if str(scheduler.get("_class_name")).startswith("EDM"):
-        raise BadModel(f"this model was trained with EDM, which uses another kind of noise. To go on, {USE_A_BASE}")
+        raise BadModel(f"this model was trained with EDM, which uses another kind of noise; {USE_A_BASE}")
     prediction = scheduler.get("prediction_type")
     if prediction is not None and prediction not in (EPSILON, V):
         raise BadModel(

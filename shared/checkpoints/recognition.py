@@ -26,11 +26,11 @@ TEXT_ENCODERS = {
     "sdxl": ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
 }
 LATENT_CHANNELS = 4
-OTHER_INPUTS = {
-    9: "an inpainting model: its UNet takes 9 channels",
-    8: "a model that edits pictures by instruction: its UNet takes 8 channels",
-    7: "an upscaling model: its UNet takes 7 channels",
-    5: "a depth model: its UNet takes 5 channels",
+OTHER_INPUTS = {  # by channels
+    9: "an inpainting model",
+    8: "a model that edits pictures by instruction",
+    7: "an upscaling model",
+    5: "a depth model",
 }
 # The parts of a full SDXL; distilled ones lack some of them.
 SDXL_DEPTHS = (
@@ -105,7 +105,12 @@ def evidence_of_file(header: Header, name: str) -> Evidence:
     unet = {key.removeprefix(UNET): each for key, each in header.tensors.items() if key.startswith(UNET)}
     if CONV_IN not in unet:
         raise BadModel(_without_unet(keys))
-    _check_input(unet[CONV_IN].shape)
+    shape = unet[CONV_IN].shape
+    if len(shape) != 4:
+        raise BadModel(
+            f"its UNet's first convolution has the shape {list(shape)}, with other than 4 sides; {USE_A_BASE}"
+        )
+    check_channels(shape[1])
     found = Evidence()
     width = next((each.shape[-1] for key, each in unet.items() if TO_K.fullmatch(key) and each.shape), None)
     _check_width(width, unet)
@@ -125,7 +130,7 @@ def _refuse_other_files(header: Header) -> None:
     keys = header.tensors.keys()
     for key, what in EDM.items():
         if key in keys:
-            raise BadModel(f"this is {what}, which uses another kind of noise. To go on, {USE_A_BASE}")
+            raise BadModel(f"this is {what}, which uses another kind of noise; {USE_A_BASE}")
     if len(keys) <= MOST_EMBEDDINGS and EMBEDDING & set(keys):
         raise BadModel(f"this is an embedding (textual inversion), not a base model; {USE_A_BASE}")
     for what, words in OTHER_FILES.items():
@@ -146,18 +151,25 @@ def _without_unet(keys: Collection[str]) -> str:
     return f"this isn't a base model that is known here (it begins with the tensor {min(keys)[:100]}); {USE_A_BASE}"
 
 
-def _check_input(shape: tuple[int, ...]) -> None:
-    channels = shape[1] if len(shape) == 4 else 0
+def check_channels(channels: int) -> None:
+    """Refuse a UNet that takes something else than latents alone."""
     if channels != LATENT_CHANNELS:
-        what = OTHER_INPUTS.get(channels, f"another model: its UNet takes an input of the shape {list(shape)}")
-        raise BadModel(f"this is {what}, a base model's {LATENT_CHANNELS}. To go on, {USE_A_BASE}")
+        what = OTHER_INPUTS.get(channels, "another model")
+        raise BadModel(
+            f"this is {what}: its UNet takes {channels} channels, and that of a base model takes {LATENT_CHANNELS}; "
+            f"{USE_A_BASE}"
+        )
+
+
+def refuse_refiner(width: int) -> None:
+    if width == REFINER_WIDTH:
+        raise BadModel("this is SDXL's refiner, which only finishes pictures; use the SDXL base")
 
 
 def _check_width(width: int | None, unet: Collection[str]) -> None:
     if width is None:
         raise BadModel(f"its UNet doesn't attend to a text, so it isn't a base model that is known here; {USE_A_BASE}")
-    if width == REFINER_WIDTH:
-        raise BadModel("this is SDXL's refiner, which only finishes pictures; use the SDXL base")
+    refuse_refiner(width)
     if FAMILY_OF_WIDTH.get(width) == "sdxl":
         for part in SDXL_DEPTHS:
             if not any(key.startswith(part) for key in unet):

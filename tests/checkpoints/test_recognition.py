@@ -165,6 +165,8 @@ def test_a_row_can_not_make_another_family_of_a_file(look: Look) -> None:
     [
         (corpus.sdxl_unet(1280) | VAE | corpus.SDXL_TEXT, "refiner"),
         (corpus.unet(768, channels=9) | VAE | corpus.CLIP_L, "inpainting"),
+        (SD1 | {f"{corpus.UNET}input_blocks.0.0.weight": (320, 4)}, "has the shape [320, 4]"),
+        (corpus.unet(768, channels=3) | VAE | corpus.CLIP_L, "takes 3 channels"),
         (corpus.unet(768, channels=8) | VAE | corpus.CLIP_L, "by instruction"),
         (corpus.unet(1024, channels=5) | VAE | corpus.OPEN_CLIP_H, "depth"),
         (corpus.sdxl_unet(depth=4) | VAE | corpus.SDXL_TEXT, "distilled SDXL"),
