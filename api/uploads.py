@@ -156,7 +156,7 @@ def store_lora(upload: FileStorage, family: str | None) -> dict[str, Any]:
                 "lower rank",
                 code="lora_too_large",
             )
-        columns = loras.told(file, filename, family=family, settings=limits)
+        columns = loras.columns_of(file, filename, family=family, settings=limits)
         sha256 = _sha256(file)
         if loras.same_file(context.reading(), user_id, sha256) is not None:
             return {"sha256": sha256}

@@ -125,17 +125,20 @@ def revoke_key(key: str) -> None:
 
 @main.command()
 def models() -> None:
-    """List the base models of all workers: what they are, their licence and hash, and what is wrong with them."""
+    """List the base models: what they are, their licence, what is wrong with them, and the copy of each worker."""
     settings = Settings.from_env()
     with Database(settings.database_url).reading() as session:
         known, at_hand = inventory.known(session, settings), inventory.at_hand(session, settings)
+        copies = inventory.copies(session, settings)
     for model in known.values():
         if model.problem:
-            click.echo(f"{model.name}  can't be used: {model.problem}")
-            continue
-        click.echo("  ".join(_facts(model, at_hand is None or model.name in at_hand)))
-        for note in model.notes:
-            click.echo(f"    {note}")
+            click.echo(f"{model.name}  {_state(model)}")
+        else:
+            click.echo("  ".join(_facts(model, at_hand is None or model.name in at_hand)))
+            for note in model.notes:
+                click.echo(f"    {note}")
+        for worker, copy in copies.get(model.name, {}).items():
+            click.echo(f"    {worker}: {_state(copy)}")
 
 
 def _facts(model: BaseModel, available: bool) -> list[str]:
@@ -145,10 +148,14 @@ def _facts(model: BaseModel, available: bool) -> list[str]:
         f"{model.prediction_type}{' with zero terminal SNR' if model.zero_terminal_snr else ''}",
         f"{model.resolution} px",
         f"{model.size_bytes / 1e9:.2f} GB",
-        f"sha256 {model.sha256 or 'not computed yet'}",
+        _state(model),
         f"licence: {model.license or 'unknown'}, commercial use: {model.commercial_use}, hosting: {model.hosting}",
         "on a live worker" if available else "on no live worker",
     ]
+
+
+def _state(model: BaseModel) -> str:
+    return f"can't be used: {model.problem}" if model.problem else f"sha256 {model.sha256 or 'not computed yet'}"
 
 
 @main.command("reconcile")

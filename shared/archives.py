@@ -301,7 +301,7 @@ def _check(info: zipfile.ZipInfo, max_picture_bytes: int) -> None:
     name = info.orig_filename.replace("\\", "/")
     odd = name.startswith("/") or ".." in name.split("/") or re.search(f"[{CONTROLS}]|^[A-Za-z]:", name)
     if odd or not name or len(name) > MAX_NAME_LENGTH:
-        raise Invalid(f"the name {name[:50]!r} in the zip is no plain relative path", code="bad_zip_name")
+        raise Invalid(f"the name {name[:50]!r} in the zip isn't a plain relative path", code="bad_zip_name")
     if info.external_attr >> 16 & 0o170000 == 0o120000:
         raise Invalid(f"{name} in the zip is a link; pack the file itself", code="bad_zip_name")
     if info.flag_bits & 1:

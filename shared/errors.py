@@ -22,7 +22,7 @@ class BootloraError(Exception):
 
 @contextmanager
 def under(pointer: str) -> Iterator[None]:
-    """Prefix the pointers of errors that are raised inside: code that checks a part need not know where it stands."""
+    """Prefix the pointers of errors that are raised inside: code that checks a part need not know its place."""
     try:
         yield
     except BootloraError as error:

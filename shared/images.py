@@ -53,7 +53,7 @@ def check_words(project: Project, tags: Sequence[str]) -> None:
 
 
 def words(project: Project) -> list[str]:
-    """What the captions of a project may name beside the tags of a picture."""
+    """The words of a project that its captions may name in addition to the tags of a picture."""
     return [project.trigger_word, *project.subject_tags, *project.feature_tags]
 
 

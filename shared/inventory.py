@@ -5,7 +5,6 @@ What a worker had is remembered after it has gone, so that projects can still be
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cache
@@ -14,18 +13,17 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, bindparam, delete, exists, select, update
 from sqlalchemy.orm import Session
 
-from shared import catalog
+from shared import catalog, figures
 from shared.catalog import QUEUES, BaseModel
 from shared.lifecycle import JobState
 from shared.models import Job, Worker, WorkerModel
 from shared.outside.db import clock
 from shared.settings import Settings
 
-MOST_NAMED = 5  # workers in a message
-KEEP_SECONDS = 2.0  # how long a process goes by what was at hand
+MOST_NOTED = 5  # unusable copies in the notes of a base model
+KEEP_SECONDS = 2.0  # how long the base models at hand are kept before they are looked up again
 
 _models, _workers = WorkerModel.__table__, Worker.__table__
-_lately: dict[str, tuple[float, set[str] | None]] = {}  # by database: until when it counts, and what it is
 
 
 def report(session: Session, worker: str, models: Mapping[str, BaseModel]) -> None:
@@ -51,6 +49,14 @@ def known(session: Session, settings: Settings) -> dict[str, BaseModel]:
     return models | {name: _joined(rows) for name, rows in sorted(found.items())}
 
 
+def copies(session: Session, settings: Settings) -> dict[str, dict[str, BaseModel]]:
+    """What each worker has reported, by the model's name and the worker. For operators: it names the workers' hosts."""
+    found: dict[str, dict[str, BaseModel]] = {}
+    for row in session.execute(_known(settings)):
+        found.setdefault(row.name, {})[row.worker] = row.model
+    return found
+
+
 def of_workers(session: Session, workers: Collection[str]) -> dict[str, set[str]]:
     """The names of the base models that workers can load. A worker of an earlier version reports none."""
     found: dict[str, set[str]] = {}
@@ -62,7 +68,7 @@ def of_workers(session: Session, workers: Collection[str]) -> dict[str, set[str]
 
 
 def at_hand(session: Session, settings: Settings) -> set[str] | None:
-    """The names of the base models that a live worker can load now. None: any, for an older worker reports none."""
+    """The names of the base models that a live worker can load now. None: any, since an older worker reports none."""
     live = session.scalars(_live_workers(settings)).all()
     having = of_workers(session, live)
     return None if any(worker not in having for worker in live) else set().union(*having.values())
@@ -90,13 +96,8 @@ def forget(session: Session, days: int) -> int:
 
 
 def _at_hand_lately(session: Session, settings: Settings) -> set[str] | None:
-    """What was at hand a moment ago: every answer about a waiting job asks for it."""
-    place = str(session.get_bind().engine.url)
-    until, found = _lately.get(place, (0.0, None))
-    if time.monotonic() >= until:
-        found = at_hand(session, settings)
-        _lately[place] = (time.monotonic() + KEEP_SECONDS, found)
-    return found
+    """`at_hand`, kept for a moment: every answer about a waiting job asks for it."""
+    return figures.kept(session, "models at hand", KEEP_SECONDS, lambda: at_hand(session, settings))
 
 
 def _public(model: BaseModel) -> BaseModel:
@@ -105,20 +106,18 @@ def _public(model: BaseModel) -> BaseModel:
 
 
 def _joined(rows: list[Any]) -> BaseModel:
-    """One base model of what several workers report under its name: of live ones, else of the latest report."""
+    """One base model for what several workers report under a name. All users read it, so it names no worker.
+
+    Reports of live workers count; if there are none, the latest report does.
+    """
     live = [row for row in rows if row.live] or [max(rows, key=lambda row: row.reported_at)]
     good = [row for row in live if row.usable] or live
-    first = good[0]
-    model: BaseModel = first.model
-    for row in good[1:]:
-        if model.sha256 and row.model.sha256 and model.sha256 != row.model.sha256:
-            problem = (
-                f"the workers {first.worker} and {row.worker} have different files of this name; "
-                "give both the same file, or rename one"
-            )
-            return replace(model, problem=problem)
-    bad = [f"{row.worker}: {row.model.problem}" for row in live if row not in good]
-    return replace(model, notes=(*model.notes, *bad[:MOST_NAMED]))
+    model: BaseModel = good[0].model
+    if len({row.model.sha256 for row in good} - {""}) > 1:
+        problem = "two workers have different files of this name; give both the same file, or rename one"
+        return replace(model, problem=problem)
+    bad = dict.fromkeys(f"another worker can't use its copy: {row.model.problem}" for row in live if row not in good)
+    return replace(model, notes=(*model.notes, *list(bad)[:MOST_NOTED]))
 
 
 _REPORTED = select(_models.c.name, _models.c.model).where(_models.c.worker == bindparam("reporter"))

@@ -97,12 +97,12 @@ def as_input(lora: Lora, weight: float) -> LoraInput:
 # LoRAs that users bring
 
 
-def told(file: IO[bytes], filename: str, *, family: str | None, settings: Settings) -> dict[str, Any]:
-    """What an uploaded file is: columns of `ImportedLora`. Reads all of it, a piece at a time.
+def columns_of(file: IO[bytes], filename: str, *, family: str | None, settings: Settings) -> dict[str, Any]:
+    """The columns of `ImportedLora` for an uploaded file. Reads all of it, a piece at a time.
 
     Raises:
         TooLarge: its header is larger than allowed.
-        Invalid: it is no LoRA that can be used; nothing of it is taken.
+        Invalid: it is not a LoRA that can be used. Nothing of it is kept.
     """
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
@@ -120,17 +120,17 @@ def told(file: IO[bytes], filename: str, *, family: str | None, settings: Settin
         raise Invalid(f"{_shown(filename)}: {error}", code="not_safetensors") from error
     except BadLora as error:
         raise Invalid(f"{_shown(filename)}: {error}", code=error.code) from error
-    said = found.metadata
-    version = said.get("ss_base_model_version") or said.get("modelspec.architecture", "")
+    written = found.metadata
+    version = written.get("ss_base_model_version") or written.get("modelspec.architecture", "")
     return {
-        "name": _text(said.get("modelspec.title") or said.get("ss_output_name") or Path(filename).stem),
+        "name": _text(written.get("modelspec.title") or written.get("ss_output_name") or Path(filename).stem),
         "family": found.family,
         "kinds": found.kinds,
         "parts": found.parts,
         "rank": found.rank,
-        "trigger_word": _text(said.get("modelspec.trigger_phrase", "")),
-        "base_model": _text(said.get("ss_sd_model_name") or version),
-        "license": _text(said.get("modelspec.license", "")),
+        "trigger_word": _text(written.get("modelspec.trigger_phrase", "")),
+        "base_model": _text(written.get("ss_sd_model_name") or version),
+        "license": _text(written.get("modelspec.license", "")),
     }
 
 
@@ -177,7 +177,7 @@ def delete(session: Session, lora: ImportedLora) -> None:
 
 
 def _text(written: str) -> str:
-    """Text of a stranger's file, on one line and not too long."""
+    """A text from an uploaded file, on one line, without invisible characters and not too long."""
     clean = re.sub(rf"[{UNSEEN}{UNSEEN_BEYOND}]+", " ", written.encode("utf-8", "replace").decode())
     return texts.normal(" ".join(clean.split()))[:MAX_TEXT]
 

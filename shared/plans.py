@@ -151,10 +151,10 @@ def check_area(params: GenerateParams, base_model: BaseModel) -> None:
 
 
 def size_of_redrawing(own: tuple[int, int], given: Given | None, base_model: BaseModel) -> tuple[int, int]:
-    """Width and height at which a picture of some size is drawn anew, in pixels.
+    """Width and height in pixels at which a picture is drawn again.
 
-    They are its own, as near as the family can draw: sides are rounded, and what is too large is scaled down. If the
-    client gives one side, the other keeps the shape; if both, they are taken as they are.
+    By default they are the picture's own, rounded to sides that the family can draw, and scaled down if it is too
+    large. If the client gives one side, the other one keeps the shape. If it gives both, these are used.
     """
     family = FAMILIES[base_model.family]
     wide, high = ((given or {}).get(name) for name in ("width", "height"))
@@ -319,7 +319,7 @@ def check_prompt(prompt: str, base_model: BaseModel, pointer: str, syntax: str =
 
 
 def check_readable(prompt: str, syntax: str, pointer: str) -> None:
-    """Refuse what other tools would load a LoRA for, and brackets that can't be read as weights."""
+    """Refuse tags by which other tools load a LoRA, and brackets that can't be read as weights."""
     if named := prompts.named_network(prompt):
         raise _bad_prompt(
             f"the prompt names a LoRA ({named}); take it out of the prompt, and name the LoRA with its `weight` in "

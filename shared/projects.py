@@ -357,7 +357,7 @@ def drawing(
     for number, each in enumerate(given["pictures"]):
         captions.check_allowed(each["prompt"])
         plans.check_prompt(each["prompt"], base, f"/pictures/{number}/prompt", params.prompt_syntax)
-        if params.prompt_syntax == "weighted":  # brackets may part a word, and it is still one
+        if params.prompt_syntax == "weighted":  # brackets may split a denied word
             captions.check_allowed(prompts.unweighted(each["prompt"]))
         original = _original(each, f"/pictures/{number}", sources, given.get("params"), base)
         wanted += [
@@ -385,7 +385,7 @@ def drawing(
 def _original(
     wanted: dict[str, Any], pointer: str, sources: dict[str, Image], params: dict[str, Any] | None, base: BaseModel
 ) -> Original | None:
-    """What a picture is drawn from, if it names something."""
+    """The original that a wanted picture names; None if it names none."""
     mask, strength = wanted.get("mask"), wanted.get("strength")
     if not wanted.get("image"):
         for name, value in (("mask", mask), ("strength", strength)):

@@ -1,7 +1,7 @@
 """Prompts with attention weights, in the syntax of AUTOMATIC1111's web UI (wiki: Features, attention/emphasis).
 
-`(x:1.2)` weighs x by 1.2, `(x)` by 1.1, `[x]` by 1/1.1; brackets multiply. A backslash makes a bracket an ordinary one.
-`BREAK` begins a new chunk of tokens. A bracket that nothing closes counts up to the end. Stdlib only.
+`(x:1.2)` weighs x by 1.2, `(x)` by 1.1, `[x]` by 1/1.1; brackets multiply. A bracket after a backslash is an ordinary
+character, and one that is not closed reaches to the end. `BREAK` begins a new chunk of tokens. Stdlib only.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Bracket:
     """An open bracket. Its factor is known once it is closed."""
 
     factor: float
-    opened: int  # the text that it weighs first, by number
-    closed: int | None = None  # and the first one that it doesn't
+    opened: int  # number of the first text inside it
+    closed: int | None = None  # number of the first text behind it
 
 
 @dataclass
 class Reading:
-    """What has been read of a prompt: its texts, and the brackets around them."""
+    """A prompt as far as it has been read: its texts, and the brackets around them."""
 
     texts: list[str] = field(default_factory=list)
     brackets: list[Bracket] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Reading:
         self.open[")" if kind == "(" else "]"].append(bracket)
 
     def end(self, kind: str, weight: str = "") -> bool:
-        """Close the innermost bracket that this closes, with its weight if one is written; False if none is open."""
+        """Close the innermost bracket of this kind, with its weight if one is given. Returns False if none is open."""
         opened = self.open[kind]
         if not opened:
             return False
@@ -88,13 +88,13 @@ def parse(prompt: str) -> list[Piece]:
         raise BadPrompt(f"the prompt is longer than {MAX_LENGTH} letters; shorten it")
     reading = Reading()
     for found in TOKEN.finditer(prompt):
-        kind, said = str(found.lastgroup), found[0]
+        kind, matched = str(found.lastgroup), found[0]
         if kind == "open":
-            reading.begin(said)
+            reading.begin(matched)
             continue
-        closes = (kind == "weight" and reading.end(")", found["weight"])) or (kind == "close" and reading.end(said))
+        closes = (kind == "weight" and reading.end(")", found["weight"])) or (kind == "close" and reading.end(matched))
         if not closes:
-            reading.texts.append(said[1:] if kind == "escaped" else said)
+            reading.texts.append(matched[1:] if kind == "escaped" else matched)
     return list(_pieces(reading))
 
 
@@ -112,12 +112,12 @@ def unweighted(prompt: str) -> str:
 
 
 def escape(text: str) -> str:
-    """A text that a weighted prompt takes as it stands."""
+    """Escape the brackets of a text, so that a weighted prompt reads it unchanged."""
     return BRACKETS.sub(r"\\\g<0>", text)
 
 
 def named_network(prompt: str) -> str | None:
-    """A LoRA that a prompt names in the way of other tools, such as `<lora:her:0.8>`; None if it names none."""
+    """The first tag by which other tools load a LoRA, such as `<lora:her:0.8>`; None if there is none."""
     found = NETWORK.search(prompt)
     return found[0] if found else None
 

@@ -143,7 +143,7 @@ def _references(session: Session) -> Iterator[Reference]:
 
 
 def _keys(value: Any) -> Iterator[str]:
-    """Every `key` anywhere in a job's inputs or result: what it will read and what it has published are no orphans."""
+    """Every `key` anywhere in a job's inputs or result: what it will read and what it has published aren't orphans."""
     if isinstance(value, dict):
         if isinstance(value.get("key"), str):
             yield value["key"]

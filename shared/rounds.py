@@ -527,7 +527,7 @@ def _enqueue_pictures(
     more: Sequence[LoraInput] = (),
 ) -> Job:
     lora = session.get_one(Lora, round_.lora_id)
-    if round_.plan.generate.prompt_syntax == "weighted":  # tags may have brackets, and these mean themselves
+    if round_.plan.generate.prompt_syntax == "weighted":  # brackets in tags are not weights
         pictures = [replace(each, prompt=prompts.escape(each.prompt)) for each in pictures]
     inputs = GenerateInputs(
         base_model=round_.project.base_model,

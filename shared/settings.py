@@ -30,7 +30,7 @@ class Settings:
     s3_region: str = "us-east-1"
     scratch_dir: Path = Path(tempfile.gettempdir()) / "bootlora"
     models_dir: Path | None = None  # a folder of base models: .safetensors files and diffusers folders
-    models_file: Path | None = None  # a TOML file that says more of base models, or names others
+    models_file: Path | None = None  # a TOML file with more base models, and with facts about those in the folder
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
 
     # when a worker counts as lost
@@ -61,7 +61,7 @@ class Settings:
     max_import_bytes: int = 200_000_000  # of a zip, packed and unpacked
     max_pixels_per_import: int = 500_000_000  # of all pictures of a zip together
     max_lora_bytes: int = 1_000_000_000  # of a LoRA that a user brings
-    max_lora_header_bytes: int = 16_000_000  # of them, for the names of its tensors and its metadata
+    max_lora_header_bytes: int = 16_000_000  # of the header of such a file
     max_pictures_per_job: int = 200
     max_running_jobs: int = 2  # for each user
     max_queued_jobs: int = 20

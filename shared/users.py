@@ -172,7 +172,7 @@ def create_key(
     if expires_at is not None and expires_at <= utcnow():
         raise Invalid("a key can't expire in the past", code="expired_already")
     if scopes is not None and "admin" in scopes and user.role != "admin":
-        raise Invalid(f"{user.name} is no admin; leave the scope `admin` out", code="not_an_admin")
+        raise Invalid(f"{user.name} isn't an admin; leave the scope `admin` out", code="not_an_admin")
     text = secrets.new_api_key()
     prefix = secrets.api_key_prefix(text)
     assert prefix is not None

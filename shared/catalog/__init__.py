@@ -5,7 +5,7 @@ on the names below, and are imported from their modules.
 """
 
 from shared.catalog.bases import BASE_MODELS, BaseModel, base_models
-from shared.catalog.families import FAMILIES, QUALITY_TAGS, FamilyRow, lineage_told_by
+from shared.catalog.families import FAMILIES, QUALITY_TAGS, FamilyRow, lineage_named_in
 from shared.catalog.lineages import Lineage
 from shared.catalog.paths import resolve
 from shared.catalog.queues import FORMER_QUEUES, QUEUES, Queue
@@ -55,6 +55,6 @@ __all__ = [
     "Lineage",
     "Queue",
     "base_models",
-    "lineage_told_by",
+    "lineage_named_in",
     "resolve",
 ]

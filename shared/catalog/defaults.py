@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shared.catalog.bases import BaseModel
-from shared.catalog.families import FAMILIES, lineage_told_by
+from shared.catalog.families import FAMILIES, lineage_named_in
 from shared.catalog.lineages import Lineage
 from shared.lifecycle import RoundKind
 
@@ -31,11 +31,11 @@ def prompt_tags(base_model: BaseModel) -> list[str]:
 
 
 def lineage(base_model: BaseModel) -> Lineage | None:
-    """The lineage that the base model's row names, or its own name tells; None if it is of none."""
-    name = base_model.lineage or lineage_told_by(base_model.family, base_model.name)
+    """The lineage in the base model's row, else the one that its name names; None if there is none."""
+    name = base_model.lineage or lineage_named_in(base_model.family, base_model.name)
     return FAMILIES[base_model.family].lineages.get(name)
 
 
 def predicts_v(base_model: BaseModel) -> bool:
-    """Whether it predicts v (arXiv 2202.00512). A family that always does has it in its own defaults."""
+    """Whether it predicts v (arXiv 2202.00512). A family that always does leaves its `v_train` empty."""
     return base_model.prediction_type == "v_prediction"

@@ -23,6 +23,10 @@ class FamilyRow:
     """
 
     code: str  # dotted path of the class in workers.diffusion.families
+    title: str = ""  # for messages
+    # How metadata of base models and LoRAs names it. Both words are written by the family's class.
+    architectures: tuple[str, ...] = ()  # modelspec.architecture; a LoRA's has "/lora" behind it
+    kohya_versions: tuple[str, ...] = ()  # how ss_base_model_version begins
     train: dict[str, Any] = field(default_factory=dict)
     character_train: dict[str, Any] = field(default_factory=dict)  # differences of the character round
     v_train: dict[str, Any] = field(default_factory=dict)  # differences of base models that predict v, in every round
@@ -71,6 +75,9 @@ V_TRAIN = {"learning_rate": 1.5e-4, "min_snr_gamma": 0.0, "noise_offset": 0.0}
 FAMILIES = {
     "chibi": FamilyRow(
         code="workers.diffusion.families.chibi:Chibi",
+        title="chibi",
+        architectures=("bootlora-chibi",),
+        kohya_versions=("bootlora_chibi",),
         train={
             "rank": 8,
             "alpha": 8.0,
@@ -102,6 +109,9 @@ FAMILIES = {
     ),
     "sd15": FamilyRow(
         code="workers.diffusion.families.sd15:StableDiffusion15",
+        title="SD 1.x",
+        architectures=("stable-diffusion-v1",),
+        kohya_versions=("sd_v1",),
         train=SD_TRAIN,
         # No `prior_images`: they double the work of a step, and their gain was measured with chibi only.
         character_train={"learning_rate": 5e-4, "train_steps": 1600},
@@ -116,6 +126,9 @@ FAMILIES = {
     ),
     "sd2": FamilyRow(
         code="workers.diffusion.families.sd2:StableDiffusion2",
+        title="SD 2.x",
+        architectures=("stable-diffusion-v2-512", "stable-diffusion-v2-768-v"),
+        kohya_versions=("sd_v2",),
         train=SD_TRAIN,
         character_train={"train_steps": 1600},
         v_train=V_TRAIN,
@@ -131,6 +144,9 @@ FAMILIES = {
     ),
     "sdxl": FamilyRow(
         code="workers.diffusion.families.sdxl:StableDiffusionXL",
+        title="SDXL",
+        architectures=("stable-diffusion-xl-v1-base",),
+        kohya_versions=("sdxl_",),
         # Rank 8, alpha 4 and 3e-4 are those of hollowstrawberry's Lora_Trainer_XL for Illustrious, NoobAI, Animagine
         # and Pony. OneTrainer's preset for SDXL has the same rate, and doesn't train the text encoders either.
         train={
@@ -166,12 +182,11 @@ FAMILIES = {
 }
 
 
-def lineage_told_by(family: str, text: str) -> str:
-    """The name of the lineage that a text about a model tells, such as its file's name; empty if it tells none."""
-    said = text.lower()
-    return next(
-        (name for name, row in FAMILIES[family].lineages.items() if any(word in said for word in row.words)), ""
-    )
+def lineage_named_in(family: str, text: str) -> str:
+    """The lineage that a text about a model names, such as its file's name; empty if it names none."""
+    lower = text.lower()
+    lineages = FAMILIES[family].lineages
+    return next((name for name, row in lineages.items() if any(word in lower for word in row.words)), "")
 
 
 QUALITY_TAGS = frozenset(

@@ -22,7 +22,7 @@ I = TypeVar("I")  # inputs  # noqa: E741
 R = TypeVar("R")  # result
 
 MAX_CROPS = 16
-LOADING = "loading the base model"  # the first stage of what uses it
+LOADING = "loading the base model"  # the first stage of jobs that use one
 IMPORT_OUTCOMES = ("taken", "left_out", "refused")
 CROPS_WITHOUT_BOXES = 4
 
@@ -59,7 +59,7 @@ class JobKind(Generic[P, I, R]):
         return records.read(self.result, job.result)
 
     def stages_of(self, params: P, inputs: I) -> list[list[Any]]:
-        """The stages that there is something to do in, as rows keep them: `[[name, size], ...]`."""
+        """The stages with work to do, as rows store them: `[[name, size], ...]`."""
         return [[name, size] for name, size in self.stages(params, inputs).items() if size]
 
     def references_of(self, job: Job) -> int:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Lineage:
-    """Base models that descend from one finetune, and are asked for good pictures in its words."""
+    """Base models that descend from one finetune, with the quality tags and the negative prompt of that finetune."""
 
-    words: tuple[str, ...]  # in lower case: a name that holds one of them tells the lineage
+    words: tuple[str, ...]  # in lower case; a model whose name has one of them is of the lineage
     quality_tags: tuple[str, ...]
     negative_prompt: str
 
 
-# As their model cards say. The first whose word is found counts, so what descends from another comes before it.
+# As their model cards say. The first whose word is found counts, so a descendant comes before its ancestor.
 SDXL_LINEAGES = {
     "animagine": Lineage(
         words=("animagine", "anim4gine"),
@@ -36,7 +36,7 @@ SDXL_LINEAGES = {
     ),
     "pony": Lineage(
         words=("pony", "pdxl"),
-        # underscored: its tokens were learned so, and are no words
+        # with underscores, as Pony was trained on them
         quality_tags=("score_9", "score_8_up", "score_7_up", "source_anime", "rating_safe"),
         negative_prompt="score_4, score_5",
     ),

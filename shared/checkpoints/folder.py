@@ -1,4 +1,4 @@
-"""What a folder in diffusers' format is, told by its JSON files and by the headers of its weights."""
+"""What a folder in diffusers' format is, by its JSON files and the headers of its weights."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 import msgspec
 
 from shared.catalog.families import TEXT_ENCODER, TEXT_ENCODER_2, UNET, VAE
+from shared.checkpoints.evidence import EPSILON, Evidence, V
 from shared.checkpoints.header import BadModel, read_header
 from shared.checkpoints.recognition import (
     FAMILY_OF_WIDTH,
     LATENT_CHANNELS,
-    OTHER_INPUTS,
     PRECISIONS,
-    REFINER_WIDTH,
     USE_A_BASE,
     add_name,
+    check_channels,
+    refuse_refiner,
 )
-from shared.checkpoints.told import EPSILON, Told, V
 
 INDEX = "model_index.json"
 MAX_JSON_BYTES = 10_000_000  # an index of shards names every tensor
@@ -40,11 +40,11 @@ class Weights:
     files: list[Path]  # one, or its shards
 
 
-def told_by_folder(folder: Path, name: str) -> Told:
-    """What a diffusers folder tells of itself.
+def evidence_of_folder(folder: Path, name: str) -> Evidence:
+    """What a diffusers folder says about itself.
 
     Raises:
-        BadModel: it is no base model of SD 1.x, SD 2.x or SDXL, or a part of it is missing or damaged.
+        BadModel: it isn't a base model of SD 1.x, SD 2.x or SDXL, or a part of it is missing or damaged.
         OSError: a file can't be read.
     """
     kind = read_json(folder / INDEX).get("_class_name")
@@ -53,45 +53,45 @@ def told_by_folder(folder: Path, name: str) -> Told:
             f"{INDEX} says that this is a {kind}, and only {' and '.join(CLASSES)} can be used; {USE_A_BASE}"
         )
     unet = read_json(folder / UNET / "config.json")
-    told = Told()
-    _check_input(unet)
-    _add_family(told, unet, CLASSES[kind])
-    _add_scheduler(told, folder)
+    found = Evidence()
+    check_channels(_whole(unet.get("in_channels", LATENT_CHANNELS)))
+    _add_family(found, unet, CLASSES[kind])
+    _add_scheduler(found, folder)
     if isinstance(unet.get("sample_size"), int):
-        told.add("resolution", "unet/config.json", unet["sample_size"] * VAE_FACTOR)
-    add_name(told, name)
+        found.add("resolution", "unet/config.json", unet["sample_size"] * VAE_FACTOR)
+    add_name(found, name)
     variants, stored = set(), ""
     for part, stem in (WEIGHTS | (SECOND if CLASSES[kind] else {})).items():
-        found = weights(folder / part, stem)
-        if found is None and part == VAE:
-            told.has_vae = False
+        held = weights(folder / part, stem)
+        if held is None and part == VAE:
+            found.has_vae = False
             continue
-        if found is None:
+        if held is None:
             raise BadModel(_without_weights(folder / part))
-        variants.add(found.variant)
-        dtypes = Counter(_dtype(file) for file in found.files)
+        variants.add(held.variant)
+        dtypes = Counter(_dtype(file) for file in held.files)
         stored = dtypes.most_common(1)[0][0] if part == UNET else stored
     if variant := max(variants):
-        told.notes.append(f"some of its weights are there as {variant} only")
-    told.notes.append(f"its UNet is stored in {PRECISIONS.get(stored, stored)}")
-    return told
+        found.notes.append(f"some of its weights are there as {variant} only")
+    found.notes.append(f"its UNet is stored in {PRECISIONS.get(stored, stored)}")
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object in a file.
 
     Raises:
-        BadModel: there is no such file, or it is no JSON object.
+        BadModel: there is no such file, or it isn't a JSON object.
     """
-    said = f"{path.parent.name}/{path.name}" if path.name != INDEX else path.name
+    shown = f"{path.parent.name}/{path.name}" if path.name != INDEX else path.name
     if not path.is_file():
-        raise BadModel(f"the folder has no {said}; copy or download it again")
+        raise BadModel(f"the folder has no {shown}; copy or download it again")
     if path.stat().st_size > MAX_JSON_BYTES:
-        raise BadModel(f"{said} has {path.stat().st_size} bytes, and {MAX_JSON_BYTES} are allowed")
+        raise BadModel(f"{shown} has {path.stat().st_size} bytes, and {MAX_JSON_BYTES} are allowed")
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadModel(f"{said} can't be read: {error}") from error
+        raise BadModel(f"{shown} can't be read: {error}") from error
 
 
 def weights(folder: Path, stem: str) -> Weights | None:
@@ -138,19 +138,11 @@ def _dtype(path: Path) -> str:
     return Counter(each.dtype for each in header.tensors.values()).most_common(1)[0][0]
 
 
-def _check_input(unet: dict[str, Any]) -> None:
-    channels = unet.get("in_channels", LATENT_CHANNELS)
-    if channels != LATENT_CHANNELS:
-        what = OTHER_INPUTS.get(_whole(channels), f"another model: its UNet takes {channels} channels")
-        raise BadModel(f"this is {what}, a base model's {LATENT_CHANNELS}. To go on, {USE_A_BASE}")
-
-
-def _add_family(told: Told, unet: dict[str, Any], of_class: str) -> None:
+def _add_family(found: Evidence, unet: dict[str, Any], of_class: str) -> None:
     width = _whole(unet.get("cross_attention_dim"))
-    if width == REFINER_WIDTH:
-        raise BadModel("this is SDXL's refiner, which only finishes pictures; use the SDXL base")
-    told.add("family", INDEX, of_class or None)
-    told.add("family", f"unet/config.json with the width {width}", FAMILY_OF_WIDTH.get(width))
+    refuse_refiner(width)
+    found.add("family", INDEX, of_class or None)
+    found.add("family", f"unet/config.json with the width {width}", FAMILY_OF_WIDTH.get(width))
 
 
 def _whole(value: Any) -> int:
@@ -158,14 +150,14 @@ def _whole(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _add_scheduler(told: Told, folder: Path) -> None:
+def _add_scheduler(found: Evidence, folder: Path) -> None:
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     if str(scheduler.get("_class_name")).startswith("EDM"):
-        raise BadModel(f"this model was trained with EDM, which uses another kind of noise. To go on, {USE_A_BASE}")
+        raise BadModel(f"this model was trained with EDM, which uses another kind of noise; {USE_A_BASE}")
     prediction = scheduler.get("prediction_type")
     if prediction is not None and prediction not in (EPSILON, V):
         raise BadModel(
             f"its scheduler's prediction_type is {prediction!r}, and only epsilon and v_prediction can be used"
         )
-    told.add("prediction_type", "scheduler/scheduler_config.json", prediction)
-    told.add("zero_terminal_snr", "scheduler/scheduler_config.json", scheduler.get("rescale_betas_zero_snr"))
+    found.add("prediction_type", "scheduler/scheduler_config.json", prediction)
+    found.add("zero_terminal_snr", "scheduler/scheduler_config.json", scheduler.get("rescale_betas_zero_snr"))

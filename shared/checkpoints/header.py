@@ -21,7 +21,7 @@ BITS = {
     "F16": 16, "BF16": 16, "I16": 16, "U16": 16, "I8": 8, "U8": 8, "BOOL": 8,
     "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }  # fmt: skip
-# What lies under the name of a model when a download or a rename went wrong: how the file begins, and what it is.
+# Files that have the name of a model after a failed download or a wrong rename: how they begin, and what they are.
 IMPOSTORS = {
     b"<": "a web page or another text with tags, not a model; the download may have asked for a login; try again",
     b"version https://git-lfs": "a pointer of Git LFS, not the model itself; fetch it with `git lfs pull`",
@@ -40,7 +40,7 @@ class BadModel(ValueError):
 class TensorInfo:
     dtype: str  # a key of BITS
     shape: tuple[int, ...]
-    begin: int = 0  # its first byte, counted from the end of the header
+    begin: int = 0  # its first byte, counted from the beginning of the weights
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Header:
 
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
-    size_bytes: int  # of the whole file
+    weights_begin: int  # the byte of the file at which the weights begin
 
 
 class _Entry(msgspec.Struct):
@@ -62,7 +62,7 @@ def read_header(path: Path) -> Header:
     """Read and check the header of a file.
 
     Raises:
-        BadModel: the file is no .safetensors file, is truncated, or its header contradicts itself or the file's size.
+        BadModel: it isn't a .safetensors file, is truncated, or its header contradicts itself or the file's size.
         OSError: the file can't be read.
     """
     with path.open("rb") as file:
@@ -80,9 +80,10 @@ def header_of(file: IO[bytes]) -> Header:
     file.seek(8)
     written = file.read(length)
     entries, metadata = _decoded(written)
-    _check_places(entries, size - 8 - length)
+    weights_begin = 8 + length
+    _check_places(entries, size - weights_begin)
     tensors = {name: TensorInfo(each.dtype, tuple(each.shape), each.data_offsets[0]) for name, each in entries.items()}
-    return Header(tensors, metadata, size)
+    return Header(tensors, metadata, weights_begin)
 
 
 def _check_start(begins: bytes, size: int, length: int) -> None:
@@ -95,14 +96,14 @@ def _check_start(begins: bytes, size: int, length: int) -> None:
         raise BadModel(f"the file is truncated: it has only {size} bytes; copy or download it again")
     if length > MAX_HEADER_BYTES:
         raise BadModel(
-            f"this is no .safetensors file: its header would have {length} bytes, and {MAX_HEADER_BYTES} are allowed"
+            f"this isn't a .safetensors file: its header would have {length} bytes, and {MAX_HEADER_BYTES} are allowed"
         )
     if 8 + length > size:
         raise BadModel(
             f"the file is truncated: its header has {length} bytes, the file only {size}; copy or download it again"
         )
     if begins[8:9] != b"{":  # as the format says; blanks before it would hide a header from limits
-        raise BadModel("the header can't be read, so this is no .safetensors file: it doesn't begin with {")
+        raise BadModel("the header can't be read, so this isn't a .safetensors file: it doesn't begin with {")
 
 
 def _decoded(written: bytes) -> tuple[dict[str, _Entry], dict[str, str]]:
@@ -114,7 +115,7 @@ def _decoded(written: bytes) -> tuple[dict[str, _Entry], dict[str, str]]:
             raise BadModel(f"the header lists {len(raw)} tensors, and {MAX_TENSORS} are allowed")
         entries = {name: msgspec.json.decode(each, type=_Entry) for name, each in raw.items()}
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadModel(f"the header can't be read, so this is no .safetensors file: {error}") from error
+        raise BadModel(f"the header can't be read, so this isn't a .safetensors file: {error}") from error
     return entries, {name: value for name, value in metadata.items() if isinstance(value, str)}
 
 

@@ -1,4 +1,4 @@
-"""What a single file is, told by the names and shapes of its tensors and by its metadata.
+"""What a single file is, by the names and shapes of its tensors and by its metadata.
 
 The marker keys `v_pred`, `ztsnr` and `edm_*` are those that ComfyUI reads (comfy/supported_models.py); the metadata is
 that of ModelSpec, https://github.com/Stability-AI/ModelSpec.
@@ -10,9 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Collection
 
-from shared.catalog import FAMILIES, lineage_told_by
+from shared.catalog import FAMILIES, lineage_named_in
+from shared.checkpoints.evidence import EPSILON, Evidence, V
 from shared.checkpoints.header import BadModel, Header
-from shared.checkpoints.told import EPSILON, TITLES, Told, V
 
 UNET, VAE, EMA = "model.diffusion_model.", "first_stage_model.", "model_ema."
 CONV_IN = "input_blocks.0.0.weight"
@@ -26,11 +26,11 @@ TEXT_ENCODERS = {
     "sdxl": ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
 }
 LATENT_CHANNELS = 4
-OTHER_INPUTS = {
-    9: "an inpainting model: its UNet takes 9 channels",
-    8: "a model that edits pictures by instruction: its UNet takes 8 channels",
-    7: "an upscaling model: its UNet takes 7 channels",
-    5: "a depth model: its UNet takes 5 channels",
+OTHER_INPUTS = {  # by channels
+    9: "an inpainting model",
+    8: "a model that edits pictures by instruction",
+    7: "an upscaling model",
+    5: "a depth model",
 }
 # The parts of a full SDXL; distilled ones lack some of them.
 SDXL_DEPTHS = (
@@ -87,50 +87,50 @@ EDM = {
 EMBEDDING = {"emb_params", "clip_l", "clip_g", "t5xxl", "string_to_param"}
 MOST_EMBEDDINGS = 8  # tensors in a file of an embedding
 
-ARCHITECTURES = {
-    "stable-diffusion-v1": "sd15",
-    "stable-diffusion-v2-512": "sd2",
-    "stable-diffusion-v2-768-v": "sd2",
-    "stable-diffusion-xl-v1-base": "sdxl",
-}
+FAMILY_OF_ARCHITECTURE = {word: name for name, row in FAMILIES.items() for word in row.architectures}
 SPEC_PREDICTIONS = {"epsilon": EPSILON, "v": V, "v_prediction": V}
 NAMED_V = re.compile(r"v[-_ .]?pred(?!a)", re.IGNORECASE)
 NAMED_EPSILON = re.compile(r"(?<![a-z])eps(?:ilon|[-_ .]?pred)", re.IGNORECASE)
 PRECISIONS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F8_E4M3": "fp8", "F8_E5M2": "fp8", "F64": "fp64"}
 
 
-def told_by_file(header: Header, name: str) -> Told:
-    """What a single file tells of itself.
+def evidence_of_file(header: Header, name: str) -> Evidence:
+    """What a single file says about itself.
 
     Raises:
-        BadModel: it is no base model of SD 1.x, SD 2.x or SDXL, or only a part of one.
+        BadModel: it isn't a base model of SD 1.x, SD 2.x or SDXL, or only a part of one.
     """
     keys = header.tensors.keys()
     _refuse_other_files(header)
     unet = {key.removeprefix(UNET): each for key, each in header.tensors.items() if key.startswith(UNET)}
     if CONV_IN not in unet:
         raise BadModel(_without_unet(keys))
-    _check_input(unet[CONV_IN].shape)
-    told = Told()
+    shape = unet[CONV_IN].shape
+    if len(shape) != 4:
+        raise BadModel(
+            f"its UNet's first convolution has the shape {list(shape)}, with other than 4 sides; {USE_A_BASE}"
+        )
+    check_channels(shape[1])
+    found = Evidence()
     width = next((each.shape[-1] for key, each in unet.items() if TO_K.fullmatch(key) and each.shape), None)
     _check_width(width, unet)
-    told.add("family", f"the width of its cross-attention, {width},", FAMILY_OF_WIDTH.get(width or 0))
-    _add_text_encoders(told, keys)
-    told.has_vae = any(key.startswith(f"{VAE}decoder.") for key in keys)
-    _add_markers(told, keys)
-    add_metadata(told, header.metadata)
-    add_name(told, name)
-    told.notes.append(f"its UNet is stored in {_precision(header)}")
+    found.add("family", f"the width of its cross-attention, {width},", FAMILY_OF_WIDTH.get(width or 0))
+    _add_text_encoders(found, keys)
+    found.has_vae = any(key.startswith(f"{VAE}decoder.") for key in keys)
+    _add_markers(found, keys)
+    add_metadata(found, header.metadata)
+    add_name(found, name)
+    found.notes.append(f"its UNet is stored in {_precision(header)}")
     if any(key.startswith(EMA) for key in keys):
-        told.notes.append("its EMA weights are ignored; the plain ones beside them are used")
-    return told
+        found.notes.append("its EMA weights are ignored; the plain ones beside them are used")
+    return found
 
 
 def _refuse_other_files(header: Header) -> None:
     keys = header.tensors.keys()
     for key, what in EDM.items():
         if key in keys:
-            raise BadModel(f"this is {what}, which uses another kind of noise. To go on, {USE_A_BASE}")
+            raise BadModel(f"this is {what}, which uses another kind of noise; {USE_A_BASE}")
     if len(keys) <= MOST_EMBEDDINGS and EMBEDDING & set(keys):
         raise BadModel(f"this is an embedding (textual inversion), not a base model; {USE_A_BASE}")
     for what, words in OTHER_FILES.items():
@@ -145,88 +145,95 @@ def _without_unet(keys: Collection[str]) -> str:
         return "the file holds only a UNet; use the full checkpoint, with text encoder and VAE"
     bare = {key.removeprefix(VAE) for key in keys}
     if "decoder.conv_in.weight" in bare:
-        return f"this is a VAE, not a base model; {USE_A_BASE}, and name this file as `vae` in its row if you want it"
+        return f"this is a VAE, not a base model; {USE_A_BASE}, and name this file as `vae` in its NAME.toml if you like"
     if any("text_model.encoder.layers." in key or "transformer.resblocks." in key for key in keys):
         return f"this is a text encoder, not a base model; {USE_A_BASE}"
-    return f"this is no base model that is known here (it begins with the tensor {min(keys)[:100]}); {USE_A_BASE}"
+    return f"this isn't a base model that is known here (it begins with the tensor {min(keys)[:100]}); {USE_A_BASE}"
 
 
-def _check_input(shape: tuple[int, ...]) -> None:
-    channels = shape[1] if len(shape) == 4 else 0
+def check_channels(channels: int) -> None:
+    """Refuse a UNet that takes something else than latents alone."""
     if channels != LATENT_CHANNELS:
-        what = OTHER_INPUTS.get(channels, f"another model: its UNet takes an input of the shape {list(shape)}")
-        raise BadModel(f"this is {what}, a base model's {LATENT_CHANNELS}. To go on, {USE_A_BASE}")
+        what = OTHER_INPUTS.get(channels, "another model")
+        raise BadModel(
+            f"this is {what}: its UNet takes {channels} channels, and that of a base model takes {LATENT_CHANNELS}; "
+            f"{USE_A_BASE}"
+        )
+
+
+def refuse_refiner(width: int) -> None:
+    if width == REFINER_WIDTH:
+        raise BadModel("this is SDXL's refiner, which only finishes pictures; use the SDXL base")
 
 
 def _check_width(width: int | None, unet: Collection[str]) -> None:
     if width is None:
-        raise BadModel(f"its UNet attends to no text, so it is no base model that is known here; {USE_A_BASE}")
-    if width == REFINER_WIDTH:
-        raise BadModel("this is SDXL's refiner, which only finishes pictures; use the SDXL base")
+        raise BadModel(f"its UNet doesn't attend to a text, so it isn't a base model that is known here; {USE_A_BASE}")
+    refuse_refiner(width)
     if FAMILY_OF_WIDTH.get(width) == "sdxl":
         for part in SDXL_DEPTHS:
             if not any(key.startswith(part) for key in unet):
                 raise BadModel(f"this is a distilled SDXL with fewer blocks (it lacks {part}*); use the SDXL base")
 
 
-def _add_text_encoders(told: Told, keys: Collection[str]) -> None:
+def _add_text_encoders(found: Evidence, keys: Collection[str]) -> None:
     """Refuse a file without a text encoder, and one whose text encoder is that of another family."""
-    family = told.settle("family")
-    found = [name for name, prefixes in TEXT_ENCODERS.items() if all(_any(keys, prefix) for prefix in prefixes)]
-    if not found:
+    family = found.agreed("family")
+    fitting = [name for name, prefixes in TEXT_ENCODERS.items() if all(_any(keys, prefix) for prefix in prefixes)]
+    if not fitting:
         rest = "the file holds only a UNet" if not _any(keys, VAE) else "the file holds no complete text encoder"
         raise BadModel(f"{rest}; use the full checkpoint, with text encoder and VAE")
-    if family is not None and family not in found:
+    if family is not None and family not in fitting:
         raise BadModel(
-            f"the parts contradict each other: the UNet is that of {TITLES[family]}, the text encoder that of "
-            f"{TITLES[found[0]]}; use another file"
+            f"the parts contradict each other: the UNet is that of {FAMILIES[family].title}, the text encoder that of "
+            f"{FAMILIES[fitting[0]].title}; use another file"
         )
 
 
-def _add_markers(told: Told, keys: Collection[str]) -> None:
+def _add_markers(found: Evidence, keys: Collection[str]) -> None:
     if "v_pred" in keys:
-        told.add("prediction_type", "the key `v_pred`", V)
-        told.add("zero_terminal_snr", "the key `v_pred` without `ztsnr`", False if "ztsnr" not in keys else None)
+        found.add("prediction_type", "the key `v_pred`", V)
+        found.add("zero_terminal_snr", "the key `v_pred` without `ztsnr`", False if "ztsnr" not in keys else None)
     if "ztsnr" in keys:
-        told.add("zero_terminal_snr", "the key `ztsnr`", True)
+        found.add("zero_terminal_snr", "the key `ztsnr`", True)
 
 
-def add_metadata(told: Told, metadata: dict[str, str]) -> None:
-    """What ModelSpec's metadata tells."""
+def add_metadata(found: Evidence, metadata: dict[str, str]) -> None:
+    """Add what ModelSpec's metadata says."""
     architecture = metadata.get("modelspec.architecture", "").strip().lower()
-    if architecture and architecture not in ARCHITECTURES:
+    if architecture and architecture not in FAMILY_OF_ARCHITECTURE:
         raise BadModel(
-            f"its metadata calls it {architecture[:100]!r} (modelspec.architecture), which is no base model that is "
-            f"known here; {USE_A_BASE}"
+            f"its metadata calls it {architecture[:100]!r} (modelspec.architecture), which isn't a base model that "
+            f"is known here; {USE_A_BASE}"
         )
-    told.add("family", "modelspec.architecture", ARCHITECTURES.get(architecture))
+    found.add("family", "modelspec.architecture", FAMILY_OF_ARCHITECTURE.get(architecture))
     prediction = metadata.get("modelspec.prediction_type", "").strip().lower()
-    told.add("prediction_type", "modelspec.prediction_type", SPEC_PREDICTIONS.get(prediction))
+    found.add("prediction_type", "modelspec.prediction_type", SPEC_PREDICTIONS.get(prediction))
     sides = re.fullmatch(r"(\d{2,5})(?:\s*x\s*(\d{2,5}))?", metadata.get("modelspec.resolution", "").strip().lower())
     if sides:
         area = int(sides[1]) * int(sides[2] or sides[1])
-        told.add("resolution", "modelspec.resolution", round(area**0.5))
+        found.add("resolution", "modelspec.resolution", round(area**0.5))
     for fact, key in (("license", "license"), ("description", "title")):
-        told.add(fact, f"modelspec.{key}", metadata.get(f"modelspec.{key}", "").strip()[:200] or None)
-    told.add("lineage", "modelspec.title", _lineage(told, metadata.get("modelspec.title", "")))
+        found.add(fact, f"modelspec.{key}", metadata.get(f"modelspec.{key}", "").strip()[:200] or None)
+    found.add("lineage", "modelspec.title", _lineage(found, metadata.get("modelspec.title", "")))
 
 
-def add_name(told: Told, name: str) -> None:
-    """What the file's name tells. Where nothing else does, a note says that only the name does."""
-    silent = "prediction_type" not in told.facts
+def add_name(found: Evidence, name: str) -> None:
+    """Add what the file's name says, with a note if nothing else says the prediction type."""
+    silent = "prediction_type" not in found.values
     for pattern, prediction in ((NAMED_V, V), (NAMED_EPSILON, EPSILON)):
         if pattern.search(name):
-            told.add("prediction_type", f"the name {name}", prediction)
-    if silent and "prediction_type" in told.facts:
-        told.notes.append("prediction_type: only its name tells it")
-    if "lineage" not in told.facts:
-        told.add("lineage", f"the name {name}", _lineage(told, name))
+            found.add("prediction_type", f"the name {name}", prediction)
+    if silent and "prediction_type" in found.values:
+        found.notes.append("prediction_type: only its name says it")
+    if "lineage" not in found.values:
+        found.add("lineage", f"the name {name}", _lineage(found, name))
 
 
-def _lineage(told: Told, text: str) -> str | None:
-    """The lineage that a title or a name tells, if the family has it."""
-    family = told.settle("family")
-    return (lineage_told_by(family, text) or None) if family in FAMILIES else None
+def _lineage(found: Evidence, text: str) -> str | None:
+    """The lineage that a title or a name shows, if the family has it."""
+    family = found.agreed("family")
+    return (lineage_named_in(family, text) or None) if family in FAMILIES else None
 
 
 def _precision(header: Header) -> str:

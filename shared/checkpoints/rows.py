@@ -21,7 +21,7 @@ def read_file(path: Path) -> dict[str, Any]:
     """A TOML file.
 
     Raises:
-        BadModel: it can't be read, or is no TOML; the message names the line.
+        BadModel: it can't be read, or isn't TOML; the message names the line.
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -40,7 +40,7 @@ def checked(row: Any, where: str, folder: Path, without: tuple[str, ...] = ()) -
         BadModel: a key is unknown, or a value is of another type or not among the choices.
     """
     if not isinstance(row, dict):
-        raise BadModel(f"{where} is no table; write [name] and its keys below")
+        raise BadModel(f"{where} isn't a table; write [name] and its keys below")
     found = {}
     for key, value in row.items():
         if key not in CHECKS or key in without:

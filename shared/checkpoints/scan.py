@@ -15,8 +15,8 @@ from shared import catalog
 from shared.catalog import FAMILIES, BaseModel
 from shared.catalog.families import UNET
 from shared.checkpoints import folder, header, licenses, recognition, rows
+from shared.checkpoints.evidence import EPSILON, Evidence, V, resolve
 from shared.checkpoints.header import BadModel
-from shared.checkpoints.told import EPSILON, TITLES, Told, V, settled
 
 log = structlog.get_logger()
 
@@ -26,7 +26,7 @@ UNREAD = {
     ".gguf": "a GGUF file, whose weights are quantised",
 }
 MAX_NAME = 100  # characters, as the API takes them
-MARK = "\N{REPLACEMENT CHARACTER}"  # in place of one that can't be shown
+MARK = "\N{REPLACEMENT CHARACTER}"  # instead of a character that can't be shown
 MAX_FILES = 1_000  # in a diffusers folder
 
 Stamp = tuple[tuple[str, int, int], ...]  # of each file: its name, size and time of change in nanoseconds
@@ -34,25 +34,25 @@ Stamp = tuple[tuple[str, int, int], ...]  # of each file: its name, size and tim
 
 @dataclass
 class Place:
-    """Where a base model is said to be."""
+    """An entry of the folder, or a row of the file, that may be a base model."""
 
     name: str
     path: Path
-    where: str  # for messages: what says so
+    where: str  # for messages: the name of the file or row
     row: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
 
 
 class Scan:
-    """Finds the base models, again and again. What a file told is remembered as long as its size and time stay.
+    """Finds the base models, as often as it is asked. It reads a file again only if its size or time has changed.
 
-    A problem of one entry is told in its place; it stops no other entry.
+    An entry that can't be used is listed with its problem, and the others are not affected.
     """
 
     def __init__(self, models_dir: Path | None, models_file: Path | None):
         self._dir = models_dir
         self._file = models_file
-        self._told: dict[Path, tuple[Stamp, Told | str]] = {}
+        self._known: dict[Path, tuple[Stamp, Evidence | str]] = {}
 
     def look(self, sha256_of: Callable[[Path, Stamp], str] = lambda path, stamp: "") -> dict[str, BaseModel]:
         """All base models by name, with those that ship. `sha256_of` gives a hash; an empty text if it has none yet."""
@@ -176,15 +176,13 @@ class Scan:
         if not path.exists():
             raise BadModel(f"{place.where}: {path.name} is not there")
         stamp = stamp_of(path)
-        told = self._told_by(path, place.name, stamp)
-        facts = settled(told, row)
-        if facts["family"] not in FAMILIES:
-            raise BadModel(f"{TITLES.get(facts['family'], facts['family'])} is not supported by this version")
+        found = self._evidence(path, place.name, stamp)
+        facts = resolve(found, row)
         _check_fit(facts)
-        if not told.has_vae and not row.get("vae"):
+        if not found.has_vae and not row.get("vae"):
             raise BadModel(f"it holds no VAE; name one as `vae` in {place.name}.toml or its row")
         _check_places(row)
-        facts |= _terms(facts, row, told.notes)
+        facts |= _terms(facts, row, found.notes)
         return BaseModel(
             name=place.name,
             path=str(path),
@@ -192,20 +190,19 @@ class Scan:
             config=row.get("config", ""),
             size_bytes=sum(size for _, size, _ in stamp),
             sha256=sha256_of(path, stamp),
-            notes=tuple(told.notes),
+            notes=tuple(found.notes),
             **facts,
         )
 
-    def _told_by(self, path: Path, name: str, stamp: Stamp) -> Told:
-        """What the entry tells of itself; from memory, if its files are as they were."""
-        known = self._told.get(path)
+    def _evidence(self, path: Path, name: str, stamp: Stamp) -> Evidence:
+        """What the files and the name of an entry say, from memory if the files are unchanged."""
+        known = self._known.get(path)
         if known is None or known[0] != stamp:
-            known = self._told[path] = (stamp, _read(path, name))
-        told = known[1]
-        if isinstance(told, str):
-            raise BadModel(told)
-        facts = {fact: dict(sources) for fact, sources in told.facts.items()}
-        return Told(facts, told.has_vae, list(told.notes))
+            known = self._known[path] = (stamp, _read(path, name))
+        found = known[1]
+        if isinstance(found, str):
+            raise BadModel(found)
+        return replace(found, notes=list(found.notes))  # the caller adds notes
 
     def _with_hash(self, model: BaseModel, sha256_of: Callable[[Path, Stamp], str]) -> BaseModel:
         stamp = stamp_of(Path(model.path))
@@ -237,20 +234,20 @@ def stamp_of(path: Path) -> Stamp:
     return tuple(found)
 
 
-def _read(path: Path, name: str) -> Told | str:
-    """What an entry tells, or the reason why it can't be used."""
+def _read(path: Path, name: str) -> Evidence | str:
+    """The evidence of an entry, or the reason why it can't be used."""
     try:
         if path.is_dir():
-            return folder.told_by_folder(path, name)
+            return folder.evidence_of_folder(path, name)
         if path.suffix.lower() != SUFFIX:
-            return f"{path.name} is no {SUFFIX} file; pickles are refused, because they can run any code"
-        return recognition.told_by_file(header.read_header(path), name)
+            return f"{path.name} isn't a {SUFFIX} file; pickles are refused, because they can run any code"
+        return recognition.evidence_of_file(header.read_header(path), name)
     except BadModel as error:
         return str(error)
 
 
 def _printable(model: BaseModel) -> BaseModel:
-    """A base model whose texts any table and any terminal can hold, whatever stands in its file."""
+    """A base model without line breaks and control characters in its texts, so that tables and terminals take them."""
     return replace(
         model,
         name=_marked(model.name),
@@ -276,26 +273,26 @@ def _check_name(name: str) -> None:
 
 
 def _check_fit(facts: dict[str, Any]) -> None:
-    """Refuse a lineage or prediction type that the family does not have, and one that its noise leaves nothing of."""
+    """Refuse a lineage or prediction type that the family does not have, and epsilon with zero terminal SNR."""
     family, lineage = facts["family"], facts["lineage"]
     lineages = FAMILIES[family].lineages
     if lineage and lineage not in lineages:
         known = f"its family {family} has {', '.join(lineages)}" if lineages else f"its family {family} has no lineages"
         raise BadModel(f"its row says that its lineage is {lineage}, but {known}")
-    if facts["prediction_type"] not in (EPSILON, V) and (family in TITLES or family in catalog.BASE_MODELS):
+    if facts["prediction_type"] not in (EPSILON, V) and FAMILIES[family].samplers != catalog.FLOW_SAMPLERS:
         raise BadModel(f"its row says that it predicts {facts['prediction_type']}, but {family} predicts epsilon or v")
     if facts["zero_terminal_snr"] and facts["prediction_type"] == EPSILON:
         raise BadModel(
             "it has zero terminal SNR and predicts epsilon, which learns nothing at the last time; "
-            "say in its row which is right: `prediction_type` v_prediction, or `zero_terminal_snr` false"
+            "say in NAME.toml which is right: `prediction_type` v_prediction, or `zero_terminal_snr` false"
         )
 
 
 def _check_places(row: dict[str, Any]) -> None:
-    """Refuse a row whose VAE or configs are not there, or are no such things."""
+    """Refuse a row whose VAE or configs are missing or are something else."""
     vae, config = row.get("vae"), row.get("config")
     if config and not Path(config).is_dir():
-        raise BadModel(f"its row names the `config` {Path(config).name}, which is no folder")
+        raise BadModel(f"its row names the `config` {Path(config).name}, which isn't a folder")
     if not vae:
         return
     if not Path(vae).exists():
@@ -306,7 +303,7 @@ def _check_places(row: dict[str, Any]) -> None:
         except BadModel as error:
             raise BadModel(f"its `vae` {Path(vae).name} can't be used: {error}") from error
         if not any(key.removeprefix(recognition.VAE) == "decoder.conv_in.weight" for key in keys):
-            raise BadModel(f"its `vae` {Path(vae).name} is no VAE: it has no decoder")
+            raise BadModel(f"its `vae` {Path(vae).name} isn't a VAE: it has no decoder")
     elif not folder.weights(Path(vae), folder.WEIGHTS["vae"]):
         raise BadModel(f"its `vae` {Path(vae).name} holds no {folder.WEIGHTS['vae']}{SUFFIX}")
 

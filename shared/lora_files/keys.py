@@ -42,7 +42,7 @@ UNREAD = {
 
 
 def split(key: str) -> tuple[str, str | None]:
-    """The module's name in a key, and the side of its change; None if the key is no such side."""
+    """The module's name in a key, and the side of its change; None if the key has none."""
     end = _end_of(key, ENDS)
     if end is None:
         return key, None
@@ -51,7 +51,7 @@ def split(key: str) -> tuple[str, str | None]:
 
 
 def unread(key: str) -> str | None:
-    """What a key changes in a way that is not read here; None if it is no change that we know of."""
+    """What a key changes, if such changes are known but not read here; otherwise None."""
     end = _end_of(key, UNREAD)
     return None if end is None else UNREAD[end]
 

@@ -49,7 +49,7 @@ def kind_of(sides: Mapping[str, Shape], weight: Shape) -> Kind:
     if name is None or not found:
         raise BadLora(f"its tensors don't belong together: {', '.join(sorted(sides))}")
     if math.prod(sides.get(ALPHA, ())) != 1:
-        raise BadLora(f"its alpha is no number, but has the shape {list(sides[ALPHA])}")
+        raise BadLora(f"its alpha isn't a number, but has the shape {list(sides[ALPHA])}")
     rank, tucker = CHECKS[name](sides, weight)
     decomposed = sides.keys() & {MAGNITUDE, DORA_SCALE}
     if len(decomposed) > 1:
@@ -141,7 +141,7 @@ def _shape(sides: Mapping[str, Shape], side: str) -> Shape:
     if side not in sides:
         raise BadLora(f"its {side} is missing")
     if len(sides[side]) < 2:
-        raise BadLora(f"its {side} is no matrix, but has the shape {list(sides[side])}")
+        raise BadLora(f"its {side} isn't a matrix, but has the shape {list(sides[side])}")
     return sides[side]
 
 

@@ -1,4 +1,4 @@
-"""What a LoRA file is, which base models it fits and how it changes them, told by its header alone."""
+"""What a LoRA file is, which base models it fits and how it changes them, by its header alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
+from shared.catalog import FAMILIES
 from shared.checkpoints.header import Header, TensorInfo
 from shared.lora_files import keys, modules
 from shared.lora_files.alphas import Alphas
@@ -28,7 +29,7 @@ OTHER_FILES = {
     "a hypernetwork or another module, not a LoRA": ("motion_modules.", "temporal_transformer"),
     "a VAE, not a LoRA": ("decoder.conv_in", "encoder.conv_in"),
 }
-# How modules begin in LoRAs of base models that are none of ours.
+# How modules begin in LoRAs for base models of other families.
 OTHER_MODELS = (
     *(
         "transformer.",
@@ -40,10 +41,6 @@ OTHER_MODELS = (
     *("lora_unet_blocks_", "lora_unet_layers_", "diffusion_model.double_blocks", "diffusion_model.blocks."),
     *("diffusion_model.layers.", "lora_te3_", "lora_prior_", "text_encoder_3."),
 )
-# Words of metadata for a family: ss_base_model_version begins with the first, modelspec.architecture with the second.
-WORDS = {"sd15": ("sd_v1", "stable-diffusion-v1"), "sd2": ("sd_v2", "stable-diffusion-v2"),
-         "sdxl": ("sdxl_", "stable-diffusion-xl"), "chibi": ("bootlora_chibi", "bootlora-chibi")}  # fmt: skip
-TITLES = {"sd15": "SD 1.x", "sd2": "SD 2.x", "sdxl": "SDXL", "chibi": "chibi"}
 
 Sides = Mapping[str, tuple[str, TensorInfo]]  # side -> its key, and what it is
 
@@ -63,7 +60,7 @@ def recognise(header: Header, family: str | None = None) -> Recognised:
     """Tell what a file is. `family`: for the rare file that fits several, which one is meant.
 
     Raises:
-        BadLora: it is no LoRA, or one for a base model or of a kind that we don't read. The whole file is refused for
+        BadLora: it isn't a LoRA, or one for a base model or of a kind that we don't read. The whole file is refused for
             one tensor, for a part of a LoRA would be another LoRA.
     """
     _refuse_other_files(header.tensors)
@@ -85,12 +82,12 @@ def group(tensors: Mapping[str, TensorInfo]) -> dict[str, Sides]:
     """The tensors of a file by the names of their modules.
 
     Raises:
-        BadLora: a tensor is no change of a weight that we read.
+        BadLora: a tensor isn't a change of a weight that we read.
     """
     if len(tensors) > MAX_TENSORS:
         raise BadLora(f"it has {len(tensors)} tensors, and {MAX_TENSORS} are allowed", code="not_a_lora")
     if not any(keys.split(key)[1] or keys.unread(key) for key in tensors):
-        raise BadLora(f"this is no LoRA: it has no change of a weight, but {min(tensors)[:200]}", code="not_a_lora")
+        raise BadLora(f"this isn't a LoRA: it has no change of a weight, but {min(tensors)[:200]}", code="not_a_lora")
     found: dict[str, dict[str, tuple[str, TensorInfo]]] = defaultdict(dict)
     for key, tensor in tensors.items():
         name, side = keys.split(key)
@@ -98,7 +95,7 @@ def group(tensors: Mapping[str, TensorInfo]) -> dict[str, Sides]:
             what = keys.unread(key)
             if what:
                 raise BadLora(f"it changes {what} ({key}), which is not read here", code="lora_kind_not_read")
-            raise BadLora(f"its tensor {key[:200]} is no part of a LoRA that we read", code="lora_kind_not_read")
+            raise BadLora(f"its tensor {key[:200]} isn't part of a LoRA that we read", code="lora_kind_not_read")
         if side in found[name]:
             raise BadLora(f"it has both {found[name][side][0]} and {key}, which are the same", code="lora_does_not_fit")
         if tensor.dtype not in EXPONENT and not (side == ALPHA and tensor.dtype in WHOLE):
@@ -152,7 +149,8 @@ def _refuse_other_models(tensors: Iterable[str]) -> None:
     for key in tensors:
         if key.startswith(OTHER_MODELS):
             raise BadLora(
-                f"it was made for another kind of base model (it has {key[:100]}); we read LoRAs for {_list(TITLES)}",
+                f"it was made for another kind of base model (it has {key[:100]}); "
+                f"we read LoRAs for {_list(modules.MODELS)}",
                 code="lora_for_another_family",
             )
 
@@ -168,7 +166,8 @@ def _candidates(grouped: Mapping[str, Sides], family: str | None) -> list[str]:
         return complete
     nearest = min(names, key=lambda name: len(unknown[name]))
     raise BadLora(
-        f"its module {unknown[nearest][0][:200]} is in no base model that we know; we read LoRAs for {_list(TITLES)}",
+        f"its module {unknown[nearest][0][:200]} is in no base model that we know; "
+        f"we read LoRAs for {_list(modules.MODELS)}",
         code="lora_for_another_family",
     )
 
@@ -194,27 +193,29 @@ def _chosen(
 ) -> str:
     """The one family that a file fits. Where its weights leave several, its metadata decides."""
     if not fitting:
-        nearest = _said(header.metadata, found) or max(found, key=lambda name: _count_fitting(grouped, name))
+        nearest = _named_family(header.metadata, found) or max(found, key=lambda name: _count_fitting(grouped, name))
         error = found[nearest]
         assert isinstance(error, BadLora)
-        raise BadLora(f"it fits no base model that we know; as a LoRA for {TITLES[nearest]}: {error}", code=error.code)
+        raise BadLora(
+            f"it fits no base model that we know; as a LoRA for {FAMILIES[nearest].title}: {error}", code=error.code
+        )
     if len(fitting) == 1:
         return next(iter(fitting))
-    said = _said(header.metadata, fitting)
-    if said is None:
+    chosen = _named_family(header.metadata, fitting)
+    if chosen is None:
         raise BadLora(
             f"it fits base models of {_list(fitting)} and doesn't say which it was made for; say it by `family`",
             code="family_unclear",
         )
-    return said
+    return chosen
 
 
-def _said(metadata: Mapping[str, str], among: Iterable[str]) -> str | None:
+def _named_family(metadata: Mapping[str, str], among: Iterable[str]) -> str | None:
     """The family that the metadata names."""
     version, architecture = (metadata.get(key, "") for key in ("ss_base_model_version", "modelspec.architecture"))
     for family in among:
-        starts = WORDS[family]
-        if version.startswith(starts[0]) or architecture.startswith(starts[1]):
+        row = FAMILIES[family]
+        if version.startswith(row.kohya_versions) or architecture.startswith(row.architectures):
             return family
     return None
 
@@ -226,6 +227,6 @@ def _words(module: Module, kind: Kind) -> list[str]:
     return [name, *(["tucker"] if kind.tucker else []), *(["dora"] if kind.decomposed else [])]
 
 
-def _list(words: Iterable[str]) -> str:
-    named_ = [TITLES.get(word, word) for word in words]
-    return f"{', '.join(named_[:-1])} and {named_[-1]}" if len(named_) > 1 else named_[0]
+def _list(families: Iterable[str]) -> str:
+    *titles, last = [FAMILIES[family].title for family in families]
+    return f"{', '.join(titles)} and {last}" if titles else last

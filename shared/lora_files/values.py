@@ -6,6 +6,7 @@ a float32).
 
 from __future__ import annotations
 
+import math
 from typing import IO
 
 from shared.checkpoints.header import BITS, Header, TensorInfo
@@ -24,12 +25,10 @@ def check_finite(file: IO[bytes], header: Header) -> None:
     Raises:
         BadLora: a number is infinite or NaN.
     """
-    file.seek(0)
-    start = 8 + int.from_bytes(file.read(8), "little")
     for key, tensor in sorted(header.tensors.items(), key=lambda item: item[1].begin):
         if tensor.dtype in WHOLE:
             continue
-        file.seek(start + tensor.begin)
+        file.seek(header.weights_begin + tensor.begin)
         left = _bytes_of(tensor)
         while left:
             piece = file.read(min(left, PIECE_BYTES))
@@ -54,7 +53,4 @@ def is_finite(data: bytes, dtype: str) -> bool:
 
 
 def _bytes_of(tensor: TensorInfo) -> int:
-    count = 1
-    for side in tensor.shape:
-        count *= side
-    return count * BITS[tensor.dtype] // 8
+    return math.prod(tensor.shape) * BITS[tensor.dtype] // 8

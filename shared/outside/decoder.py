@@ -123,7 +123,7 @@ def _turn_upright(image: Image.Image, notes: list[str]) -> None:
         ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
         raise
-    except Exception:  # Pillow throws SyntaxError, ValueError, struct.error, ... at what is no EXIF
+    except Exception:  # Pillow throws SyntaxError, ValueError, struct.error, ... when it is not EXIF
         notes.append("the EXIF block can't be read, so the picture is not turned")
 
 

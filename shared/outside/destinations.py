@@ -105,7 +105,7 @@ def parse(url: str) -> Destination:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise _refused(f"this is no URL: {error}") from None
+        raise _refused(f"this isn't a URL: {error}") from None
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise _refused("give a full URL: https://host/path")
     if "@" in parts.netloc:

@@ -1,4 +1,4 @@
-"""How long until a job begins and until it ends. No estimate is better than a wrong one.
+"""How long until a job begins and until it ends. Where too little is known, there is no estimate.
 
 A job that runs takes what is left of its present stage, and the stages that follow. One that waits begins when enough
 of the jobs before it have ended, each on a slot of the queue's workers.
@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from shared import inventory
+from shared import figures, inventory
 from shared.catalog import QUEUES
 from shared.lifecycle import JobState
 from shared.models import Job, Worker
@@ -94,7 +94,7 @@ def _left_of_stage(whole: Seconds, progress: dict[str, Any], running_seconds: fl
 def _from_here(own: float, usual: Seconds) -> Seconds:
     """Halfway between the speed of the last steps and that of earlier jobs: what slows a machine down comes and goes.
 
-    The bounds hold both. They lie a quarter away from the stage's own speed, or as far as earlier jobs differed.
+    The bounds include both. They lie a quarter away from the stage's own speed, or as far as earlier jobs differed.
     """
     low, high = own / OWN_CHANGE, own * OWN_CHANGE
     if not usual.is_known or usual.middle == 0:
@@ -132,11 +132,11 @@ def _starts(session: Session, job: Job, settings: Settings) -> dict[str, Seconds
     def look() -> dict[str, Seconds] | None:
         return _all_starts(session, job.queue, settings)
 
-    starts = speeds.kept(session, name, KEEP_SECONDS, look)
+    starts = figures.kept(session, name, KEEP_SECONDS, look)
     if starts is None or job.id in starts:
         return starts
-    speeds.forget(name)  # the job is newer than these
-    return speeds.kept(session, name, KEEP_SECONDS, look)
+    figures.forget(name)  # the job is newer than these
+    return figures.kept(session, name, KEEP_SECONDS, look)
 
 
 def _all_starts(session: Session, queue: str, settings: Settings) -> dict[str, Seconds] | None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf, isfinite
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from shared import figures
 from shared.catalog.kinds import KINDS
 from shared.lifecycle import JobState
 from shared.models import Job
@@ -22,9 +22,6 @@ RECENT = 1_000  # the latest jobs of a queue, among which these are searched
 KEEP_SECONDS = 15.0  # how long a speed is kept before it is computed again
 FEW = 5  # with fewer measurements, the bounds are wider
 WIDER = 2.0  # by this factor
-
-T = TypeVar("T")
-_found: dict[tuple[str, str], tuple[float, Any]] = {}  # by database and name: until when it is kept, and the figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +64,8 @@ def of_stages(
     session: Session, kind: str, base_model: str | None, stages: Iterable[tuple[str, float]]
 ) -> dict[str, Seconds]:
     """How long each stage of a job takes, in their order. Those without work are left out."""
-    each = kept(session, f"{kind} {base_model}", KEEP_SECONDS, lambda: _of_units(session, kind, base_model))
+    each = figures.kept(session, f"{kind} {base_model}", KEEP_SECONDS, lambda: _of_units(session, kind, base_model))
     return {name: each.get(name, UNKNOWN) * size for name, size in stages if size}
-
-
-def kept(session: Session, name: str, seconds: float, look: Callable[[], T]) -> T:
-    """The figure of a moment ago, or a fresh one. Every answer about an open job needs it, and it changes slowly."""
-    place = (str(session.get_bind().engine.url), name)
-    until, found = _found.get(place, (0.0, None))
-    if time.monotonic() >= until:
-        found = look()
-        _found[place] = (time.monotonic() + seconds, found)
-    return cast(T, found)
-
-
-def forget(name: str = "") -> None:
-    """Compute the figures whose names begin so anew when they are asked for."""
-    for place in [place for place in _found if place[1].startswith(name)]:
-        _found.pop(place, None)
 
 
 def _of_units(session: Session, kind: str, base_model: str | None) -> dict[str, Seconds]:

@@ -47,7 +47,7 @@ class Fleet:
         return None if None in each else set[str]().union(*(models for models in each if models is not None))
 
     def occupy(self, base_model: str | None) -> None:
-        """Take a slot for a job: of the worker with the fewest base models, so that the others stay free for others."""
+        """Take a slot for a job: of the worker with the fewest base models, so that those with more stay free."""
         fits = [name for name, free in self._free.items() if free > 0 and self._can_load(name, base_model)]
         if fits:
             self._free[min(fits, key=self._choice)] -= 1

@@ -15,11 +15,11 @@ from sqlalchemy.orm import Session
 
 from api.app import create_app
 from benchmarks import crowd
-from shared import users
+from shared import figures, users
 from shared.admin import upgrade
 from shared.models import Job
 from shared.outside.db import utcnow
-from shared.queue import estimates, jobs, speeds, turns
+from shared.queue import estimates, jobs, turns
 from shared.runtime import Runtime
 from tests.api.conftest import SECRET, Caller, make_runtime
 
@@ -67,7 +67,7 @@ def take_next(session: Session, runtime: Runtime) -> None:
 
 
 def foresee(session: Session, runtime: Runtime) -> None:
-    speeds.forget()
+    figures.forget()
     running = select(Job).where(Job.state == "running", Job.queue == "gpu").limit(1)
     assert estimates.of_job(session, session.scalars(running).one(), runtime.settings).to_finish
     assert estimates.of_job(session, waiting_job(session), runtime.settings) == estimates.Wait()  # too many to count

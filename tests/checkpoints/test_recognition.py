@@ -80,7 +80,7 @@ def test_the_precision_is_said(look: Look, dtype: str, word: str) -> None:
 def test_a_name_tells_what_nothing_else_does(look: Look) -> None:
     assert look(SDXL, name="noobaiXL_vPred10").prediction_type == "v_prediction"
     assert look(SDXL, name="noobaiXL_epsPred11").prediction_type == "epsilon"
-    assert "prediction_type: only its name tells it" in look(SDXL, name="noobaiXL_vPred10").notes
+    assert "prediction_type: only its name says it" in look(SDXL, name="noobaiXL_vPred10").notes
 
 
 def test_a_small_sd2_predicts_the_noise(look: Look) -> None:
@@ -165,6 +165,8 @@ def test_a_row_can_not_make_another_family_of_a_file(look: Look) -> None:
     [
         (corpus.sdxl_unet(1280) | VAE | corpus.SDXL_TEXT, "refiner"),
         (corpus.unet(768, channels=9) | VAE | corpus.CLIP_L, "inpainting"),
+        (SD1 | {f"{corpus.UNET}input_blocks.0.0.weight": (320, 4)}, "has the shape [320, 4]"),
+        (corpus.unet(768, channels=3) | VAE | corpus.CLIP_L, "takes 3 channels"),
         (corpus.unet(768, channels=8) | VAE | corpus.CLIP_L, "by instruction"),
         (corpus.unet(1024, channels=5) | VAE | corpus.OPEN_CLIP_H, "depth"),
         (corpus.sdxl_unet(depth=4) | VAE | corpus.SDXL_TEXT, "distilled SDXL"),
@@ -243,7 +245,7 @@ def header(**changes: Any) -> bytes:
         (b"\x80\x02}q\x00." + bytes(60), "pickle"),
         (b"GGUF" + bytes(60), "GGUF"),
         (struct.pack("<Q", 4 * 2**30) + b"{}" + bytes(60), "4294967296 bytes"),
-        (struct.pack("<Q", 2**63 + 5) + b"{}" + bytes(60), "no .safetensors file"),
+        (struct.pack("<Q", 2**63 + 5) + b"{}" + bytes(60), "isn't a .safetensors file"),
         (struct.pack("<Q", 500) + b"{}" + bytes(60), "truncated"),
         (struct.pack("<Q", 60) + b"{" * 60, "can't be read"),
         (struct.pack("<Q", 61) + b"[" * 61, "can't be read"),

@@ -38,13 +38,28 @@ def test_every_family_of_the_catalog_is_there():
         assert family.generate["sampler"] in family.samplers
 
 
+@pytest.mark.parametrize("family", ["sd15", "sd2", "sdxl"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_lora_files_name_the_family_in_the_words_of_its_row(tmp_path, family, prediction_type):
+    row = catalog.FAMILIES[family]
+    base = catalog.resolve(row.code)(tiny.make_base_model(tmp_path / family, prediction_type, family=family), "cpu")
+    assert base.architecture in row.architectures
+    assert base.kohya_version.startswith(row.kohya_versions)
+
+
+def test_chibi_is_named_in_the_words_of_its_row(chibi):
+    row = catalog.FAMILIES["chibi"]
+    assert chibi.architecture in row.architectures
+    assert chibi.kohya_version in row.kohya_versions
+
+
 def test_weights_are_frozen_and_in_full_precision_on_a_cpu(base):
     for part in base.parts:
         assert all(p.dtype == torch.float32 and not p.requires_grad for p in part.module.parameters())
 
 
 def test_the_row_decides_what_a_folder_predicts(tmp_path):
-    """Where the folder's own config says something else or nothing, the row holds what was settled."""
+    """Where the folder's own config says something else or nothing, the row has the value that counts."""
     row = tiny.make_base_model(tmp_path / "v", "v_prediction")
     assert StableDiffusion15(replace(row, prediction_type="epsilon"), "cpu").noise.prediction_type == "epsilon"
 

@@ -241,6 +241,8 @@ def test_a_text_encoder_is_known_by_all_its_names(base, tmp_path, name):
         ({}, RANK),
         ({"unet.lora_alpha": 6}, 6),
         ({"lora_alpha": 6}, 6),
+        ({"unet.lora_alpha": 0}, 0),
+        ({"unet.lora_alpha": 6, "unet.alpha_pattern": {LINEAR: 0}}, 0),
         ({"unet.lora_alpha": 6, "unet.use_rslora": True}, 6 * math.sqrt(RANK)),
         ({"unet.lora_alpha": 6, "unet.alpha_pattern": {LINEAR: 9}}, 9),
         ({"unet.lora_alpha": 6, "unet.alpha_pattern": {"attn1.to_q": 9, "to_k": 12}}, 9),
@@ -317,7 +319,7 @@ def test_several_kinds_are_added_each_from_the_base_s_own_weight(base, tmp_path)
         ({"lokr_w1": (5, 2), "lokr_w2": (8, 16)}, "don't make a weight"),
         ({"lokr_w1": (4, 2)}, "either lokr_w2 or lokr_w2_a"),
         ({"lora_up.weight": (32, 3), "lora_down.weight": (3, 32), "dora_scale": (7, 1)}, "dora_scale"),
-        ({"lora_up.weight": (32, 3), "lora_down.weight": (3, 32), "alpha": (3,)}, "alpha is no number"),
+        ({"lora_up.weight": (32, 3), "lora_down.weight": (3, 32), "alpha": (3,)}, "alpha isn't a number"),
     ],
 )  # fmt: skip
 def test_what_can_t_be_used_is_named_and_nothing_else_is(base, tmp_path, sides, why):

@@ -1,4 +1,4 @@
-"""What is told of a LoRA file by its header, for each family, spelling and kind, and what is refused."""
+"""What the header of a LoRA file shows, for each family, spelling and kind, and which files are refused."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ OTHERS = {
     ),
     "in no base model": ({"lora_unet_new_block_0.lora_up.weight": (4, 2)}, "lora_for_another_family"),
     "GLoRA": ({f"{kohya_name(some('sd15', 'attn1.to_q')[0])}.a1.weight": (4, 2)}, "lora_kind_not_read"),
-    "is no part of a LoRA": (
+    "isn't part of a LoRA": (
         {"lora_unet_mid_block_attentions_0_proj_in.lora_up.weight": (4, 2), "and.something": (1, 1)},
         "lora_kind_not_read",
     ),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from shared import catalog, inventory
+from shared import catalog, figures, inventory
 from shared.catalog import kinds
 from shared.catalog.kinds import (
     LOADING,
@@ -40,7 +40,7 @@ def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runtime]
     runtime = make_runtime(tmp_path, url)
     yield runtime
     runtime.close()
-    speeds.forget()
+    figures.forget()
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_a_job_whose_base_model_no_worker_has_gets_no_estimate(session, runtime,
     inventory.report(session, "gpu@one", {"other": replace(catalog.base_models()["chibi"], name="other")})
     assert estimates.of_job(session, add(), runtime.settings) == estimates.Wait()
     inventory.report(session, "gpu@one", catalog.base_models())
-    speeds.forget()
+    figures.forget()
     assert finish(session, add(), runtime).middle == about(252 + 252)
 
 
@@ -242,7 +242,7 @@ def test_what_stands_behind_an_unknown_job_has_no_estimate(session, runtime, add
     assert estimates.of_job(session, unknown, runtime.settings).to_finish is None
     assert estimates.of_job(session, last, runtime.settings) == estimates.Wait()
     jobs.check_in(session, "gpu@two", "gpu", 1)
-    speeds.forget()
+    figures.forget()
     assert estimates.of_job(session, last, runtime.settings).to_finish.middle == about(252)
 
 

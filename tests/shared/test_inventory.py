@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import update
 
-from shared import inventory, retention
+from shared import admin, inventory, retention
 from shared.catalog import BASE_MODELS, BaseModel
 from shared.models import Job, Project, Worker, WorkerModel
 from shared.outside.db import clock
 from shared.queue import jobs
 from shared.runtime import Runtime
+from shared.settings import Settings
 from tests.domain import RecordingBroker, claim, make_job, make_project, make_runtime, make_user
 from tests.waiting import eventually
 
@@ -138,12 +140,10 @@ def test_live_workers_count_before_those_that_have_gone(runtime: Runtime) -> Non
     assert known(runtime)["other"].resolution == 256
 
 
-def test_two_files_of_one_name_on_two_workers_are_refused_and_both_workers_named(runtime: Runtime) -> None:
+def test_two_files_of_one_name_on_two_workers_are_refused(runtime: Runtime) -> None:
     check_in(runtime, "gpu@one", other())
     check_in(runtime, "gpu@two", replace(other(), sha256="b" * 64))
-    problem = known(runtime)["other"].problem
-    assert "gpu@one" in problem
-    assert "gpu@two" in problem
+    assert "different files of this name" in known(runtime)["other"].problem
     check_in(runtime, "gpu@two", replace(other(), sha256=""))  # not computed yet
     assert known(runtime)["other"].problem == ""
 
@@ -152,7 +152,17 @@ def test_a_copy_that_is_damaged_on_one_worker_is_noted(runtime: Runtime) -> None
     check_in(runtime, "gpu@one", replace(BROKEN, name="other"))
     check_in(runtime, "gpu@two", other())
     found = known(runtime)["other"]
-    assert (found.problem, found.notes) == ("", ("a note", "gpu@one: the file is truncated"))
+    assert (found.problem, found.notes) == ("", ("a note", "another worker can't use its copy: the file is truncated"))
+
+
+def test_users_learn_no_worker_s_host_and_the_operator_does(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_in(runtime, "gpu@host-1", replace(BROKEN, name="half"), other(), other("lost"))
+    check_in(runtime, "gpu@host-2", other("half"), replace(other(), sha256="b" * 64))
+    assert not [model for model in known(runtime).values() if "host-" in f"{model.problem} {model.notes}"]
+    monkeypatch.setattr(Settings, "from_env", lambda: runtime.settings)
+    shown = CliRunner().invoke(admin.main, ["models"], catch_exceptions=False).output
+    assert "    gpu@host-1: can't be used: the file is truncated" in shown
+    assert f"    gpu@host-2: sha256 {'b' * 64}" in shown
 
 
 def test_what_has_long_gone_is_forgotten(runtime: Runtime) -> None:
