@@ -145,7 +145,7 @@ def _without_unet(keys: Collection[str]) -> str:
         return "the file holds only a UNet; use the full checkpoint, with text encoder and VAE"
     bare = {key.removeprefix(VAE) for key in keys}
     if "decoder.conv_in.weight" in bare:
-        return f"this is a VAE, not a base model; {USE_A_BASE}, and name this file as `vae` in its NAME.toml if you like"
+        return f"this is a VAE, not a base model; {USE_A_BASE}; its NAME.toml may name this file as `vae`"
     if any("text_model.encoder.layers." in key or "transformer.resblocks." in key for key in keys):
         return f"this is a text encoder, not a base model; {USE_A_BASE}"
     return f"this isn't a base model that is known here (it begins with the tensor {min(keys)[:100]}); {USE_A_BASE}"
